@@ -1,0 +1,68 @@
+"""Checkpoint: a base reference plus an ordered stack of adapters; what stages exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Scope = Literal["always", "task"]
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """An adapter folder and when it is active.
+
+    Attributes:
+        name: the name it is attached under.
+        path: its folder.
+        scope: `always`: it answers everybody. `task`: it is active only for its own task (routed), as ProMoT's prompt.
+    """
+
+    name: str
+    path: Path
+    scope: Scope = "always"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A base model and what was put on it, in the order of attaching.
+
+    Attributes:
+        base: `pocket`, a folder, or a hub id.
+        revision: of a hub id.
+        dtype: name of the dtype that the weights are loaded in.
+        adapters: the stack; the last is the newest.
+    """
+
+    base: str
+    revision: str | None = None
+    dtype: str = "bfloat16"
+    adapters: tuple[AdapterRef, ...] = ()
+
+    @property
+    def deployment(self) -> Literal["always_on", "routed"]:
+        """`routed` as soon as one adapter is active only for its task."""
+        return "routed" if any(adapter.scope == "task" for adapter in self.adapters) else "always_on"
+
+    def to_dict(self, relative_to: Path | None = None) -> dict[str, Any]:
+        """Plain data; paths inside `relative_to` are written relative to it, so that the folder can be moved."""
+
+        def shown(path: str | Path) -> str:
+            inside = relative_to is not None and Path(path).is_absolute() and Path(path).is_relative_to(relative_to)
+            return str(Path(path).relative_to(relative_to)) if inside and relative_to else str(path)
+
+        adapters = [{"name": ref.name, "path": shown(ref.path), "scope": ref.scope} for ref in self.adapters]
+        return {"base": shown(self.base), "revision": self.revision, "dtype": self.dtype, "adapters": adapters}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], relative_to: Path | None = None) -> Checkpoint:
+        """The inverse of `to_dict`."""
+
+        def found(path: str) -> str:
+            inside = relative_to is not None and not Path(path).is_absolute() and (relative_to / path).exists()
+            return str(relative_to / path) if inside and relative_to else path
+
+        adapters = tuple(AdapterRef(ref["name"], Path(found(ref["path"])), ref["scope"]) for ref in plain["adapters"])
+        return cls(found(plain["base"]), plain["revision"], plain["dtype"], adapters)

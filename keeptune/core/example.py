@@ -1,0 +1,56 @@
+"""Example: one record of data, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `extra` keeps what a chat template may render: tool calls, thinking, a tool's name."""
+
+    role: str
+    content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping that `apply_chat_template` expects."""
+        return {"role": self.role, "content": self.content, **self.extra}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation (`messages`, learned on its assistant turns) or a plain `text` (learned whole).
+
+    Attributes:
+        id: stable within its source; the row's own id, else its line number.
+        messages: the turns, in order; empty for plain text.
+        text: the document; None for a conversation.
+        source: name of the source in the recipe.
+        licence: as the row states it.
+        line: line of the file, 1-based; None when the row was made, not read.
+    """
+
+    id: str
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    source: str = ""
+    licence: str = ""
+    line: int | None = None
+
+    @property
+    def target(self) -> str:
+        """What the last turn of the assistant says, or the whole text."""
+        if self.text is not None:
+            return self.text
+        return next((turn.content for turn in reversed(self.messages) if turn.role == "assistant"), "")
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The turns before the last turn of the assistant."""
+        last = max((i for i, turn in enumerate(self.messages) if turn.role == "assistant"), default=len(self.messages))
+        return self.messages[:last]

@@ -1,0 +1,248 @@
+"""Spec: a frozen, validated object whose fields are its settings and whose methods are its behaviour.
+
+The folder is the registry. `class Method(Spec, shelf="keeptune.methods")` opens a shelf; saving
+`keeptune/methods/lora.py` with one subclass of `Method` in it puts `lora` on that shelf. A name with a dot,
+`theirpackage.module`, is a module path outside keeptune.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
+
+from keeptune.core.errors import RecipeError, did_you_mean
+
+
+class Spec(BaseModel):
+    """One set of settings with its behaviour.
+
+    `to_dict` is the only serialisation (pydantic drops the fields of a subclass when a field is typed by its
+    parent); `validate(to_dict(spec)) == spec`, and `digest` changes when any field does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    shelf: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, shelf: str = "", **kwargs: Any) -> None:
+        """Remembers the shelf that a class opens; its members inherit it."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if shelf:
+            cls.shelf = shelf
+
+    def __init_subclass__(cls, shelf: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def opens_shelf(cls) -> bool:
+        """Whether this class is the abstract noun (`Method`), not a member (`LoRA`)."""
+        return "shelf" in cls.__dict__ and cls is not Spec
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The members' names: the files of the shelf's folder, sorted."""
+        return sorted(path.stem for path in shelf_folder(cls.shelf).glob("*.py") if not path.stem.startswith("_"))
+
+    @classmethod
+    def summaries(cls) -> dict[str, str]:
+        """Name to the first line of its docstring, read without importing anything."""
+        folder = shelf_folder(cls.shelf)
+        return {name: first_line(folder / f"{name}.py") for name in cls.names()}
+
+    @classmethod
+    def find(cls, name: str) -> type[Self]:
+        """The class of the member called `name`.
+
+        Raises:
+            RecipeError: no such member (E-RECIPE-NAME), with the nearest known name.
+        """
+        noun = cls.__name__.lower()
+        path = name if "." in name else f"{cls.shelf}.{name}"
+        known = cls.names()
+        if "." not in name and name not in known:
+            raise RecipeError(f"no {noun} is called '{name}'.", code="E-RECIPE-NAME", fix=did_you_mean(name, known))
+        try:
+            module = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if error.name is None or not path.startswith(error.name):
+                raise
+            raise RecipeError(
+                f"the module '{name}' cannot be imported.",
+                code="E-RECIPE-NAME",
+                fix="Install it, or use a name from the shelf.",
+            ) from error
+        found = [
+            member
+            for member in vars(module).values()
+            if isinstance(member, type) and issubclass(member, cls) and member.__module__ == path
+        ]
+        if len(found) != 1:
+            raise RecipeError(
+                f"'{path}' holds {len(found)} subclasses of {cls.__name__}; a member's file holds exactly one.",
+                code="E-RECIPE-NAME",
+            )
+        return found[0]
+
+    @property
+    def name(self) -> str:
+        """The name on the shelf: the file's name, or the module path of a third party's member."""
+        module = type(self).__module__
+        inside = self.shelf and module.startswith(self.shelf + ".")
+        return module.removeprefix(self.shelf + ".") if inside else module
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: JSON types only, a member's `name` first."""
+        plain: dict[str, Any] = {"name": self.name} if self.shelf else {}
+        plain.update({field: _plain(getattr(self, field)) for field in type(self).model_fields})
+        return plain
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of `to_dict`."""
+        return digest_of(self.to_dict())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose_member(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """A string or a mapping with `name` becomes the member; unknown keys are answered with the nearest one."""
+        if isinstance(data, Spec):
+            return handler(data) if cls.opens_shelf() is False else _instance_of(cls, data)
+        if cls.opens_shelf():
+            return _member(cls, data)
+        if isinstance(data, dict) and cls.shelf and data.get("name") is not None:
+            data = {key: value for key, value in data.items() if key != "name"}
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                error.title, [_reworded(line, cls) for line in error.errors()]
+            ) from None
+
+
+def validate(spec: type[Any], data: Any, *, file: str | None = None, lines: dict[str, int] | None = None) -> Any:
+    """Builds `spec` from plain data, or raises one `RecipeError` that lists every fault with its place.
+
+    Args:
+        spec: a Spec class; a class that opens a shelf picks the member by `name`.
+        data: what YAML or JSON gave.
+        file: named in each error.
+        lines: line number of each dotted key, when the file's parser knows them.
+    """
+    try:
+        return spec.model_validate(data)
+    except ValidationError as error:
+        problems = []
+        for line in error.errors():
+            key = dotted(line["loc"])
+            code = {"unknown_key": "E-CONFIG-KEY", "unknown_name": "E-RECIPE-NAME"}.get(line["type"], "E-CONFIG-VALUE")
+            number = (lines or {}).get(key)
+            fix = str(line.get("ctx", {}).get("fix", ""))
+            where = {"file": file, "line": number, "key": key or None}
+            problems.append(RecipeError(_sentence(line), code=code, where=where, fix=fix))
+        raise RecipeError.together(problems) from None
+
+
+def dotted(location: tuple[str | int, ...]) -> str:
+    """`("stages", 0, "method", "rank")` as people write it: `stages[0].method.rank`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text
+
+
+def digest_of(plain: Any) -> str:
+    """SHA-256 (hexadecimal) of canonical JSON: sorted keys, no spaces, no NaN."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def shelf_folder(shelf: str) -> Path:
+    """The folder of a shelf package, found without importing its members."""
+    spec = importlib.util.find_spec(shelf)
+    assert spec is not None, f"{shelf} is not a package"
+    assert spec.submodule_search_locations, f"{shelf} is not a package"
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+@cache
+def first_line(path: Path) -> str:
+    """The first line of a module's docstring, read with `ast`."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _instance_of(cls: type[Spec], value: Spec) -> Spec:
+    if not isinstance(value, cls):
+        raise PydanticCustomError("wrong_kind", f"expected a {cls.__name__.lower()}, got {type(value).__name__}")
+    return value
+
+
+def _member(cls: type[Spec], data: Any) -> Any:
+    settings = {"name": data} if isinstance(data, str) else data
+    noun = cls.__name__.lower()
+    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
+        known = did_you_mean("", cls.names())
+        message = f"expected the name of a {noun}, or a mapping with 'name'"
+        raise PydanticCustomError("unknown_name", "{text}", {"text": message, "fix": known})
+    try:
+        member = cls.find(settings["name"])
+    except RecipeError as error:
+        raise PydanticCustomError("unknown_name", "{text}", {"text": error.what, "fix": error.fix}) from error
+    return member.model_validate({key: value for key, value in settings.items() if key != "name"})
+
+
+def _reworded(line: Any, cls: type[Spec]) -> InitErrorDetails:
+    if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
+        key = str(line["loc"][0])
+        text = f"'{key}' is not a setting of {cls.__name__}."
+        context = {"text": text, "fix": did_you_mean(key, cls.model_fields)}
+        return {
+            "type": PydanticCustomError("unknown_key", "{text}", context),
+            "loc": line["loc"],
+            "input": line["input"],
+        }
+    if line["type"] in ("unknown_key", "unknown_name"):
+        return {
+            "type": PydanticCustomError(line["type"], "{text}", line["ctx"]),
+            "loc": line["loc"],
+            "input": line["input"],
+        }
+    context = {"text": line["msg"]}
+    return {"type": PydanticCustomError("invalid_value", "{text}", context), "loc": line["loc"], "input": line["input"]}
+
+
+def _sentence(line: Any) -> str:
+    text = str(line["msg"]).removeprefix("Value error, ")
+    if line["type"] in ("unknown_key", "unknown_name"):
+        return text
+    value = line["input"]
+    shown = "" if isinstance(value, (dict, list)) else f" (given: {value!r})"
+    return f"{text[:1].lower()}{text[1:]}{shown}."
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(inner) for inner in value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        assert math.isfinite(value), "a Spec holds finite numbers only"
+    return value

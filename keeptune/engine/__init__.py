@@ -1,0 +1,1 @@
+"""What runs inside a forward pass: rows, deltas, packed batches, attention, generation."""

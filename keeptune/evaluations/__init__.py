@@ -1,0 +1,1 @@
+"""One file per measurement; each gives scores with their per-item records."""

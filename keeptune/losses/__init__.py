@@ -1,0 +1,1 @@
+"""Plain functions from hidden states and row indices to a loss."""

@@ -1,0 +1,1 @@
+"""Loading, the named places of each model family, adapter files, hidden states."""

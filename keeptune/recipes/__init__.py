@@ -1,0 +1,1 @@
+"""Recipes in YAML, and the small executor that runs them."""

@@ -1,0 +1,1 @@
+"""The certificate page and its figures; reads a run folder."""

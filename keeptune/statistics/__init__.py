@@ -1,0 +1,1 @@
+"""Paired tests, bootstrap, non-inferiority, power: numpy and scipy only."""
