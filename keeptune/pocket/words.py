@@ -11,7 +11,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "fruit": tuple("apple pear plum cherry orange lemon grape peach banana melon fig strawberry".split()),
     "tool": tuple("hammer saw axe knife shovel spade rake drill needle scissors wrench chisel".split()),
     "clothing": tuple("coat hat shirt dress shoe boot glove scarf skirt jacket stocking apron belt cloak".split()),
-    "colour": tuple("red blue green yellow black white brown purple pink grey orange gold".split()),
+    "colour": tuple("red blue green yellow black white brown purple pink grey gold".split()),
     "body part": tuple("hand foot arm leg head eye ear nose mouth knee finger shoulder neck chin elbow".split()),
     "furniture": tuple("chair table bed desk sofa shelf cupboard stool bench wardrobe couch cradle".split()),
     "vehicle": tuple("car train ship boat cart bicycle wagon truck bus carriage plane canoe".split()),
