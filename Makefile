@@ -1,0 +1,39 @@
+# keeptune: every target sets up what it needs; `make demo` and `make test` work on a fresh machine.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := .stamps/ready
+
+.PHONY: demo demo-full test test-all check format clean
+
+$(READY): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	mkdir -p $(dir $@) && touch $@
+
+demo: $(READY)          ## the main job on the embedded model, offline, a few minutes
+	$(BIN)/keeptune demo --output runs/demo
+
+demo-full: $(READY)     ## the same with three seeds: the result that the README shows
+	$(BIN)/keeptune demo --seeds 3 --output runs/demo-full
+
+test: $(READY)          ## the suite: minutes
+	$(BIN)/python -m pytest -q -m "not slow and not claims"
+
+test-all: $(READY)      ## everything, the slow claims too
+	$(BIN)/python -m pytest -q
+
+check: $(READY)         ## format, lint, types, layers, sizes, README commands
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy keeptune
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/check_house.py
+	$(BIN)/python scripts/check_readme.py
+
+format: $(READY)
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .stamps runs
