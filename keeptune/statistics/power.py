@@ -1,0 +1,114 @@
+"""How much a paired proof can see, before any item is scored: half-width, detectable drop, items needed.
+
+With discordance d (share of items that flip) and true drop D, the standard error of the paired difference is
+
+    s = sqrt((d - D^2) / n)          one-sided 95%: z = 1.645          power 80%: z_p = 0.842
+
+Not accuracy but d drives power; two independent samples of the same size would need 2 p (1 - p) in its place. Exact
+probabilities of the verdicts for small n or few flips: `verdict_odds`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy.stats import norm
+
+from keeptune.statistics.comparison import LEVEL, Comparison
+
+Z = float(norm.ppf((1 + LEVEL) / 2))
+
+
+def standard_error(n: int, discordance: float, drop: float = 0.0) -> float:
+    """sqrt((d - D^2) / n) of one task.
+
+    Args:
+        n: items.
+        discordance: share of items that flip, in [|drop|, 1].
+        drop: true loss, a fraction; negative for a gain.
+
+    Raises:
+        ValueError: no items, or a discordance that cannot hold the drop.
+    """
+    if n < 1 or not abs(drop) <= discordance <= 1:
+        raise ValueError(f"need n >= 1 and |drop| <= discordance <= 1; got n {n}, d {discordance}, drop {drop}")
+    return math.sqrt(max(discordance - drop**2, 0.0) / n)
+
+
+def pooled_standard_error(tasks: Sequence[tuple[int, float]]) -> float:
+    """Standard error of the equal-weight mean over tasks (n, discordance) at no drop: sqrt(sum s_t^2) / T."""
+    return math.sqrt(sum(standard_error(n, discordance) ** 2 for n, discordance in tasks)) / len(tasks)
+
+
+def half_width(n: int, discordance: float) -> float:
+    """Distance from the estimate to its one-sided 95% bound.
+
+    >>> round(100 * half_width(1319, 0.15), 1)  # points, GSM8K
+    1.8
+    """
+    return Z * standard_error(n, discordance)
+
+
+def unpaired_half_width(n: int, accuracy: float) -> float:
+    """The same distance when the pairing is thrown away: z sqrt(2 p (1 - p) / n)."""
+    return Z * math.sqrt(2 * accuracy * (1 - accuracy) / n)
+
+
+def detectable_drop(n: int, discordance: float, power: float = 0.8) -> float:
+    """The true drop that a one-sided 95% test against no drop finds with probability `power`."""
+    return (Z + float(norm.ppf(power))) * standard_error(n, discordance)
+
+
+def unpaired_detectable_drop(n: int, accuracy: float, power: float = 0.8) -> float:
+    """The same drop when the pairing is thrown away."""
+    return unpaired_half_width(n, accuracy) * (Z + float(norm.ppf(power))) / Z
+
+
+def items_needed(margin: float, discordance: float, drop: float = 0.0, power: float = 0.8) -> int | None:
+    """Items for a PASS with probability `power`: (z + z_p)^2 (d - D^2) / (margin - D)^2.
+
+    Returns:
+        The number of items, or None when the true drop is not smaller than the margin: no n will do.
+
+    >>> items_needed(0.02, 0.10)
+    1546
+    """
+    if drop >= margin:
+        return None
+    variance = standard_error(1, discordance, drop) ** 2
+    return max(1, math.ceil((Z + float(norm.ppf(power))) ** 2 * variance / (margin - drop) ** 2))
+
+
+def pass_probability(error: float, margin: float, drop: float = 0.0) -> float:
+    """Phi((margin - D) / s - z): the chance that a score with standard error s gets its PASS.
+
+    Args:
+        error: from `standard_error` or `pooled_standard_error`; any score's own standard error serves.
+        margin: largest accepted loss, same unit.
+        drop: true loss, same unit.
+    """
+    if error == 0:
+        return 1.0 if drop < margin else 0.0
+    return float(norm.cdf((margin - drop) / error - Z))
+
+
+def all_pass_probability(tasks: Sequence[tuple[int, float]], margin: float) -> float:
+    """The chance that an unharmed model passes every task (n, discordance): the product over tasks."""
+    return math.prod(pass_probability(standard_error(n, discordance), margin) for n, discordance in tasks)
+
+
+def items_to_decide(comparison: Comparison, power: float = 0.8) -> int | None:
+    """Items that a comparison would need to be decided with probability `power`, if its delta is the true one.
+
+    The standard error of one item is read back from the interval, (high - low) / (2 z) sqrt(n), so that clusters,
+    pooling and ratios need no formula of their own: n stands for the same mix of items, more of each.
+
+    Returns:
+        At least the n at hand; None when delta lies on the margin itself.
+    """
+    distance = abs(comparison.margin + (comparison.delta if comparison.higher_is_better else -comparison.delta))
+    if distance == 0:
+        return None
+    per_item = (comparison.high - comparison.low) / (2 * Z) * math.sqrt(comparison.n)
+    return max(comparison.n, math.ceil(((Z + float(norm.ppf(power))) * per_item / distance) ** 2))
