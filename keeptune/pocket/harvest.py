@@ -1,0 +1,116 @@
+"""Read text that every machine has: the docstrings of installed Python packages, taken from source with `ast`.
+
+Nothing is imported and nothing is stored. What is found depends on the installed versions, so the results are the
+same from run to run on one machine and may differ between machines; a certificate's provenance has the digests.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"})
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """One docstring, dedented.
+
+    Attributes:
+        module: path of its file inside the installation, as `scipy/stats/_qmc`; `stdlib/` for the standard library.
+        name: dotted name inside the module; empty for the module's own.
+        text: the docstring.
+    """
+
+    module: str
+    name: str
+    text: str
+
+
+@cache
+def package_folder(package: str) -> Path | None:
+    """Where the source of a top-level package lies; None when it is not installed. `stdlib` is the standard library."""
+    if package == "stdlib":
+        return Path(sysconfig.get_path("stdlib"))
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def source_files(place: str) -> list[tuple[str, Path]]:
+    """The Python files below a place, as (module, path) in alphabetical order; none when it is not installed.
+
+    Args:
+        place: `package`, `package/folder` or `package/module`, such as `scipy/stats` or `stdlib/socket`.
+    """
+    package, _, inside = place.partition("/")
+    root = package_folder(package)
+    if root is None:
+        return []
+    single = root / f"{inside}.py"
+    paths = [single] if inside and single.is_file() else (root / inside).rglob("*.py")
+    found = []
+    for path in paths:
+        parts = path.relative_to(root).with_suffix("").parts
+        # A test package is skipped unless the place itself names it.
+        if not SKIPPED_FOLDERS & set(parts[len(Path(inside).parts) : -1]):
+            found.append(("/".join((package, *parts)), path))
+    return sorted(found)
+
+
+def docstrings(places: Iterable[str], without: Iterable[str] = ()) -> Iterator[Docstring]:
+    """Every docstring below the places, in the order of the places, each different text once.
+
+    Args:
+        places: see `source_files`; those that are not installed are passed over.
+        without: places to leave out, so that two uses of the same packages share nothing.
+    """
+    left_out = tuple(without)
+    seen: set[str] = set()
+    for place in places:
+        for module, path in source_files(place):
+            if any(module == other or module.startswith(other + "/") for other in left_out):
+                continue
+            for found in _of_file(module, path):
+                if found.text not in seen:
+                    seen.add(found.text)
+                    yield found
+
+
+def reference_topics() -> dict[str, str]:
+    """The language reference that `help()` shows, by topic; empty where the installation has left it out."""
+    for _, path in source_files("stdlib/pydoc_data/topics"):
+        for node in _parse(path).body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
+                return dict(sorted(ast.literal_eval(node.value).items()))
+    return {}
+
+
+def _parse(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in other people's sources
+        try:
+            return ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            return ast.Module(body=[], type_ignores=[])
+
+
+def _of_file(module: str, path: Path) -> Iterator[Docstring]:
+    def visit(
+        node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+    ) -> Iterator[Docstring]:
+        text = ast.get_docstring(node)
+        if text:
+            yield Docstring(module, name, text)
+        for child in node.body:
+            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield from visit(child, f"{name}.{child.name}".lstrip("."))
+
+    yield from visit(_parse(path), "")
