@@ -38,8 +38,13 @@ class Item:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Item:
-        """The inverse of `to_dict`; keys that belong to the file, such as `checkpoint`, are left out."""
-        return cls(**{key: plain[key] for key in cls.__dataclass_fields__ if key in plain})
+        """The inverse of `to_dict`; keys that belong to the file, such as `checkpoint`, are left out.
+
+        Files hold a number that is not finite as a string (`"nan"`), which becomes the number again.
+        """
+        known = {key: plain[key] for key in cls.__dataclass_fields__ if key in plain}
+        numbers = {key: float(known[key]) for key in ("score", "size", "gold_logprob") if known.get(key) is not None}
+        return cls(**{**known, **numbers})
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Score:
     Attributes:
         task: name of the task or corpus.
         kind: which part of the certificate it belongs to.
-        metric: `accuracy`, `exact_match`, `label_accuracy`, `rouge_l`, `token_f1`, `bits_per_byte`, `leak`, `kl_to_base`, ...
+        metric: `accuracy`, `exact_match`, `label_accuracy`, `rouge_l`, `token_f1`, `bits_per_byte`, `leak`, ...
         value: the score; accuracies as fractions, bits per byte in bits.
         higher_is_better: direction of the metric.
         n: number of items.

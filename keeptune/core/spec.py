@@ -8,10 +8,8 @@ The folder is the registry. `class Method(Spec, shelf="keeptune.methods")` opens
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
-import json
 import math
 from functools import cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
+from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError, did_you_mean
 
 
@@ -159,12 +158,6 @@ def dotted(location: tuple[str | int, ...]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
     return text
-
-
-def digest_of(plain: Any) -> str:
-    """SHA-256 (hexadecimal) of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache

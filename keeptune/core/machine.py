@@ -1,0 +1,101 @@
+"""What this machine has: processor, memory, disk, packages. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+REQUIRED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "pydantic", "numpy", "scipy")
+EXTRAS = {
+    "rl": ("trl", "preference and RL stages"),
+    "eval": ("lm-eval", "the tasks of lm-evaluation-harness"),
+    "data": ("scikit-learn", "clustering, near duplicates, sentence encoders"),
+    "quant": ("bitsandbytes", "4-bit bases and 8-bit optimisers"),
+    "serve": ("fastapi", "the OpenAI-compatible server"),
+    "scale": ("ray", "studies over many machines"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report: a name, what was found, and how to add it when it is missing."""
+
+    name: str
+    found: str
+    ok: bool = True
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, str | bool]:
+        """Plain data."""
+        return {"name": self.name, "found": self.found, "ok": self.ok, "fix": self.fix}
+
+
+def findings(folder: Path) -> list[Finding]:
+    """What can be said without importing torch; `folder` is where runs would be written."""
+    lines = [
+        Finding("python", platform.python_version()),
+        Finding("processor", f"{os.cpu_count()} threads, {_matrix_units()}"),
+        Finding("memory", f"{available_memory() / 2**30:.1f} GiB available"),
+        _disk(folder),
+    ]
+    for name in REQUIRED:
+        version = version_of(name)
+        lines.append(Finding(name, version or "missing", bool(version), "" if version else "pip install keeptune"))
+    for extra, (package, purpose) in EXTRAS.items():
+        version = version_of(package)
+        fix = "" if version else f"pip install 'keeptune[{extra}]'"
+        lines.append(Finding(f"optional: {package}", version or f"not installed ({purpose})", True, fix))
+    return lines
+
+
+def device_finding() -> Finding:
+    """Which accelerator torch sees; imports torch."""
+    import torch
+
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return Finding("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+    return Finding("device", "cpu (no CUDA device is visible to torch)")
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def available_memory() -> int:
+    """Bytes of memory that a new process could take."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return pages * size
+
+
+def _disk(folder: Path) -> Finding:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    found = f"{free:.1f} GiB free" + ("" if writable else ", but it cannot be written to")
+    fix = "" if writable else "Choose another folder with --output."
+    return Finding("run folder", found, writable, fix)
+
+
+def _matrix_units() -> str:
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    for flag, name in (("amx_bf16", "AMX bf16"), ("avx512_bf16", "AVX512 bf16"), ("avx2", "AVX2")):
+        if flag in flags:
+            return name
+    return platform.machine()
