@@ -1,0 +1,281 @@
+"""The command line: parse, call, print. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keeptune.core.errors import KeeptuneError, RecipeError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Adapts a pretrained language model to a task and proves what the model kept.",
+    epilog="Start with: keeptune demo",
+)
+
+SHELVES = {
+    "methods": "keeptune.methods",
+    "losses": "keeptune.losses",
+    "evaluations": "keeptune.evaluations",
+    "stages": "keeptune.stages",
+    "formats": "keeptune.data.formats",
+}
+VERDICT_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 6}
+BUG_EXIT = 70
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+Output = Annotated[Path, typer.Option("--output", help="The run folder.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Replace one setting of the recipe: a.b=c.")]
+
+
+@app.command(epilog="Example: keeptune doctor")
+def doctor(json_: Json = False) -> None:
+    """Says what this machine has, what is missing, and the one command that adds it."""
+    from keeptune.core.machine import device_finding, findings
+
+    lines = findings(Path("runs"))
+    if not json_:
+        for line in lines:
+            _finding(line)
+    device = device_finding()
+    if json_:
+        _print_json({"findings": [line.to_dict() for line in [*lines, device]]})
+    else:
+        _finding(device)
+        print("\nNext: keeptune demo")
+    if not all(line.ok for line in lines):
+        raise typer.Exit(4)
+
+
+@app.command(epilog="Example: keeptune demo --output runs/demo")
+def demo(
+    output: Output = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Seeds per recipe.")] = 1,
+    settings: Settings = None,
+    json_: Json = False,
+) -> None:
+    """Runs the main job on the embedded model and task, offline, and ends in a certificate."""
+    from keeptune.recipes.demo import run_demo
+
+    result = run_demo(output, seeds=seeds, settings=settings or [], quiet=json_)
+    _print_json(result) if json_ else print(result["text"])
+
+
+@app.command(epilog="Example: keeptune init banking77.jsonl.gz --model pocket --output recipe.yaml")
+def init(
+    data: Annotated[Path, typer.Argument(help="A data file: jsonl, json, csv, tsv or parquet, or one of them .gz.")],
+    model: Annotated[str, typer.Option(help="pocket, a model folder, or a hub id.")] = "pocket",
+    output: Annotated[Path, typer.Option("--output", help="Where the recipe is written.")] = Path("recipe.yaml"),
+    json_: Json = False,
+) -> None:
+    """Guesses the format of a data file and writes a commented recipe for it."""
+    from keeptune.recipes.start import write_recipe
+
+    result = write_recipe(data, model, output)
+    _print_json(result) if json_ else print(result["text"])
+
+
+@app.command(epilog="Example: keeptune check recipe.yaml --row 3")
+def check(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
+    row: Annotated[int | None, typer.Option(min=0, help="Show this row's tokens: learned, seen, cut.")] = None,
+    settings: Settings = None,
+    json_: Json = False,
+) -> None:
+    """Reads every source of a recipe and shows what would be learned, before any compute."""
+    from keeptune.recipes.check import check_recipe
+
+    result = check_recipe(recipe, settings or [], row=row)
+    _print_json(result) if json_ else print(result["text"])
+
+
+@app.command(epilog="Example: keeptune run recipe.yaml --output runs/first --set stages[0].epochs=1")
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
+    output: Annotated[Path | None, typer.Option("--output", help="The run folder; runs/NAME by default.")] = None,
+    settings: Settings = None,
+    fork: Annotated[bool, typer.Option(help="Start anew in this folder although the recipe differs.")] = False,
+    weights_only: Annotated[bool, typer.Option(help="Resume from weights whose optimiser state is gone.")] = False,
+    skip_base: Annotated[bool, typer.Option(help="Do not measure the base; the run ends without a proof.")] = False,
+    json_: Json = False,
+) -> None:
+    """Measures the base, runs the stages, resumes where it stopped, and ends in a certificate."""
+    from keeptune.recipes.execute import run_recipe
+
+    result = run_recipe(
+        recipe, output, settings or [], fork=fork, weights_only=weights_only, skip_base=skip_base, quiet=json_
+    )
+    _finish(result, json_)
+
+
+@app.command(epilog="Example: keeptune prove base-folder tuned-folder --suite embedded --output runs/proof")
+def prove(
+    before: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, pocket, or a run.")],
+    after: Annotated[str, typer.Argument(help="The model after, whoever trained it.")],
+    output: Output = Path("runs/proof"),
+    target: Annotated[Path | None, typer.Option(help="A data file whose answers are the target task.")] = None,
+    metric: Annotated[str, typer.Option(help="label_accuracy, exact_match, rouge_l or token_f1.")] = "exact_match",
+    suite: Annotated[str, typer.Option(help="embedded, or a suite file.")] = "embedded",
+    margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
+    train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
+    json_: Json = False,
+) -> None:
+    """Certifies any two checkpoints, whoever trained them."""
+    from keeptune.recipes.proof import prove_pair
+
+    result = prove_pair(
+        before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
+        quiet=json_,
+    )  # fmt: skip
+    _finish(result, json_)
+
+
+@app.command(epilog="Example: keeptune compare runs/sft runs/promot --output runs/compare.html")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    output: Annotated[Path, typer.Option("--output", help="The page.")] = Path("runs/compare.html"),
+    json_: Json = False,
+) -> None:
+    """Sets runs side by side: target against retention, and retention at a matched target score."""
+    from keeptune.recipes.compare import compare_runs
+
+    result = compare_runs(runs, output)
+    _print_json(result) if json_ else print(result["text"])
+
+
+@app.command(epilog="Example: keeptune chat runs/first")
+def chat(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    prompt: Annotated[str | None, typer.Option(help="Answer this once and end, instead of reading lines.")] = None,
+    json_: Json = False,
+) -> None:
+    """Shows the base's answer beside the adapted model's."""
+    from keeptune.recipes.chat import answers, conversation
+
+    if prompt is None:
+        conversation(folder)
+        return
+    result = answers(folder, prompt)
+    _print_json(result) if json_ else print("\n".join(f"{name:>8}  {text}" for name, text in result.items()))
+
+
+@app.command("list", epilog="Example: keeptune list methods --json")
+def list_(
+    noun: Annotated[str, typer.Argument(help="methods, recipes, losses, evaluations, stages or formats.")] = "",
+    json_: Json = False,
+) -> None:
+    """Lists what stands on a shelf."""
+    from keeptune.core.errors import did_you_mean
+
+    nouns = [*SHELVES, "recipes"]
+    if noun and noun not in nouns:
+        raise RecipeError(f"there is no shelf called '{noun}'.", code="E-USAGE", fix=did_you_mean(noun, nouns))
+    chosen = {name: _summaries(name) for name in ([noun] if noun else nouns)}
+    if json_:
+        _print_json({key: [{"name": n, "summary": s} for n, s in found.items()] for key, found in chosen.items()})
+        return
+    for key, found in chosen.items():
+        print(key)
+        for name, summary in found.items():
+            print(f"  {name:<20} {summary}")
+
+
+@app.command(epilog="Example: keeptune show sft")
+def show(name: Annotated[str, typer.Argument(help="A recipe, method, loss, stage, ...")], json_: Json = False) -> None:
+    """Shows a recipe, or the description of a member of any shelf."""
+    text = _text_of(name)
+    _print_json({"name": name, "text": text}) if json_ else print(text)
+
+
+def main() -> None:
+    """Runs the command line; every error that a user can cause ends without a traceback."""
+    arguments = sys.argv[1:]
+    as_json = "--json" in arguments
+    try:
+        status = app(args=arguments, standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except KeeptuneError as error:
+        _complain(error, as_json)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(75)
+    except Exception as error:
+        usage = _usage_error(error)
+        if usage is not None:
+            _complain(usage, as_json)
+            sys.exit(2)
+        traceback.print_exc()
+        bug = KeeptuneError(
+            f"{type(error).__name__}: {error}", code="E-BUG", fix="Please report it with the traceback."
+        )
+        _complain(bug, as_json)
+        sys.exit(BUG_EXIT)
+
+
+def _usage_error(error: Exception) -> RecipeError | None:
+    """A complaint of the argument parser, in our form; None when the error is something else."""
+    if not hasattr(error, "format_message"):
+        return None
+    return RecipeError(error.format_message(), code="E-USAGE", fix="See: keeptune --help")
+
+
+def _complain(error: KeeptuneError, as_json: bool) -> None:
+    if as_json:
+        _print_json({"error": error.to_dict()})
+    else:
+        print(f"{error.code}  {error}", file=sys.stderr)
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    _print_json(result) if as_json else print(result["text"])
+    raise typer.Exit(VERDICT_EXIT.get(result.get("verdict") or "PASS", 0))
+
+
+def _print_json(plain: Any) -> None:
+    print(json.dumps(plain, ensure_ascii=False, allow_nan=False))
+
+
+def _finding(line: Any) -> None:
+    mark = "ok" if line.ok else "!!"
+    print(f"{mark}  {line.name:<24} {line.found}" + (f"   -> {line.fix}" if line.fix else ""))
+
+
+def _summaries(noun: str) -> dict[str, str]:
+    from keeptune.core.spec import first_line, shelf_folder
+
+    if noun == "recipes":
+        files = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
+        return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
+    folder = shelf_folder(SHELVES[noun])
+    files = sorted(file for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    return {file.stem: first_line(file) for file in files}
+
+
+def _text_of(name: str) -> str:
+    import ast
+
+    from keeptune.core.errors import did_you_mean
+    from keeptune.core.spec import shelf_folder
+
+    recipe = Path(__file__).parent / "recipes" / f"{name}.yaml"
+    if name.isidentifier() and recipe.is_file():
+        return recipe.read_text(encoding="utf-8").rstrip()
+    known = set(_summaries("recipes"))
+    for noun, shelf in SHELVES.items():
+        known.update(_summaries(noun))
+        file = shelf_folder(shelf) / f"{name}.py"
+        if name in _summaries(noun):
+            return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or name).rstrip()
+    raise RecipeError(f"nothing is called '{name}'.", code="E-RECIPE-NAME", fix=did_you_mean(name, known))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Learning curves: loss by step on one axis, and the events that happened on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keeptune.report import svg
+from keeptune.report.html import Markup, element
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 270, 64, 780, 34, 206
+SERIES = (("loss", "training loss"), ("dev_loss", "loss on dev"), ("kl_to_base", "KL to base"))
+
+
+def curves(metrics: Sequence[Mapping[str, Any]]) -> Markup:
+    """One picture per stage; a stage without numbers is left out."""
+    stages: dict[str, list[Mapping[str, Any]]] = {}
+    for row in metrics:
+        stages.setdefault(str(row.get("stage", "train")), []).append(row)
+    drawn = [picture for name, rows in stages.items() if (picture := _stage(name, rows))]
+    return Markup("".join(drawn)) if drawn else element("p", "No training was recorded.", class_="note")
+
+
+def _stage(name: str, rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    series = {
+        label: [(float(r["step"]), float(r[key])) for r in rows if isinstance(r.get(key), (int, float))]
+        for key, label in SERIES
+    }
+    series = {label: values for label, values in series.items() if len(values) > 1}
+    if not series:
+        return None
+    steps = [x for values in series.values() for x, _ in values]
+    across = svg.Axis(min(steps), max(steps), LEFT, RIGHT)
+    up = svg.Axis(0.0, max(y for values in series.values() for _, y in values) * 1.08 + 1e-9, BOTTOM, TOP)
+    parts: list[object] = [*svg.bottom_axis(across, BOTTOM, "step", "{:g}"), *svg.left_axis(up, LEFT, "", "{:g}")]
+    for index, (label, values) in enumerate(series.items()):
+        parts.append(svg.path([(across(x), up(y)) for x, y in values], f"trail series-{index}"))
+        parts.append(svg.mark(LEFT + 16 + 190 * index, TOP - 18, svg_shape(index), f"mark series-{index}", 5))
+        parts.append(svg.text(LEFT + 28 + 190 * index, TOP - 14, label, "row"))
+    drawing = svg.picture(WIDTH, HEIGHT, f"Loss by step in stage {name}", parts)
+    return Markup(element("h3", f"Stage: {name}") + element("div", drawing, class_="figure"))
+
+
+def svg_shape(index: int) -> str:
+    """The mark of a series; shapes differ as well as colours."""
+    return ("circle", "square", "diamond", "triangle")[index % 4]
