@@ -1,0 +1,60 @@
+"""Cross-entropy of the next token on the supervised positions: the usual training loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keeptune.losses import Loss, StepView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from keeptune.engine.head import Head
+
+
+def next_token(
+    hidden_TD: Tensor, targets_T: Tensor, head: Head, weights: Tensor | None = None, *, chunk: int | None = None
+) -> Tensor:
+    r"""Sum over supervised positions of -w_t log softmax(head(h_t))[target_t], in nats.
+
+    Args:
+        hidden_TD: final-norm hidden states.
+        targets_T: the token that position t must predict (already shifted); -100 = none.
+        head: the model's head; it gets a gradient only if its weight requires one.
+        weights: w_t per position [T]; unset: 1.
+        chunk: rows of logits held at a time; unset: as many as 2^25 logits allow.
+
+    Returns:
+        A scalar (float32; float64 for float64 hidden states); divide by the number of tokens for the mean.
+    """
+    import torch
+
+    from keeptune.losses._head_rows import sum_over_rows
+
+    rows = torch.nonzero(targets_T != -100).squeeze(-1)
+    targets_N = targets_T[rows]
+    weights_N = None if weights is None else weights[rows]
+
+    def criterion(logits_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
+        target_C1 = targets_N[place].unsqueeze(-1)
+        gold_C1 = logits_CV.gather(1, target_C1)
+        partition_C1 = torch.logsumexp(logits_CV, dim=-1, keepdim=True)
+        d_CV = logits_CV.sub_(partition_C1).exp_()
+        d_CV.scatter_add_(1, target_C1, torch.full_like(gold_C1, -1.0))
+        loss_C1 = partition_C1 - gold_C1
+        if weights_N is not None:
+            weight_C1 = weights_N[place].unsqueeze(-1).to(d_CV.dtype)
+            loss_C1, d_CV = loss_C1 * weight_C1, d_CV.mul_(weight_C1)
+        return loss_C1.sum(), d_CV
+
+    return sum_over_rows(hidden_TD[rows], head, criterion, chunk)
+
+
+class NextToken(Loss):
+    """-log p(target) on every supervised position; a position's weight multiplies its term, not the count."""
+
+    def terms(self, view: StepView) -> tuple[Tensor, int]:
+        """The sum over `rows`, and their number."""
+        rows, batch = self.rows(view.batch), view.batch
+        weights = None if batch.weights is None else batch.weights[rows]
+        return next_token(view.hidden[rows], batch.targets[rows], view.head, weights), len(rows)
