@@ -1,0 +1,215 @@
+"""One attention function for every model: packed segments without padding, or padded rows with a mask.
+
+transformers calls it through its attention registry. The contract:
+
+- *Segments.* Inside `segments(offsets)` the batch has the shape (1, T) and holds S rows one after the other. Row s owns
+  the tokens offsets[s] to offsets[s + 1]; it attends to its own past alone, within the layer's sliding window, with
+  the layer's scale, grouped heads and soft cap. Positions are the caller's: they restart at each row.
+- *Padded rows.* Outside it the call is transformers' own SDPA with the mask that transformers builds, which is
+  right for left and right padding and for more keys than queries (a cache). A soft cap, which SDPA lacks, is
+  computed here.
+- *Prefixes.* Keys and values of a prefix, shared or per row, join inside this function and never enter the cache;
+  such a call must always build its mask, since the causal flag of SDPA aligns the triangle to the top left.
+
+The mask function returns the `Segments` themselves as "the mask". They reach this function as an argument and not
+through the context, so a layer that is recomputed in the backward pass (gradient checkpointing) still sees them.
+
+Shapes: B batch, H heads, T tokens, K head width, N rows of equal length, L their length.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from keeptune.core.errors import PlanError
+from keeptune.models.anatomy import anatomy_of
+
+ATTENTION = "keeptune"
+
+# Arguments by which a layer would change what attention means; each is refused instead of ignored.
+UNSUPPORTED = {"s_aux": "attention sinks", "position_bias": "a learned position bias", "cache": "a paged cache"}
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the rows of a packed batch begin and end.
+
+    Attributes:
+        offsets: 0 = offsets[0] <= offsets[1] <= ... <= offsets[S] = T.
+    """
+
+    offsets: tuple[int, ...]
+    _bands: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """(start, L, N): neighbours of equal length, which one kernel call serves."""
+        lengths = [end - start for start, end in itertools.pairwise(self.offsets)]
+        start = 0
+        for length, same in itertools.groupby(lengths):
+            number = len(list(same))
+            if length:
+                yield start, length, number
+            start += length * number
+
+    def band(self, length: int, window: int | None, device: torch.device) -> Tensor:
+        """Boolean (L, L): query i sees key j when i - window < j <= i. Made once, used by all layers."""
+        key = (length, window, device)
+        if key not in self._bands:
+            self._bands[key] = causal_band(length, length, window, device)
+        return self._bands[key]
+
+
+_current: ContextVar[Segments | None] = ContextVar("segments", default=None)
+
+
+@contextmanager
+def segments(offsets: Sequence[int]) -> Iterator[Segments]:
+    """Inside it, a forward pass reads its (1, T) input as packed rows."""
+    packed = Segments(tuple(int(offset) for offset in offsets))
+    assert packed.offsets[:1] == (0,), "offsets begin at 0"
+    assert list(packed.offsets) == sorted(packed.offsets), "offsets never fall"
+    token = _current.set(packed)
+    try:
+        yield packed
+    finally:
+        _current.reset(token)
+
+
+def current_segments() -> Segments | None:
+    """The rows of the packed forward pass that is running, or None."""
+    return _current.get()
+
+
+def use_attention(model: PreTrainedModel) -> None:
+    """Makes `model` call the attention of this file. Padded outputs stay bitwise what they were.
+
+    Raises:
+        PlanError: a family that is not verified (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION).
+    """
+    if model.config._attn_implementation != ATTENTION:
+        anatomy_of(model)
+        model.set_attn_implementation(ATTENTION)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | Segments | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **extra: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention in the form that transformers calls.
+
+    Args:
+        module: the attention layer.
+        query: (B, H, T, K).
+        key: (B, Hkv, Tk, K) with Hkv dividing H.
+        value: (B, Hkv, Tk, K).
+        attention_mask: what `attention_mask` returned for this forward pass.
+        scaling: factor on the scores; K ** -0.5 when None.
+        dropout: probability that an attention weight is dropped.
+        softcap: c in c * tanh(score / c).
+        sliding_window: a token sees itself and the `sliding_window - 1` tokens before it.
+        extra: further arguments of the layer.
+
+    Returns:
+        (B, T, H, K), and no weights.
+
+    Raises:
+        PlanError: the layer uses attention sinks, a position bias or a paged cache (E-MODEL-ATTENTION).
+    """
+    for name, meaning in UNSUPPORTED.items():
+        if extra.get(name) is not None:
+            raise PlanError(f"{type(module).__name__} uses {meaning} ('{name}').", code="E-MODEL-ATTENTION")
+    settings = {"scaling": scaling, "dropout": dropout}
+    if isinstance(attention_mask, Segments):
+        return _packed(query, key, value, attention_mask, softcap=softcap, window=sliding_window, **settings), None
+    if softcap is None:
+        sdpa = AttentionInterface()["sdpa"]
+        return sdpa(module, query, key, value, attention_mask, sliding_window=sliding_window, **settings, **extra)
+    if attention_mask is None and query.shape[2] > 1:
+        attention_mask = causal_band(query.shape[2], key.shape[2], None, query.device)
+    output = _attend(query, key, value, attention_mask, softcap=softcap, **settings)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def attention_mask(*args: Any, **kwargs: Any) -> Tensor | Segments | None:
+    """The mask of one forward pass: the current segments, or what transformers' SDPA would be given."""
+    return _current.get() or AttentionMaskInterface()["sdpa"](*args, **kwargs)
+
+
+def causal_band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Boolean (queries, keys): query i sees key j when j <= i and, given a window, j > i - window."""
+    behind = torch.arange(queries, device=device)[:, None] - torch.arange(keys, device=device)[None, :]
+    return (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+
+
+def _packed(
+    query: Tensor, key: Tensor, value: Tensor, packed: Segments, *, window: int | None, **settings: Any
+) -> Tensor:
+    """Each row alone: (1, H, T, K) to (1, T, H, K), one kernel call per run of equal lengths."""
+    total = packed.offsets[-1]
+    assert query.shape[0] == 1, "a packed batch has one row"
+    assert query.shape[2] == key.shape[2] == total, f"the segments hold {total} tokens, the batch {query.shape[2]}"
+    parts = []
+    for start, length, number in packed.runs():
+        q, k, v = (_rows(states, start, length, number) for states in (query, key, value))
+        limit = window if window is not None and window < length else None
+        band = packed.band(length, limit, q.device) if limit is not None or settings["softcap"] is not None else None
+        parts.append(_attend(q, k, v, band, **settings).transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts).unsqueeze(0)
+
+
+def _rows(states: Tensor, start: int, length: int, number: int) -> Tensor:
+    """(1, H, T, K) to a view (N, H, L, K) of `number` neighbours of equal length."""
+    return states[0, :, start : start + length * number].unflatten(1, (number, length)).transpose(0, 1)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    softcap: float | None,
+    scaling: float | None,
+    dropout: float,
+) -> Tensor:
+    """softmax(scores, masked) v, (B, H, T, K); scores = scale * q k, or cap * tanh(scale * q k / cap) (Gemma 2).
+
+    Without a mask it is causal, unless soft-capped, where no mask means that every key is seen. The soft-capped form
+    keeps the order of operations of transformers' own, so that both round alike.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if softcap is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling
+        )
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return functional.dropout(weights, dropout) @ value
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, attention_mask)

@@ -1,0 +1,112 @@
+"""PackedBatch: rows one after the other without padding, the only form of a batch inside keeptune."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from keeptune.data.encode import Encoded
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """S rows of T tokens in all.
+
+    Attributes:
+        tokens: (T,) token ids.
+        positions: (T,) position of each token in its own row.
+        offsets: S + 1 numbers; row s owns the tokens offsets[s] to offsets[s + 1].
+        targets: (T,) the token to be predicted at each position; -100 where nothing is learned. Already shifted, and
+            never across rows.
+        weights: (T,) weight of each position's loss, or None.
+        adapters: the adapters that serve each row (None is the base), or None for the model's active ones.
+        sources: the data source of each row.
+        ids: the example of each row.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    offsets: list[int]
+    targets: Tensor
+    weights: Tensor | None
+    adapters: list[tuple[str, ...] | None] | None
+    sources: list[str]
+    ids: list[str]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [end - start for start, end in itertools.pairwise(self.offsets)]
+
+    @property
+    def learned(self) -> int:
+        """Number of positions that have a target."""
+        return int((self.targets != IGNORED).sum())
+
+    def segment_of(self) -> Tensor:
+        """(T,) the row of each token."""
+        lengths = torch.tensor(self.lengths, device=self.tokens.device)
+        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+    def select(self, rows: Sequence[int]) -> tuple[PackedBatch, Tensor]:
+        """The batch of `rows` alone, and the indices (T',) of its tokens in this batch."""
+        spans = [torch.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        index = torch.cat(spans).to(self.tokens.device)
+        part = PackedBatch(
+            tokens=self.tokens[index],
+            positions=self.positions[index],
+            offsets=_offsets([len(span) for span in spans]),
+            targets=self.targets[index],
+            weights=None if self.weights is None else self.weights[index],
+            adapters=None if self.adapters is None else [self.adapters[row] for row in rows],
+            sources=[self.sources[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+        )
+        return part, index
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch with its tensors on `device`."""
+        moved = {name: getattr(self, name) for name in ("tokens", "positions", "targets", "weights")}
+        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in moved.items()}
+        return PackedBatch(**moved, offsets=self.offsets, adapters=self.adapters, sources=self.sources, ids=self.ids)
+
+
+def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] | None = None) -> PackedBatch:
+    """Lays `rows` one after the other.
+
+    targets[t] = tokens[t + 1] where t + 1 is a learned token of the same row, else -100.
+
+    Args:
+        rows: encoded examples, each with at least one token.
+        adapters: the adapters that serve each row.
+    """
+    assert rows, "a batch has at least one row"
+    assert all(row.tokens for row in rows), "a row has at least one token"
+    assert adapters is None or len(adapters) == len(rows), "one entry of adapters for each row"
+    targets = [
+        token if learned else IGNORED
+        for row in rows
+        for token, learned in zip((*row.tokens[1:], IGNORED), (*row.learned[1:], False), strict=True)
+    ]
+    return PackedBatch(
+        tokens=torch.tensor([token for row in rows for token in row.tokens]),
+        positions=torch.cat([torch.arange(len(row.tokens)) for row in rows]),
+        offsets=_offsets([len(row.tokens) for row in rows]),
+        targets=torch.tensor(targets),
+        weights=None,
+        adapters=None if adapters is None else list(adapters),
+        sources=[row.source for row in rows],
+        ids=[row.id for row in rows],
+    )
+
+
+def _offsets(lengths: Sequence[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)]

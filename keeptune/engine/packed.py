@@ -1,0 +1,77 @@
+"""packed_hidden: the decoder's body over a packed batch, every row as if it were alone."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from keeptune.core.errors import PlanError
+from keeptune.engine.attention import segments, use_attention
+from keeptune.engine.batch import PackedBatch
+from keeptune.engine.rotary import rotary_groups
+
+
+def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """The hidden states behind the final norm, before the head.
+
+    Soft prompts that serve a row stand before its text inside; their positions are removed again.
+
+    Args:
+        model: a causal language model of a known family.
+        batch: the rows; its `adapters`, when given, choose what serves each of them.
+
+    Returns:
+        (T, D), aligned with `batch.tokens`, on the model's device.
+
+    Raises:
+        PlanError: the model's family (E-MODEL-FAMILY) or its rotary embedding (E-MODEL-ROPE) does not allow it.
+    """
+    use_attention(model)
+    groups = rotary_groups(model.config, batch.lengths)
+    if len(groups) == 1:
+        return _one_pass(model, batch)
+    parts, places = [], []
+    for group in groups:
+        part, index = batch.select(group)
+        parts.append(_one_pass(model, part))
+        places.append(index)
+    back = torch.cat(places).argsort().to(parts[0].device)
+    return torch.cat(parts)[back]
+
+
+def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    batch = batch.to(model.get_input_embeddings().weight.device)
+    with _serving(model, batch):
+        book = getattr(model, "keeptune", None)
+        expanded = book.expand(batch) if book is not None else None
+        if expanded is None:
+            return _body(model, batch.positions, batch.offsets, input_ids=batch.tokens[None])
+        embedded, positions, offsets, keep = expanded
+        lengths = [end - start for start, end in itertools.pairwise(offsets)]
+        if len(rotary_groups(model.config, lengths)) > 1:
+            raise PlanError(
+                "with their soft prompts, some rows exceed the original context of this model's `longrope` and some do "
+                "not.",
+                code="E-MODEL-ROPE",
+                fix="Leave room for the virtual tokens: use shorter rows.",
+            )
+        return _body(model, positions, offsets, inputs_embeds=embedded)[keep]
+
+
+def _body(model: PreTrainedModel, positions: Tensor, offsets: list[int], **inputs: Tensor) -> Tensor:
+    with segments(offsets):
+        output = model.base_model(position_ids=positions[None], use_cache=False, **inputs)
+    return output.last_hidden_state[0]
+
+
+def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:
+    """Each row's own adapters, where the batch names them."""
+    if batch.adapters is None:
+        return nullcontext()
+    from keeptune.engine.rows import rows
+
+    return rows(model, batch.adapters)
