@@ -27,15 +27,20 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[t
 
 
 def refusal(folder: Path, found: list[tuple[str, Any, Any]]) -> RecipeError:
-    """The error for a resume that would not be exact, with each difference on its own line."""
-    lines = "".join(f"\n  {key}: {old} -> {new}" for key, old, new in found)
+    """The error for a resume that would not be exact; lists every difference as `key: old -> new`."""
+    listed = "; ".join(f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in found)
     return RecipeError(
-        f"this run was started with other settings:{lines}\n",
+        f"this run was started with other settings: {listed}.",
         code="E-RESUME-DIFFERENT",
         where={"file": str(folder), "key": found[0][0]},
-        why="Going on with them would not give the weights of an uninterrupted run.",
+        why="Going on would not give the weights of an uninterrupted run.",
         fix="Restore the old settings, add --fork to start anew from these weights, or choose another --output.",
     )
+
+
+def _short(value: Any, limit: int = 48) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _flat(plain: Any, above: str = "") -> dict[str, Any]:

@@ -173,7 +173,7 @@ class Run:
     def stage_done(self, index: int, stage_id: str, digest: str) -> Checkpoint | None:
         """The checkpoint that an equal stage (same digest) left; `None` when it must run.
 
-        The files that the checkpoint refers to are verified too. Damage is an event, not an error: the stage runs again.
+        The files that the checkpoint refers to are verified too. Damage is an event, no error: the stage runs again.
         """
         folder = self.stage_folder(index, stage_id) / "done"
         if not folder.exists():
@@ -315,6 +315,6 @@ class Run:
         return [self._committed_above(path) for path in inside]
 
     def _committed_above(self, path: Path) -> Path:
-        """The innermost folder with a manifest that holds `path`; `path` itself, which then fails to verify, if none."""
+        """The innermost folder with a manifest that holds `path`; if none, `path` itself, which will not verify."""
         above = [folder for folder in (path, *path.parents) if self.folder in folder.parents]
         return next((folder for folder in above if (folder / MANIFEST).exists()), path)
