@@ -1,1 +1,159 @@
-"""One file per way of changing a model."""
+"""The methods shelf: ways to change a model, one file each.
+
+A method says where its deltas go (`place`), how they start (`start`), what they cost (`cost`) and, if it can, how
+they fold into the base (`fold`). Attaching, rows, saving and detaching are the engine's, and alike for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from keeptune.core.errors import PlanError
+from keeptune.core.spec import Spec, shelf_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from keeptune.core.shape import ModelShape
+    from keeptune.engine.deltas import Placed
+
+
+class Cost(NamedTuple):
+    """What a method costs on a model, in closed form.
+
+    Attributes:
+        trainable_parameters: the parameters that require gradients after `attach`.
+        stored_bytes: the tensors of its saved adapter (float32), or of the saved model where it trains the base.
+    """
+
+    trainable_parameters: int
+    stored_bytes: int
+
+
+class Method(Spec, shelf="keeptune.methods"):
+    """A way to change a model.
+
+    Attributes:
+        detachable: taken off, it leaves the base bitwise as it was; so the base is its own KL reference.
+        identity_at_start: just attached, it changes no output.
+        trains_base: its parameters are the base's own.
+        mergeable: `fold` can put it into the base's weights.
+    """
+
+    detachable: ClassVar[bool] = True
+    identity_at_start: ClassVar[bool] = True
+    trains_base: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
+
+    def place(self, model: nn.Module) -> list[Placed]:
+        """The deltas and where they go; their values are set by `start`, or read from a file.
+
+        Raises:
+            PlanError: the method cannot work on this model, with what would.
+        """
+        raise NotImplementedError
+
+    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+        """Sets the initial values of the deltas."""
+        raise NotImplementedError
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """Trainable parameters and stored bytes on a model of that shape."""
+        raise NotImplementedError
+
+    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+        """Puts the deltas into the base's weights."""
+        raise NotImplementedError
+
+    def attach(self, model: nn.Module, name: str = "default", *, trainable: bool = True, seed: int = 0) -> None:
+        """Puts the method on a model under `name`; it serves every row from now on.
+
+        Args:
+            model: as `keeptune.load` gives it.
+            name: letters, digits, `_` and `-`.
+            trainable: False: active, but frozen.
+            seed: of the initial values.
+
+        Raises:
+            PlanError: the name is taken (E-ADAPTER-NAME), or the method cannot work on this model.
+        """
+        attach(model, self, name, trainable=trainable, seed=seed)
+
+    def merge(self, model: nn.Module, name: str) -> None:
+        """Folds the adapter `name` into the base and takes it off; outputs stay what they were with it on.
+
+        Raises:
+            PlanError: no such adapter (E-ADAPTER-NAME), or it cannot be folded (E-ADAPTER-MERGE).
+        """
+        merge(model, name)
+
+
+def attach(
+    model: nn.Module,
+    method: Method | Sequence[Method],
+    name: str = "default",
+    *,
+    trainable: bool = True,
+    seed: int = 0,
+) -> None:
+    """Puts a method, or several as one hybrid, on a model under `name`; see `Method.attach`."""
+    from keeptune.engine.book import check_name
+
+    methods = [method] if isinstance(method, Method) else list(method)
+    if not methods or not all(isinstance(item, Method) for item in methods):
+        raise PlanError("`attach` takes a method or a list of methods.", code="E-METHOD-KIND")
+    check_name(model, name)
+    placed = [item.place(model) for item in methods]
+    for item, part in zip(methods, placed, strict=True):
+        item.start(model, part, seed)
+    install_methods(model, methods, placed, name, trainable=trainable)
+
+
+def install_methods(
+    model: nn.Module, methods: Sequence[Method], placed: Sequence[list[Placed]], name: str, *, trainable: bool
+) -> None:
+    """Puts methods whose deltas are ready on a model."""
+    from keeptune.engine.book import Adapter, install
+
+    trains_base = any(method.trains_base for method in methods)
+    install(model, Adapter(name, methods, placed, trainable, trains_base))
+
+
+def merge(model: nn.Module, name: str) -> None:
+    """Folds an adapter into the base's weights and takes it off; see `Method.merge`."""
+    from keeptune.engine.book import forget, require_book
+    from keeptune.engine.deltas import add
+
+    book = require_book(model, name)
+    adapter = book.adapter(name)
+    for method in adapter.methods:
+        if not method.mergeable:
+            raise PlanError(
+                f"'{name}' is a {method.name}, which has no form as weights of the base.",
+                code="E-ADAPTER-MERGE",
+                fix="Keep it as an adapter.",
+            )
+    for placed in (placed for part in adapter.placed for placed in part):
+        others = [entry for other, entry in book.slots[placed.place].entries.items() if other != name]
+        if any(entry.composition is not add for entry in others):
+            raise PlanError(
+                f"another adapter does more than add at '{placed.place.path}', so the order of the two would change.",
+                code="E-ADAPTER-MERGE",
+                fix="Detach it, or merge that one first.",
+            )
+    for method, part in zip(adapter.methods, adapter.placed, strict=True):
+        method.fold(model, part)
+    forget(model, name)
+
+
+def __getattr__(name: str) -> Any:
+    """`keeptune.methods.LoRA`: a member by its class, imported when asked for."""
+    if not name.startswith("_"):
+        import ast
+
+        for member in Method.names():
+            tree = ast.parse((shelf_folder(Method.shelf) / f"{member}.py").read_text(encoding="utf-8"))
+            if any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body):
+                return Method.find(member)
+    raise AttributeError(f"module 'keeptune.methods' has no attribute '{name}'")

@@ -1,0 +1,253 @@
+"""The adapters that a model carries: by name, in order of attaching, each made of deltas at places.
+
+They live in one module, `model.keeptune`, so that optimisers and safetensors see their parameters; it is there only
+while something is attached. The base keeps its module tree and its names, and `detach` leaves it bitwise as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from keeptune.core.errors import PlanError, did_you_mean
+from keeptune.core.spec import Spec
+from keeptune.engine.attention import current_segments
+from keeptune.engine.deltas import Placed
+from keeptune.engine.passes import Passes
+from keeptune.engine.places import Place, Slot
+from keeptune.engine.selection import Selection, Serving, Stack
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class Adapter(nn.Module):
+    """One name's methods and their deltas.
+
+    Attributes:
+        methods: the settings, one or (a hybrid) several.
+        parts: for each method its deltas, by the key of their place.
+        trains_base: its parameters are the base's own (full fine-tuning), so it has no deltas and cannot be taken off.
+    """
+
+    def __init__(
+        self, name: str, methods: Sequence[Spec], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
+    ) -> None:
+        super().__init__()
+        self.name, self.methods, self.trainable, self.trains_base = name, tuple(methods), trainable, trains_base
+        self.placed = [list(part) for part in placed]
+        self.parts = nn.ModuleList(nn.ModuleDict({p.place.key: p.delta for p in part}) for part in placed)
+        assert all(len(part) == len(module) for part, module in zip(self.placed, self.parts, strict=True))
+        self.parts.requires_grad_(trainable)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters by `path.parameter`; a hybrid's begin with the number of the method."""
+        named = {}
+        for number, part in enumerate(self.placed):
+            prefix = f"{number}." if len(self.placed) > 1 else ""
+            for place, delta, _ in part:
+                named.update({f"{prefix}{place.path}.{key}": value for key, value in delta.state_dict().items()})
+        return named
+
+
+class Adapters(nn.Module):
+    """All adapters of one model, and who serves the current batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.order: list[str] = []
+        self.slots: dict[Place, Slot] = {}
+        self.base_requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+        self._chosen: Stack | None = None
+        self._default = Serving()
+        self._serving: Serving | None = None
+        self.passes = Passes()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.order
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of that name.
+
+        Raises:
+            PlanError: there is none (E-ADAPTER-NAME), with the nearest name.
+        """
+        if name not in self.order:
+            raise unknown_adapter(name, self.order)
+        return self._modules[module_name(name)]  # type: ignore[return-value]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """In the order of attaching."""
+        return [self.adapter(name) for name in self.order]
+
+    @property
+    def active(self) -> Stack:
+        """The stack that serves every row outside `rows`: the chosen one, else the last attached adapter."""
+        return tuple(self.order[-1:]) if self._chosen is None else self._chosen
+
+    @property
+    def serving(self) -> Serving:
+        """Who serves which row now."""
+        return self._serving or self._default
+
+    def choose(self, stack: Stack | None) -> None:
+        """Sets the stack that serves every row; None returns to the last attached adapter."""
+        for name in stack or ():
+            self.adapter(name)
+        self._chosen = stack
+        self._default = Serving(every=self.active)
+
+    @contextmanager
+    def serve(self, serving: Serving) -> Iterator[None]:
+        """Inside, `serving` decides who serves which row."""
+        for name in sorted(serving.names):
+            self.adapter(name)
+        before, self._serving = self._serving, serving
+        try:
+            yield
+        finally:
+            self._serving = before
+
+    def plan(self, shape: torch.Size, device: torch.device) -> list[Selection]:
+        """What to apply to a tensor of this leading shape: `[B, T]`, or `[1, T]` inside `segments`."""
+        serving, offsets = self.passes.current(self.serving, current_segments())
+        if offsets is not None:
+            return serving.plan(offsets, device)
+        batch, width = shape if len(shape) > 1 else (1, shape[0])
+        return serving.plan(range(0, batch * width + 1, width), device)
+
+    def add(self, model: nn.Module, adapter: Adapter) -> None:
+        """Installs an adapter; it serves every row from now on."""
+        for placed in (placed for part in adapter.placed for placed in part):
+            if placed.place not in self.slots:
+                self.slots[placed.place] = placed.place.open(model, self)
+            self.slots[placed.place].entries[adapter.name] = placed
+        self.add_module(module_name(adapter.name), adapter.train(model.training))
+        self.order.append(adapter.name)
+        self.choose(None)
+
+    def remove(self, name: str) -> None:
+        """Takes an adapter off; a place without deltas loses its hooks."""
+        for place in [place for place, slot in self.slots.items() if name in slot.entries]:
+            del self.slots[place].entries[name]
+            if not self.slots[place].entries:
+                self.slots.pop(place).close()
+        del self._modules[module_name(name)]
+        self.order.remove(name)
+        rest = None if self._chosen is None else tuple(other for other in self._chosen if other != name)
+        self.choose(rest or None)
+
+
+def module_name(name: str) -> str:
+    """The submodule of an adapter; prefixed, because `train` or `keys` are fair names for an adapter."""
+    return f"adapter-{name}"
+
+
+def unknown_adapter(name: str, known: Sequence[str]) -> PlanError:
+    """The error for a name that nothing is attached under."""
+    fix = did_you_mean(name, known) or "Nothing is attached to this model."
+    return PlanError(f"no adapter is called '{name}'.", code="E-ADAPTER-NAME", fix=fix)
+
+
+def book_of(model: nn.Module) -> Adapters | None:
+    """The adapters of a model, or None when nothing is attached."""
+    return model._modules.get("keeptune")  # type: ignore[return-value]
+
+
+def require_book(model: nn.Module, name: str) -> Adapters:
+    """The adapters of a model that carries `name`.
+
+    Raises:
+        PlanError: it does not (E-ADAPTER-NAME).
+    """
+    book = book_of(model)
+    if book is None or name not in book:
+        raise unknown_adapter(name, [] if book is None else book.order)
+    return book
+
+
+def check_name(model: nn.Module, name: str) -> None:
+    """Refuses a name that is taken, or that cannot name a folder.
+
+    Raises:
+        PlanError: E-ADAPTER-NAME.
+    """
+    book = book_of(model)
+    if book is not None and name in book:
+        fix = "Use another name, or detach that one first."
+        raise PlanError(f"an adapter called '{name}' is attached already.", code="E-ADAPTER-NAME", fix=fix)
+    if not NAME.fullmatch(name):
+        fix = "Use up to 64 letters, digits, '_' and '-', beginning with a letter or digit."
+        raise PlanError(f"'{name}' cannot be the name of an adapter.", code="E-ADAPTER-NAME", fix=fix)
+
+
+def install(model: nn.Module, adapter: Adapter) -> None:
+    """Puts an adapter on a model and freezes whatever is not to be trained."""
+    check_name(model, adapter.name)
+    book = book_of(model)
+    if book is None:
+        book = Adapters(model)
+        model.add_module("keeptune", book)
+    book.add(model, adapter)
+    freeze_base(model)
+
+
+def detach(model: nn.Module, name: str) -> None:
+    """Takes an adapter off; without any, the model is the base again, bitwise, with its own `requires_grad`.
+
+    Raises:
+        PlanError: no such adapter (E-ADAPTER-NAME); or it trained the base's own weights (E-ADAPTER-DETACH).
+    """
+    book = require_book(model, name)
+    if book.adapter(name).trains_base:
+        raise PlanError(
+            f"'{name}' trains the base's own weights, so it cannot be taken off.",
+            code="E-ADAPTER-DETACH",
+            fix="Load the base again; or `merge` it, which keeps the weights as the new base.",
+        )
+    forget(model, name)
+
+
+def forget(model: nn.Module, name: str) -> None:
+    """Removes an adapter from the book, and the book with the last of them; weights are left as they are."""
+    book = require_book(model, name)
+    book.remove(name)
+    if book.order:
+        freeze_base(model)
+        return
+    del model._modules["keeptune"]
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad_(book.base_requires_grad[key])
+
+
+def freeze_base(model: nn.Module) -> None:
+    """The base's parameters require gradients exactly when a trainable adapter says that it trains them."""
+    book = book_of(model)
+    trained = book is not None and any(adapter.trains_base and adapter.trainable for adapter in book.adapters)
+    for _, parameter in base_parameters(model):
+        parameter.requires_grad_(trained and parameter.is_floating_point())
+
+
+def base_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The named parameters of the base, without those of the adapters."""
+    return [(name, p) for name, p in model.named_parameters() if not name.startswith("keeptune.")]
+
+
+def base_state_dict(model: nn.Module) -> dict[str, Any]:
+    """The state dict of the base, without the adapters."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("keeptune.")}
+
+
+def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
+    """Sets the stack that serves every row outside `rows`, until the next attach; None = the last attached adapter."""
+    stack = (names,) if isinstance(names, str) else None if names is None else tuple(names)
+    book = book_of(model)
+    if book is not None:
+        book.choose(stack)
+    elif stack:
+        raise unknown_adapter(stack[0], [])

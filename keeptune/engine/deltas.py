@@ -1,0 +1,101 @@
+"""Delta: what an adapter computes at one place, and how the result joins what the model computed there.
+
+He et al. (2021, arXiv:2110.04366) write every adapter as `h <- compose(h, dh)` with three free choices: the place
+(`places.py`), the function `dh = delta(x, h)` (a subclass of `Delta`), and the composition (below).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from keeptune.engine.places import Place
+    from keeptune.engine.rows import Selection
+
+
+class Delta(nn.Module):
+    """A function of a place's input and output, with parameters in float32.
+
+    `forward(x, h, selection)` gets the input `x [..., D_in]` and the output `h [..., D_out]` of the place, for the
+    tokens that it serves and no others, and returns `dh`, which composes with `h`. It computes in the dtype of `x`;
+    the engine casts the result to the dtype of `h`.
+    """
+
+    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
+        """The change, shaped as `h` or broadcastable to it."""
+        raise NotImplementedError
+
+
+Composition = Callable[[Tensor, Tensor, "Selection"], Tensor]
+
+
+class Placed(NamedTuple):
+    """One delta at one place, with its composition: what a method consists of."""
+
+    place: Place
+    delta: nn.Module
+    composition: Composition
+
+
+def add(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+    """`h + dh`."""
+    return h + dh
+
+
+def multiply(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+    """`h * dh`, as (IA)^3 does with its vectors."""
+    return h * dh
+
+
+def replace(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+    """`dh`: the delta saw `h` and answers in its stead."""
+    return dh
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`h + factor * dh`."""
+
+    factor: float
+
+    def __call__(self, h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+        """Adds the scaled change."""
+        return h + self.factor * dh
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`h + g * dh` with one gate per row and layer, set with `keeptune.engine.rows.gated`; 1 where none is set."""
+
+    layer: int
+
+    def __call__(self, h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+        """Adds the gated change; the gate of a token is that of its row."""
+        if selection.gates is None:
+            return h + dh
+        gates = selection.gates[selection.row_of_token(), self.layer].view(*h.shape[:-1], 1)
+        return h + gates.to(h.dtype) * dh
+
+
+def apply(placed: Placed, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
+    """The new output of a place: `compose(h, delta(x, h))` on the selected tokens, `h` itself elsewhere."""
+    if selection.tokens is None:
+        dh = placed.delta(x, h, selection).to(h.dtype)
+        return placed.composition(h, dh, selection)
+    flat = h.reshape(-1, h.shape[-1])
+    chosen_x = x.reshape(-1, x.shape[-1]).index_select(0, selection.tokens)
+    chosen_h = flat.index_select(0, selection.tokens)
+    dh = placed.delta(chosen_x, chosen_h, selection).to(h.dtype)
+    return flat.index_copy(0, selection.tokens, placed.composition(chosen_h, dh, selection)).view_as(h)
+
+
+def named_generator(seed: int, label: str) -> torch.Generator:
+    """A generator of its own for each label, so that a place starts alike whatever else is adapted, on any device."""
+    digest = hashlib.sha256(f"{seed}/{label}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,114 @@
+"""Place: where in a model deltas act. A forward hook on a named module; taking it off leaves no trace.
+
+| the paper's place                                  | here                                                    |
+|----------------------------------------------------|---------------------------------------------------------|
+| output of a linear map, sublayer, norm or block    | `ModuleOutput(path)`                                    |
+| a bias                                             | `ModuleOutput(path)` with a delta that ignores `x`, `h` |
+| input of a linear map or sublayer                  | `ModuleInput(path)`                                     |
+| the input embedding                                | `soft_prompt.InputEmbedding(path)`                      |
+
+Another kind of place is another subclass in a file of its own: nothing here asks which kind it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from keeptune.engine.deltas import Placed, apply
+
+if TYPE_CHECKING:
+    from keeptune.engine.book import Adapters
+
+
+class Slot:
+    """The deltas of all adapters at one place of one model, and the hooks that run them."""
+
+    def __init__(self, book: Adapters) -> None:
+        self.book = book
+        self.entries: dict[str, Placed] = {}
+        self.handles: list[Any] = []
+
+    def close(self) -> None:
+        """Removes the hooks."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def run(self, x: Tensor, h: Tensor) -> Tensor:
+        """Applies the deltas that serve this forward pass, in the order of each row's stack."""
+        for selection in self.book.plan(h.shape[:-1], h.device):
+            placed = self.entries.get(selection.adapter)
+            if placed is not None:
+                h = apply(placed, x, h, selection)
+        return h
+
+
+@dataclass(frozen=True)
+class Place:
+    """A named spot of the model.
+
+    Attributes:
+        path: dotted path of the module.
+        layer: index of its block; for gates and for reports.
+    """
+
+    path: str
+    layer: int | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> str:
+        """Kind and path, without dots: the name of the delta among the parameters of an adapter."""
+        return f"{type(self).__name__}:{self.path.replace('.', '/')}"
+
+    def open(self, model: nn.Module, book: Adapters) -> Slot:
+        """Installs the hooks of this place and returns its slot."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ModuleOutput(Place):
+    """What a module returns; the first element, when it returns a tuple. The delta also sees the module's input."""
+
+    def open(self, model: nn.Module, book: Adapters) -> Slot:
+        """Hooks the module after its forward pass."""
+        slot = OutputSlot(book)
+        module = model.get_submodule(self.path)
+        slot.handles.append(module.register_forward_hook(slot.after, with_kwargs=True))
+        return slot
+
+
+@dataclass(frozen=True)
+class ModuleInput(Place):
+    """What a module is given as its first argument, or as `hidden_states`."""
+
+    def open(self, model: nn.Module, book: Adapters) -> Slot:
+        """Hooks the module before its forward pass."""
+        slot = InputSlot(book)
+        module = model.get_submodule(self.path)
+        slot.handles.append(module.register_forward_pre_hook(slot.before, with_kwargs=True))
+        return slot
+
+
+class OutputSlot(Slot):
+    """The hook of `ModuleOutput`."""
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The forward hook."""
+        x = args[0] if args else kwargs["hidden_states"]
+        if isinstance(output, tuple):
+            return (self.run(x, output[0]), *output[1:])
+        return self.run(x, output)
+
+
+class InputSlot(Slot):
+    """The hook of `ModuleInput`."""
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The forward pre-hook."""
+        if args:
+            return (self.run(args[0], args[0]), *args[1:]), kwargs
+        x = kwargs["hidden_states"]
+        return args, {**kwargs, "hidden_states": self.run(x, x)}

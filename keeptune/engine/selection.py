@@ -1,0 +1,102 @@
+"""Which adapters serve which rows of a batch, and the tokens that this selects.
+
+A padded batch `[B, T]` and a packed one `[1, T]` are one thing here: rows that lie one after another in the flattened
+tokens, `offsets[i]` to `offsets[i + 1]`. A packed batch's rows are its segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from keeptune.core.errors import PlanError
+
+Stack = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tokens that one adapter serves at one height of the stack.
+
+    Attributes:
+        adapter: its name.
+        tokens: indices into the flattened tokens; None = all of them, without indexing.
+        rows: the rows it serves, in order.
+        offsets: bounds of all rows in the flattened tokens.
+        gates: `[rows, layers]`, or None.
+        device: of the tokens.
+    """
+
+    adapter: str
+    tokens: Tensor | None
+    rows: Sequence[int]
+    offsets: Sequence[int]
+    gates: Tensor | None
+    device: torch.device
+
+    def row_of_token(self) -> Tensor:
+        """The row of each selected token."""
+        lengths = torch.tensor([self.offsets[row + 1] - self.offsets[row] for row in self.rows], device=self.device)
+        return torch.repeat_interleave(torch.tensor(list(self.rows), device=self.device), lengths)
+
+
+class Serving:
+    """A stack of adapters for each row of a batch; or one stack for every row, however many there are.
+
+    Args:
+        stacks: one per row, first applied first; an empty stack is the base.
+        every: the stack of every row, instead of `stacks`.
+        gates: `[rows, layers]` by adapter name.
+    """
+
+    def __init__(
+        self, stacks: Sequence[Stack] | None = None, *, every: Stack = (), gates: dict[str, Tensor] | None = None
+    ) -> None:
+        self.stacks = None if stacks is None else tuple(stacks)
+        self.gates = gates or {}
+        kinds = {every} if self.stacks is None else set(self.stacks)
+        self.shared: Stack | None = next(iter(kinds)) if len(kinds) == 1 else None
+        self.names = {name for stack in kinds for name in stack}
+        self._last: tuple[object, list[Selection]] = (None, [])
+
+    def stack_of_rows(self, count: int) -> tuple[Stack, ...]:
+        """The stack of each of `count` rows.
+
+        Raises:
+            PlanError: the batch has another number of rows (E-ROWS-COUNT).
+        """
+        if self.stacks is None:
+            return (self.shared or (),) * count
+        if len(self.stacks) != count:
+            raise PlanError(
+                f"adapters were named for {len(self.stacks)} rows, but the batch has {count}.",
+                code="E-ROWS-COUNT",
+                fix="Name one adapter (or None, the base) per row; with beam search, pass `repeat=num_beams`.",
+            )
+        return self.stacks
+
+    def plan(self, offsets: Sequence[int], device: torch.device) -> list[Selection]:
+        """What to apply, in order: height by height, each adapter once with all the rows that have it there."""
+        key = (tuple(offsets), device)
+        if self._last[0] != key:
+            self._last = (key, self._plan(offsets, device))
+        return self._last[1]
+
+    def _plan(self, offsets: Sequence[int], device: torch.device) -> list[Selection]:
+        stacks = self.stack_of_rows(len(offsets) - 1)
+        if self.shared is not None:
+            rows = range(len(stacks))
+            return [Selection(name, None, rows, offsets, self.gates.get(name), device) for name in self.shared]
+        plan = []
+        for height in range(max(len(stack) for stack in stacks)):
+            served: dict[str, list[int]] = {}
+            for row, stack in enumerate(stacks):
+                if height < len(stack):
+                    served.setdefault(stack[height], []).append(row)
+            for name, rows_ in served.items():
+                tokens = torch.cat([torch.arange(offsets[row], offsets[row + 1]) for row in rows_]).to(device)
+                plan.append(Selection(name, tokens, rows_, offsets, self.gates.get(name), device))
+        return plan

@@ -1,0 +1,40 @@
+"""Full fine-tuning: every parameter of the base is trained.
+
+Nothing is added, so nothing can be taken off: `detach` is refused, before and after training. The reference for a KL
+term is a second copy of the base. `merge` accepts the weights as the new base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from keeptune.core.shape import ModelShape
+from keeptune.engine.deltas import Placed
+from keeptune.methods import Cost, Method
+
+BYTES = 4  # a parameter that is being trained is kept in float32
+
+
+class Full(Method):
+    """Trains the base itself; a tied head and embedding are one parameter."""
+
+    detachable: ClassVar[bool] = False
+    trains_base: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = True
+
+    def place(self, model: nn.Module) -> list[Placed]:
+        """No deltas."""
+        return []
+
+    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+        """The weights are there already."""
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """All parameters, each once."""
+        return Cost(shape.parameters(), BYTES * shape.parameters())
+
+    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+        """The weights are in place already."""

@@ -1,0 +1,133 @@
+"""LoRA: a low-rank update beside frozen linear maps (Hu et al. 2021, arXiv:2106.09685).
+
+    y = W x + b + s B A drop(x),    A: rank x in,  B: out x rank,  s = alpha / rank
+
+A starts as U(-1/sqrt(in), 1/sqrt(in)) (`kaiming_uniform(a=sqrt 5)`), B as zero, so nothing changes at the start. With
+`rslora`, s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732). The paper adapts the query and value maps;
+the default here is every linear map of the blocks, never the head: a head that shares its matrix with the embedding
+could not be merged without changing the embedding too. A fused map (GPT-2's `c_attn`) gets one update as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from keeptune.core.errors import PlanError
+from keeptune.core.shape import ModelShape
+from keeptune.engine.deltas import Delta, Placed, add, named_generator
+from keeptune.engine.places import ModuleOutput
+from keeptune.engine.selection import Selection
+from keeptune.methods import Cost, Method
+from keeptune.models.anatomy import anatomy_of
+
+
+class LoRA(Method):
+    """Low-rank updates of linear maps; they merge exactly into the weights."""
+
+    mergeable: ClassVar[bool] = True
+
+    rank: int = Field(16, ge=1, le=4096, description="Inner width of the update.")
+    alpha: float | None = Field(None, gt=0, description="Scale times rank; 2 * rank when null.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the update, in training.")
+    targets: Literal["all"] | list[str] = Field("all", description="Linear maps by role (q), name (q_proj) or path.")
+    rslora: bool = Field(False, description="Divide alpha by the square root of the rank.")
+    rank_pattern: dict[str, int] = Field({}, description="Another rank for some of the targets.")
+    alpha_pattern: dict[str, float] = Field({}, description="Another alpha for some of the targets.")
+
+    def place(self, model: nn.Module) -> list[Placed]:
+        """One delta on the output of each target."""
+        anatomy = anatomy_of(model)
+        roles = {path: (role, layer.index) for layer in anatomy.layers for role, path in layer.linear.items()}
+        placed = []
+        for path in anatomy.linear_paths(self.targets):
+            role, layer = roles[path]
+            rank = self._of(self.rank_pattern, path, role, self.rank)
+            alpha = self._of(self.alpha_pattern, path, role, self.alpha or 2 * self.rank)
+            scale = alpha / (math.sqrt(rank) if self.rslora else rank)
+            inputs, outputs = widths(model.get_submodule(path), path)
+            delta = LowRank(inputs, outputs, rank=rank, scale=scale, dropout=self.dropout)
+            placed.append(Placed(ModuleOutput(path, layer), delta, add))
+        return placed
+
+    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+        """A uniform, each place from its own generator; B zero."""
+        for place, delta, _ in placed:
+            generator = named_generator(seed, place.path)
+            nn.init.kaiming_uniform_(delta.lora_A, a=math.sqrt(5), generator=generator)
+            nn.init.zeros_(delta.lora_B)
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """Sum of rank * (in + out) over the targets."""
+        count = 0
+        for role, inputs, outputs in shape.linears(self.targets):
+            count += shape.layers * self._of(self.rank_pattern, role, role, self.rank) * (inputs + outputs)
+        return Cost(count, 4 * count)
+
+    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+        """W + s B A in float32, cast once to the dtype of W."""
+        modules = [model.get_submodule(place.path) for place, _, _ in placed]
+        if not all(module.weight.is_floating_point() for module in modules):
+            raise PlanError(
+                "the base's weights are quantised, so the update cannot be added to them.",
+                code="E-ADAPTER-MERGE",
+                fix="Merge into a base that is loaded in 16 or 32 bits.",
+            )
+        with torch.no_grad():
+            for module, (_, delta, _) in zip(modules, placed, strict=True):
+                update = delta.update()
+                update = update.T if isinstance(module, Conv1D) else update
+                module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
+
+    @staticmethod
+    def _of(pattern: dict[str, float], path: str, role: str, usual: float) -> float:
+        for key, value in pattern.items():
+            if key in (role, path) or path.endswith(f".{key}"):
+                return value
+        return usual
+
+
+class LowRank(Delta):
+    """`s B A drop(x)`, computed in the dtype of x.
+
+    Attributes:
+        lora_A: `[rank, in]`.
+        lora_B: `[out, rank]`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.scale, self.dropout = scale, dropout
+        self.lora_A = nn.Parameter(torch.zeros(rank, inputs))
+        self.lora_B = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
+        """`[..., in]` to `[..., out]`."""
+        inner = functional.linear(functional.dropout(x, self.dropout, self.training), self.lora_A.to(x.dtype))
+        return functional.linear(inner * self.scale, self.lora_B.to(x.dtype))
+
+    def update(self) -> Tensor:
+        """`s B A`, `[out, in]` in float32."""
+        return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def widths(module: nn.Module, path: str) -> tuple[int, int]:
+    """Input and output width of a linear map; GPT-2 stores its weights as `[in, out]`.
+
+    Raises:
+        PlanError: the module is no linear map (E-METHOD-TARGET).
+    """
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    raise PlanError(
+        f"'{path}' is a {type(module).__name__}, not a linear map.", code="E-METHOD-TARGET", where={"key": "targets"}
+    )
