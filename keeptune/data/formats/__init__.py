@@ -1,1 +1,79 @@
-"""One file per row format; `read(row) -> Example`."""
+"""One file per row format; `read_row(row, place) -> Example`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
+
+from keeptune.core.example import Example
+from keeptune.core.spec import Spec
+from keeptune.data.place import Place
+
+
+class Format(Spec, shelf="keeptune.data.formats"):
+    """Where examples come from and how a row becomes one. Recipes name the member with `format:`."""
+
+    from_file: ClassVar[bool] = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data in the recipe's form: `format` names the member."""
+        plain = super().to_dict()
+        return {"format": plain.pop("name"), **plain}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named_by_format(cls, data: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        """`format: alpaca` is read as `name: alpaca`."""
+        if isinstance(data, Mapping) and "format" in data:
+            named = dict(data)
+            data = {"name": named.pop("format"), **named}
+        return handler(data)
+
+    @classmethod
+    def looks_like(cls, row: Mapping[str, Any]) -> float:
+        """How sure it is that `row` is of this format, 0 to 1; `keeptune init` asks every member."""
+        return 0.0
+
+    @classmethod
+    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The settings, such as column names, with which this format reads `rows`."""
+        return {}
+
+
+class FileFormat(Format):
+    """A format whose rows stand in a file."""
+
+    path: str = Field(
+        description="data file (jsonl, json, csv, tsv, parquet, txt; also .gz), relative to the recipe", min_length=1
+    )
+    skip_bad: int = Field(0, ge=0, description="bad rows that may be left out, each counted and named")
+    row_bytes: int = Field(16 << 20, gt=0, description="largest row in bytes")
+
+    @abstractmethod
+    def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
+        """One row as an Example.
+
+        Raises:
+            DataError: the row cannot be learned from; says which field, why, and what to do.
+        """
+
+
+def identity(row: Mapping[str, Any], place: Place) -> str:
+    """The row's own `id` when it is text or a number, else its line."""
+    own = row.get("id")
+    usable = isinstance(own, (str, int)) and not isinstance(own, bool) and str(own).strip()
+    return str(own) if usable else str(place.line)
+
+
+def licence(row: Mapping[str, Any]) -> str:
+    """What the row states as its licence, or nothing."""
+    stated = row.get("licence", row.get("license"))
+    return stated if isinstance(stated, str) else ""
+
+
+def guessable(value: Any) -> bool:
+    """Whether a guess may take `value` for a text column."""
+    return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,59 @@
+"""A prompt and its completion, in two columns of any name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from keeptune.core.example import Example, Message
+from keeptune.data.fields import optional_text, required_text
+from keeptune.data.formats import FileFormat, guessable, identity, licence
+from keeptune.data.place import Place
+
+PROMPTS = ("prompt", "question", "query", "instruction", "input", "text", "sentence", "utterance", "problem", "source")
+COMPLETIONS = (
+    "completion answer response output target label category intent solution summary class label_text label_coarse"
+).split()
+
+
+class PromptCompletion(FileFormat):
+    """`{"prompt", "completion"}`; `prompt: text, completion: label` names other columns."""
+
+    prompt: str = Field("prompt", description="column of the prompt")
+    completion: str = Field("completion", description="column of the answer")
+    system: str | None = Field(None, description="column of an optional system text")
+
+    def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
+        """One user turn and one assistant turn."""
+        asked = required_text(row, self.prompt, place, setting="prompt", part="prompt")
+        answer = required_text(row, self.completion, place, setting="completion", part="answer")
+        turns = [Message("user", asked), Message("assistant", answer)]
+        if self.system is not None:
+            if self.system not in row:
+                raise place.missing(row, self.system, "system")
+            text = optional_text(row, self.system, place)
+            turns = ([Message("system", text)] if text else []) + turns
+        return Example(identity(row, place), tuple(turns), licence=licence(row), line=place.line)
+
+    @classmethod
+    def looks_like(cls, row: Mapping[str, Any]) -> float:
+        """Sure by the two usual names, fairly sure by their synonyms."""
+        if guessable(row.get("prompt")) and guessable(row.get("completion")):
+            return 1.0
+        return 0.8 if columns_of(row) else 0.0
+
+    @classmethod
+    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The columns found in the first row."""
+        found = columns_of(rows[0]) if rows else None
+        return {"prompt": found[0], "completion": found[1]} if found else {}
+
+
+def columns_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The columns that hold a prompt and an answer by their names, in any letter case."""
+    texts = {str(key).lower(): str(key) for key, value in row.items() if guessable(value)}
+    prompt = next((texts[name] for name in PROMPTS if name in texts), None)
+    completion = next((texts[name] for name in COMPLETIONS if name in texts), None)
+    return (prompt, completion) if prompt and completion else None

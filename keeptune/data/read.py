@@ -1,0 +1,116 @@
+"""Examples of a source: every row is read, kept or named as bad, and the numbers add up."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keeptune.core.digest import file_digest
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example
+from keeptune.data.fields import CONTROL, REPLACEMENT
+from keeptune.data.formats import FileFormat, Format
+from keeptune.data.json_rows import Row
+from keeptune.data.lines import too_large
+from keeptune.data.place import Place
+from keeptune.data.rows import read_rows
+from keeptune.data.source_file import locate, refuse_irregular
+
+NAMED_ROWS = 100
+COUNTS = ("read", "kept", "bad", "blank", "bom", "crlf", "control", "replacement")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file gave.
+
+    Attributes:
+        examples: the kept rows, in the file's order; ids are unique.
+        counts: `read` = `kept` + `bad`; `blank` lines; lines that end in `crlf`; `bom` (0 or 1); rows that hold
+            `control` characters or the `replacement` character U+FFFD, the trace of earlier damage.
+        digest: SHA-256 of the file as it lies on the disk.
+        bad: the complaints, the first 100.
+    """
+
+    examples: tuple[Example, ...]
+    counts: dict[str, int]
+    digest: str
+    bad: tuple[DataError, ...] = ()
+
+
+def read_examples(source: Format, name: str, *, folder: Path | None = None, gather: bool = False) -> Reading:
+    """Reads every row of a source.
+
+    Args:
+        source: a format with a file.
+        name: of the source in the recipe; each Example carries it.
+        folder: the recipe's, against which a relative path is read.
+        gather: bad rows never stop the reading (for `check`, which lists them all).
+
+    Raises:
+        DataError: the file cannot be read; a row is bad and `skip_bad` is used up; no row is left (E-DATA-NOROWS).
+    """
+    assert isinstance(source, FileFormat), f"{source.name} has no file to read"
+    path = locate(source.path, folder)
+    refuse_irregular(path)
+    digest = file_digest(path)
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+    kept: dict[str, Example] = {}
+    bad: list[DataError] = []
+    for outcome in _outcomes(source, path, counts):
+        counts["read"] += 1
+        if isinstance(outcome, DataError):
+            counts["bad"] += 1
+            if not gather and counts["bad"] > source.skip_bad:
+                raise _last_straw(outcome, source.skip_bad)
+            bad = bad if len(bad) == NAMED_ROWS else [*bad, outcome]
+        else:
+            _count_marks(outcome, counts)
+            unique = _unused(outcome.id, kept)
+            kept[unique] = replace(outcome, id=unique, source=name)
+    counts["kept"] = len(kept)
+    if not counts["read"]:
+        text = "no rows: the file is empty." if not counts["blank"] else "no rows: all lines are blank."
+        raise Place(str(path)).error(text, code="E-DATA-NOROWS", fix="Check that the right file was named.")
+    if not kept and not gather:
+        raise Place(str(path)).error("no usable rows.", code="E-DATA-NOROWS", why=f"First: {bad[0]}")
+    return Reading(tuple(kept.values()), dict(counts), digest, tuple(bad))
+
+
+def _outcomes(source: FileFormat, path: Path, counts: Counter[str]) -> Iterator[Example | DataError]:
+    per_line = bool(getattr(source, "per_line", False))
+    for row in read_rows(path, source.row_bytes, counts, per_line=per_line):
+        yield _outcome(source, row)
+
+
+def _outcome(source: FileFormat, row: Row) -> Example | DataError:
+    if isinstance(row.values, DataError):
+        return row.values
+    if sum(len(value) for value in row.values.values() if isinstance(value, str)) > source.row_bytes:
+        return too_large(row.place, source.row_bytes)
+    try:
+        return source.read_row(row.values, row.place)
+    except DataError as error:
+        return error
+
+
+def _unused(own: str, taken: Container[str]) -> str:
+    """`own`, or `own#2`, `own#3`, ... when an earlier row has it."""
+    names = itertools.chain([own], (f"{own}#{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def _count_marks(example: Example, counts: Counter[str]) -> None:
+    text = example.text if example.text is not None else "\n".join(turn.content for turn in example.messages)
+    counts["control"] += bool(CONTROL.search(text))
+    counts["replacement"] += REPLACEMENT in text
+
+
+def _last_straw(error: DataError, allowed: int) -> DataError:
+    if not allowed:
+        return error
+    why = f"{error.why} This is bad row number {allowed + 1}; `skip_bad` allows {allowed}.".strip()
+    return DataError(error.what, code=error.code, where=error.where, why=why, fix=error.fix)
