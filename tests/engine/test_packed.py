@@ -15,7 +15,7 @@ from keeptune.engine.packed import packed_hidden
 from tests.tiny_models import CONFIGS, VOCABULARY, tiny_model
 
 TOLERANCE = 1e-5
-# Beyond every window (5, 9) and, for longrope, on both sides of the original context of 12; equal neighbours share a call.
+# Beyond every window (5, 9), on both sides of the longrope context (12); neighbours of equal length share a call.
 LENGTHS = [7, 3, 20, 20, 1, 12, 12, 5]
 
 

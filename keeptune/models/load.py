@@ -1,0 +1,227 @@
+"""Loading a model: a folder, `pocket`, or a hub id that the user typed. Safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+import keeptune.pocket
+from keeptune.core.errors import MachineError, ModelError, PlanError
+from keeptune.models.anatomy import Anatomy, anatomy_of
+from keeptune.models.families import family_of
+from keeptune.models.fingerprint import fingerprint
+from keeptune.models.folder import check_folder
+
+POCKET = "pocket"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with what was learned about it on the way.
+
+    Attributes:
+        model: in evaluation mode, its own dropout off.
+        tokenizer: with the model's own chat template, if it has one.
+        name: what the user asked for.
+        path: the folder it came from.
+        dtype: of the weights.
+        anatomy: its named places.
+        fingerprint: of its base weights.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    path: Path
+    dtype: torch.dtype
+    anatomy: Anatomy
+    fingerprint: str
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "bfloat16",
+    device: str | torch.device | None = None,
+) -> Loaded:
+    """Loads a causal language model of a known family and its tokenizer.
+
+    The base's own dropout is switched off for good: training is then the same function as evaluation, the reference
+    of a KL term is the model itself with its adapter off, and adapters bring their own dropout.
+
+    Args:
+        name: `pocket`, a folder, or a hub id `owner/model`.
+        revision: commit, tag or branch of a hub id.
+        dtype: `bfloat16`, `float32`, `float16` or a torch dtype.
+        device: where to put it; a GPU when there is one, else the CPU.
+
+    Raises:
+        ModelError: the folder or its files cannot be used (E-MODEL-*).
+        PlanError: the family is not supported (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION).
+        MachineError: there is no such device (E-ENV-DEVICE).
+    """
+    weights_dtype, place = _dtype(dtype), _device(device)
+    folder = _folder(str(name), revision)
+    settings = check_folder(folder)
+    family_of(settings)
+    config = _parsed(folder, settings)
+    tokenizer = _tokenizer(folder, config)
+    with _quiet():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=weights_dtype, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    _check_complete(folder, found)
+    _check_vocabulary(folder, model, tokenizer)
+    _switch_off_dropout(model)
+    model = model.to(place).eval()
+    loaded = Loaded(model, tokenizer, str(name), folder, weights_dtype, anatomy_of(model), fingerprint(model))
+    model.loaded = loaded
+    return loaded
+
+
+def loaded_of(model: PreTrainedModel) -> Loaded:
+    """What `load` learned about `model`.
+
+    Raises:
+        PlanError: the model was not loaded by `load` (E-MODEL-FOREIGN).
+    """
+    loaded = getattr(model, "loaded", None)
+    if not isinstance(loaded, Loaded):
+        raise PlanError("this model was not loaded by keeptune.", code="E-MODEL-FOREIGN", fix="Use keeptune.load.")
+    return loaded
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    """The local folder that `name` stands for."""
+    if name == POCKET:
+        return Path(keeptune.pocket.__file__).parent / "weights"
+    path = Path(name).expanduser()
+    if path.exists() or not HUB_ID.fullmatch(name):
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _quiet():
+            return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise ModelError(
+            f"'{name}' is no folder here, and as a hub id it cannot be fetched ({type(error).__name__}).",
+            code="E-MODEL-MISSING",
+            fix="Check the path. A hub id needs a network, or an earlier download of the same revision.",
+        ) from error
+
+
+def _parsed(folder: Path, settings: dict[str, Any]) -> Any:
+    kind = settings.pop("model_type")
+    try:
+        return AutoConfig.for_model(kind, **settings)
+    except Exception as error:
+        raise ModelError(
+            f"the configuration is not valid for '{kind}': {_first_line(error)}",
+            code="E-MODEL-CONFIG",
+            where={"file": folder / "config.json"},
+        ) from error
+
+
+def _tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(
+            f"the tokenizer cannot be loaded: {_first_line(error)}",
+            code="E-MODEL-TOKENIZER",
+            where={"file": folder},
+            fix="Copy the tokenizer's files again.",
+        ) from error
+
+
+def _check_complete(folder: Path, found: dict[str, Any]) -> None:
+    """Every tensor of the model was in the files, with its shape, and nothing else was."""
+    problems = [
+        ("are missing", sorted(found["missing_keys"])),
+        ("have another shape than the configuration says", sorted(key for key, *_ in found["mismatched_keys"])),
+        ("are not part of this architecture", sorted(found["unexpected_keys"])),
+    ]
+    for what, names in problems:
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise ModelError(
+                f"{len(names)} tensors {what}: {shown}.",
+                code="E-MODEL-WEIGHTS",
+                where={"file": folder},
+                fix="The weights and config.json do not belong together; copy both again.",
+            )
+
+
+def _check_vocabulary(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= rows:
+        raise ModelError(
+            f"the tokenizer knows the id {largest} ('{token}'), but the embedding has {rows} rows.",
+            code="E-MODEL-VOCABULARY",
+            where={"file": folder},
+            fix="Use the tokenizer that belongs to this model, or resize the embedding.",
+        )
+
+
+def _switch_off_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise PlanError(f"'{dtype}' is no dtype of weights.", code="E-MODEL-DTYPE", fix=f"Known: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, checked to exist."""
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    if device is None:
+        return torch.device("cuda:0" if "cuda:0" in devices else "cpu")
+    wanted = "cuda:0" if str(device) == "cuda" else str(device)
+    if wanted not in devices:
+        raise MachineError(
+            f"this machine has no device '{device}'.", code="E-ENV-DEVICE", fix=f"It has: {', '.join(devices)}."
+        )
+    return torch.device(wanted)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and load reports: every fault has its own message here."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
