@@ -34,7 +34,7 @@ Generator = Callable[[Random], SkillItem]
 
 
 def split(item: SkillItem) -> str:
-    """ "test" for a fifth of all contents, by SHA-256 of skill and key; "train" for the rest."""
+    """The part of an item: "test" for a fifth of all contents (SHA-256 of skill and key), else "train"."""
     digest = hashlib.sha256(f"{item.skill}|{item.key}".encode()).digest()
     return "test" if digest[0] % 5 == 0 else "train"
 

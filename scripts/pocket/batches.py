@@ -33,8 +33,11 @@ class Stream:
         return cls(arrays["tokens"], arrays["learned"], arrays["starts"])
 
     def begin(self, drawn: int, length: int) -> int:
-        """Where row number `drawn` begins: an even cover, moved back to the start of its document when
-        that start is at most half a row away (so that short documents are seen whole)."""
+        """Where row number `drawn` begins.
+
+        The cover is even, but moved back to the start of the document when that start is at most half a
+        row away, so that short documents are seen whole.
+        """
         offset = int((drawn * GOLDEN) % 1.0 * (len(self.tokens) - length - 1))
         start = int(self.starts[np.searchsorted(self.starts, offset, side="right") - 1])
         return start if offset - start <= length // 2 else offset

@@ -175,8 +175,10 @@ def held_out(name: str) -> bool:
 
 
 def part_of(source: Source, row: Row, pieces: list[tuple[str, str]]) -> str:
-    """ "train", or the held-out corpus a document belongs to. Chats are assigned by their first user turn,
-    so that two answers to one question never straddle the split."""
+    """The part a document belongs to: "train" or the name of a held-out corpus.
+
+    Chats are assigned by their first user turn, so that two answers to one question never straddle the split.
+    """
     if row.get("book") in WHOLE_BOOKS:
         return "whole_books"
     name = row["doc"] if "doc" in row else pieces[0][0]
