@@ -1,0 +1,114 @@
+"""Recipe: seed, model, data, ordered stages, and the proof that closes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from keeptune.core.errors import RecipeError, did_you_mean
+from keeptune.core.spec import Spec, validate
+from keeptune.data.formats import Format
+from keeptune.evaluations import Evaluation
+from keeptune.recipes.overrides import with_overrides
+from keeptune.recipes.yaml_file import read_yaml
+from keeptune.stages import Stage
+from keeptune.stages.prove import Margins
+
+FOLDER = Path(__file__).parent
+
+
+class Model(Spec):
+    """The base: what is adapted."""
+
+    name: str = Field("pocket", min_length=1, description="pocket, a model folder, or a hub id")
+    revision: str | None = Field(None, description="of a hub id")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the frozen weights")
+
+
+class Split(Spec):
+    """Shares of the target's source that are never trained on; chosen by a stable hash of each row."""
+
+    dev: float = Field(0.1, ge=0, le=0.5, description="for early stopping and choosing")
+    test: float = Field(0.2, ge=0, le=0.5, description="for the proof, looked at once")
+
+
+class Proof(Spec):
+    """What is measured before and after, and the margins it is held against."""
+
+    target: Evaluation | None = Field(None, description="the task: {data: NAME, metric: label_accuracy}")
+    suite: str = Field("embedded", description="embedded, or a suite file")
+    margins: Margins = Field(Margins(), description="fixed before training")
+    leak: str | None = Field(None, description="regular expression of the training format; else the label set")
+    seeds: int = Field(1, ge=1, le=10, description="runs with seed, seed+1, ...; three speak for the recipe")
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": "target", **value} if isinstance(value, dict) and "name" not in value else value
+
+
+class Recipe(Spec):
+    """Everything that `keeptune run` needs, and nothing that it does not."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the run folder")
+    seed: int = Field(7, ge=0, lt=2**31, description="every generator of the run derives from it")
+    model: Model = Field(Model(), description="the base")
+    data: dict[str, Format] = Field(default_factory=dict, description="sources by name")
+    template: str | None = Field(None, description="plain, when the tokenizer has no chat template")
+    too_long: Literal["drop", "cut", "split", "refuse"] = Field("drop", description="policy for over-long rows")
+    split: Split = Field(Split(), description="what is held out of the target's source")
+    stages: list[Stage] = Field(min_length=1, max_length=12, description="in order")
+    proof: Proof | None = Field(Proof(), description="null: no proof")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Recipe:
+        problems = [_unknown(place, name, self.data) for place, name in self._sources_used() if name not in self.data]
+        ids = [stage.label for stage in self.stages]
+        problems += [
+            f"two stages are called '{name}'; give one an id." for name in {i for i in ids if ids.count(i) > 1}
+        ]
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+    def _sources_used(self) -> list[tuple[str, str]]:
+        """(place, source name) of every reference to a source."""
+        used = [(f"stages[{index}]", name) for index, stage in enumerate(self.stages) for name in stage.sources()]
+        target = getattr(self.proof.target, "data", None) if self.proof and self.proof.target else None
+        return used + ([("proof.target.data", target)] if target else [])
+
+
+def load_recipe(recipe: str | Path, settings: list[str] | None = None) -> Recipe:
+    """A recipe from a file, or by the name of one that comes with keeptune.
+
+    Raises:
+        RecipeError: every fault of the recipe at once, each with its place.
+    """
+    path = recipe_path(recipe)
+    plain, lines = read_yaml(path)
+    if not isinstance(plain, dict):
+        raise RecipeError(
+            "a recipe is a mapping of settings.",
+            code="E-RECIPE-YAML",
+            where={"file": path},
+            fix="See: keeptune show sft",
+        )
+    return validate(Recipe, with_overrides(plain, settings or []), file=str(path), lines=lines)
+
+
+def recipe_path(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by name."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    named = FOLDER / f"{recipe}.yaml"
+    if named.is_file():
+        return named
+    known = [file.stem for file in FOLDER.glob("*.yaml")]
+    raise RecipeError(f"no recipe is called '{recipe}'.", code="E-RECIPE-FILE", fix=did_you_mean(str(recipe), known))
+
+
+def _unknown(place: str, name: str, data: dict[str, Format]) -> str:
+    return f"{place} names the source '{name}', which `data` does not have. {did_you_mean(name, data)}"
