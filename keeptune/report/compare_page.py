@@ -146,7 +146,7 @@ def _matched(entries: Sequence[Entry], level: float) -> Markup:
             element("b", row["name"]), f"{percent(base.get('leak'))} → {percent(at.get('leak'))}",
             f"{points(change)} points", f"{number(base.get('bits_per_byte'))} → {number(at.get('bits_per_byte'))}",
         ])  # fmt: skip
-    text = f"Where each run first reached {percent(level)} on dev, read between checkpoints: small samples, for orientation."
+    text = f"Where each run first reached {percent(level)} on dev, read between checkpoints (small samples)."
     return Markup(element("p", text, class_="lead") + table(head, rows, numeric=frozenset({1, 2, 3})))
 
 
