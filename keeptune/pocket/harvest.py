@@ -65,19 +65,25 @@ def source_files(place: str) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def docstrings(places: Iterable[str], without: Iterable[str] = ()) -> Iterator[Docstring]:
+def docstrings(
+    places: Iterable[str], without: Iterable[str] = (), most_files: int | None = None
+) -> Iterator[Docstring]:
     """Every docstring below the places, in the order of the places, each different text once.
 
     Args:
         places: see `source_files`; those that are not installed are passed over.
         without: places to leave out, so that two uses of the same packages share nothing.
+        most_files: read at most so many files of each place, spread evenly over it; None reads all.
     """
     left_out = tuple(without)
     seen: set[str] = set()
     for place in places:
-        for module, path in source_files(place):
-            if any(module == other or module.startswith(other + "/") for other in left_out):
-                continue
+        files = [
+            (module, path)
+            for module, path in source_files(place)
+            if not any(module == other or module.startswith(other + "/") for other in left_out)
+        ]
+        for module, path in _spread(files, most_files or len(files)):
             for found in _of_file(module, path):
                 if found.text not in seen:
                     seen.add(found.text)
@@ -91,6 +97,10 @@ def reference_topics() -> dict[str, str]:
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
                 return dict(sorted(ast.literal_eval(node.value).items()))
     return {}
+
+
+def _spread(files: list[tuple[str, Path]], most: int) -> list[tuple[str, Path]]:
+    return [files[i * len(files) // most] for i in range(most)] if len(files) > most else files
 
 
 def _parse(path: Path) -> ast.Module:

@@ -1,0 +1,108 @@
+"""Suite: the fixed set of questions, texts and instructions on which base and adapted model are compared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from keeptune.core.spec import digest_of
+
+GenerationMetric = Literal["exact_match", "rouge_l", "token_f1"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with options, of which `options[gold]` is right. An option is appended to the prompt as it stands."""
+
+    id: str
+    prompt: str
+    options: tuple[str, ...]
+    gold: int
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class ChoiceTask:
+    """Multiple choice, answered by likelihood.
+
+    Attributes:
+        name: as the certificate shows it.
+        items: the questions.
+        chance: expected accuracy of guessing.
+        chat: the prompt is a user's turn and an option the assistant's whole answer, its end of turn included.
+        per_byte: compare log-likelihood per byte, for options of different lengths.
+    """
+
+    name: str
+    items: tuple[Choice, ...]
+    chance: float
+    chat: bool = False
+    per_byte: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text whose bits per byte are measured; documents of one cluster are not independent."""
+
+    id: str
+    text: str
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of one kind."""
+
+    name: str
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """An open question with its reference answer."""
+
+    id: str
+    prompt: str
+    answer: str
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class GenerationTask:
+    """Open questions, answered by greedy generation and scored against the reference."""
+
+    name: str
+    items: tuple[Question, ...]
+    metric: GenerationMetric = "exact_match"
+    max_new_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What retention is measured on.
+
+    Attributes:
+        name: `embedded`, or the file's name.
+        version: changes when the questions do.
+        tasks: multiple choice.
+        corpora: texts for bits per byte.
+        generations: open questions.
+        instructions: unrelated requests whose free answers show whether the training format leaks.
+    """
+
+    name: str
+    version: str
+    tasks: tuple[ChoiceTask, ...] = ()
+    corpora: tuple[Corpus, ...] = ()
+    generations: tuple[GenerationTask, ...] = ()
+    instructions: tuple[str, ...] = field(default=(), repr=False)
+
+    def digest(self) -> str:
+        """SHA-256 of everything that is asked."""
+        return digest_of(asdict(self))
+
+
+def stable_id(*parts: str) -> str:
+    """Twelve hexadecimal digits that depend on the content alone, so that items keep their ids when others change."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,181 @@
+"""The embedded suite: eight abilities and three corpora, generated or harvested when it is asked for.
+
+Nothing of it is stored. The questions come from templates and from the skills that pocket was taught (their held-out
+contents); the sentences and texts come from the documentation of installed packages, without the places that the
+embedded task reads. `docs/evaluation.md` says what each part measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from itertools import islice
+from random import Random
+
+from keeptune.core.errors import MachineError
+from keeptune.data.suite import Choice, ChoiceTask, Corpus, Document, Suite, stable_id
+from keeptune.pocket.areas import PLACES as TASK_PLACES
+from keeptune.pocket.grammar import agreement
+from keeptune.pocket.harvest import docstrings, reference_topics
+from keeptune.pocket.prose import is_plain, paragraphs, sentences
+from keeptune.pocket.requests import free_requests
+from keeptune.pocket.skills import SKILLS, SkillItem, items
+
+VERSION = "1"
+SKILL_TASKS = ("copying", "arithmetic", "comparison", "key_recall", "mapping")
+"""The skills that the suite asks for; the option counts are those of the generators."""
+
+PROSE_PLACES: dict[str, tuple[str, ...]] = {
+    "scientific_libraries": (
+        "scipy/optimize",
+        "scipy/interpolate",
+        "scipy/special",
+        "scipy/integrate",
+        "numpy/lib",
+        "numpy/_core",
+        "numpy/ma",
+        "sympy/core",
+        "sympy/physics",
+        "sympy/functions",
+        "sympy/solvers",
+        "sympy/combinatorics",
+        "pandas/core",
+    ),
+    "learning_libraries": (
+        "transformers/generation",
+        "transformers/utils",
+        "transformers/integrations",
+        "transformers/data",
+        "torch/distributed",
+        "torch/optim",
+        "torch/utils",
+        "torch/ao",
+        "accelerate",
+        "datasets/features",
+        "peft/utils",
+    ),
+    "standard_library": ("stdlib",),
+}
+MOST_FILES = 150
+"""Source files read per place."""
+
+
+@cache
+def build_suite(
+    name: str = "embedded", seed: int = 0, size: int = 1500, documents: int = 120, instructions: int = 200
+) -> Suite:
+    """Make the suite.
+
+    Args:
+        name: `embedded`, the only one there is; other suites are files (`data.suite_files`).
+        seed: fixes every draw.
+        size: questions per task.
+        documents: documents per corpus.
+        instructions: unrelated requests.
+
+    Raises:
+        MachineError: too little documentation is installed (E-POCKET-TEXT).
+    """
+    assert name == "embedded", name
+    texts = {corpus: _prose(places) for corpus, places in PROSE_PLACES.items()}
+    pool = sorted({s for found in texts.values() for _, p in found for s in sentences(p) if is_plain(s, 9, 18)})
+    if len(pool) < 2 * size:
+        raise MachineError(
+            f"the embedded suite needs {2 * size} sentences and finds {len(pool)}.",
+            code="E-POCKET-TEXT",
+            why="It reads the docstrings of installed packages, and this installation has few of them.",
+            fix="Reinstall the packages with their Python sources, set a smaller `size`, or use a suite file.",
+        )
+    Random(f"suite/{seed}/sentences").shuffle(pool)
+    topics = [(topic, p) for topic, text in reference_topics().items() for p in paragraphs(text)]
+    corpora = {"language_reference": topics, **{k: v for k, v in texts.items() if k != "standard_library"}}
+    return Suite(
+        name="embedded",
+        version=VERSION,
+        tasks=(
+            _templates("agreement", agreement, seed, size),
+            _word_order(pool[:size], Random(f"suite/{seed}/word_order")),
+            _cloze(pool[size : 2 * size], Random(f"suite/{seed}/cloze")),
+            *(_skill(skill, seed, size) for skill in SKILL_TASKS),
+        ),
+        corpora=tuple(_corpus(corpus, found, seed, documents) for corpus, found in corpora.items() if found),
+        instructions=free_requests(Random(f"suite/{seed}/instructions"), instructions),
+    )
+
+
+def _prose(places: Iterable[str]) -> list[tuple[str, str]]:
+    """(module, paragraph) of every docstring below the places, those of the embedded task left out."""
+    found = docstrings(places, without=(*TASK_PLACES, "stdlib/pydoc_data"), most_files=MOST_FILES)
+    return [(docstring.module, text) for docstring in found for text in paragraphs(docstring.text)]
+
+
+def _distinct(made: Iterator[Choice], size: int) -> tuple[Choice, ...]:
+    """The first `size` questions with different ids."""
+    found: dict[str, Choice] = {}
+    for choice in made:
+        found.setdefault(choice.id, choice)
+        if len(found) == size:
+            break
+    return tuple(found.values())
+
+
+def _templates(name: str, generator: Callable[[Random], Choice], seed: int, size: int) -> ChoiceTask:
+    random = Random(f"suite/{seed}/{name}")
+    return ChoiceTask(name, _distinct(iter(lambda: generator(random), None), size), chance=0.5)
+
+
+def _word_order(pool: list[str], random: Random) -> ChoiceTask:
+    """A sentence against itself with two neighbouring words exchanged, neither the first nor the last."""
+
+    def pair(sentence: str) -> Choice:
+        words = sentence.split()
+        places = [i for i in range(1, len(words) - 2) if words[i] != words[i + 1] and "," not in words[i]]
+        at = random.choice(places)
+        swapped = " ".join([*words[:at], words[at + 1], words[at], *words[at + 2 :]])
+        return Choice(stable_id("word_order", sentence), "", (sentence, swapped), 0)
+
+    return ChoiceTask("word_order", tuple(pair(sentence) for sentence in pool), chance=0.5)
+
+
+def _cloze(pool: list[str], random: Random) -> ChoiceTask:
+    """The last five words of a sentence against the last five words of three others."""
+    endings = [" " + " ".join(sentence.split()[-5:]) for sentence in pool]
+
+    def question(index: int) -> Choice:
+        own = endings[index]
+        wrong = random.sample(sorted({ending for ending in endings if ending != own}), 3)
+        start = " ".join(pool[index].split()[:-5])
+        return Choice(stable_id("cloze", pool[index]), start, (own, *wrong), 0)
+
+    questions = tuple(question(index) for index in range(len(pool)))
+    return ChoiceTask("cloze", questions, chance=0.25, per_byte=True)
+
+
+def _skill(name: str, seed: int, size: int) -> ChoiceTask:
+    """Held-out contents of a skill, asked as a user's turn."""
+
+    def choice(item: SkillItem) -> Choice:
+        identity = stable_id(item.skill, item.prompt, item.answer)
+        return Choice(identity, item.prompt, (item.answer, *item.distractors), 0)
+
+    stream = items(SKILLS[name], f"suite/{seed}", "test")
+    questions = _distinct((choice(item) for item in islice(stream, 20 * size)), size)
+    return ChoiceTask(name, questions, chance=1 / len(questions[0].options), chat=True)
+
+
+def _corpus(name: str, found: list[tuple[str, str]], seed: int, documents: int) -> Corpus:
+    """Documents of 400 to 800 characters: neighbouring paragraphs of one module (its cluster) joined."""
+    modules: dict[str, list[str]] = {}
+    for module, paragraph in found:
+        texts = modules.setdefault(module, [""])
+        if len(texts[-1]) >= 400:
+            texts.append("")
+        texts[-1] = f"{texts[-1]}\n\n{paragraph[:800]}".strip()
+    made = [
+        Document(stable_id(name, text), text[:800], cluster=module)
+        for module, texts in sorted(modules.items())
+        for text in texts
+        if len(text) >= 400
+    ]
+    unique = list({document.id: document for document in made}.values())
+    return Corpus(name, tuple(Random(f"suite/{seed}/{name}").sample(unique, min(documents, len(unique)))))
