@@ -1,0 +1,196 @@
+"""Adapter folders: PEFT's files where PEFT has the kind, our own otherwise. Files know no methods.
+
+    PEFT's layout    adapter_config.json, adapter_model.safetensors, and keeptune.json, which PEFT does not look at
+    our layout       adapter.json, adapter.safetensors
+
+`keeptune.json` and `adapter.json` hold {schema, settings, base}: the settings as they were given and the base that the
+adapter belongs to. A folder without `keeptune.json` was written by PEFT; its base is known by name only.
+
+Names of tensors, in memory: `<module path>.lora_A`, `<module path>.lora_B` for the settings `lora`; `prompt_embeddings`
+for `prompt`; anything for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from keeptune.core.errors import ModelError
+from keeptune.core.files import atomic_write, delete, make_folder, write_json
+from keeptune.models.folder import PICKLES, read_object
+from keeptune.models.peft_config import PREFIX, lora_config, prompt_config, settings_of
+from keeptune.models.safetensors_header import tensor_shapes
+
+SCHEMA = 1
+PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE = "adapter_config.json", "adapter_model.safetensors", "keeptune.json"
+OWN_CONFIG, OWN_TENSORS = "adapter.json", "adapter.safetensors"
+LORA_SIDES = (".lora_A", ".lora_B")
+PROMPT = "prompt_embeddings"
+
+
+def write_adapter(
+    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Mapping[str, Any]
+) -> None:
+    """Writes an adapter, in PEFT's layout when PEFT would read exactly the same function from it.
+
+    Args:
+        folder: made if it is not there.
+        settings: plain data with `name`; for `lora` with the resolved numbers `rank` and `alpha`.
+        tensors: see the top of this file.
+        base: the base's `name`, `revision`, `family` and `fingerprint`.
+    """
+    make_folder(folder)
+    record = {"schema": SCHEMA, "settings": dict(settings), "base": dict(base)}
+    if _is_peft_lora(settings, tensors):
+        renamed = {f"{PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
+        plain = {SIDE_FILE: record, PEFT_CONFIG: lora_config(settings, _modules(tensors), base)}
+    elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
+        renamed = dict(tensors)
+        plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(*tensors[PROMPT].shape, base)}
+    else:
+        renamed = dict(tensors)
+        plain = {OWN_CONFIG: record}
+    for stale in (PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE, OWN_CONFIG, OWN_TENSORS):
+        delete(folder / stale)
+    _write_tensors(folder / (OWN_TENSORS if OWN_CONFIG in plain else PEFT_TENSORS), renamed)
+    for file, content in plain.items():
+        write_json(folder / file, content)
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Reads an adapter folder that keeptune or PEFT wrote.
+
+    Returns:
+        settings, tensors and base as `write_adapter` takes them. From PEFT's own files the settings are what they mean,
+        `targets` the full module paths, and the base has its `name` and `revision` only.
+
+    Raises:
+        ModelError: E-ADAPTER-MISSING, E-ADAPTER-CONFIG, E-ADAPTER-SCHEMA, E-ADAPTER-UNSAFE, E-ADAPTER-UNSUPPORTED,
+            E-ADAPTER-WEIGHTS, E-MODEL-PICKLE, E-MODEL-WEIGHTS.
+    """
+    if (folder / OWN_CONFIG).exists():
+        record = _record(folder / OWN_CONFIG)
+        return record["settings"], _read_tensors(folder / OWN_TENSORS), record["base"]
+    if not (folder / PEFT_CONFIG).exists():
+        raise ModelError(
+            "this is not the folder of an adapter." if folder.is_dir() else "there is no such adapter folder.",
+            code="E-ADAPTER-MISSING",
+            where={"file": folder},
+            fix=f"An adapter folder holds {PEFT_CONFIG} or {OWN_CONFIG}.",
+        )
+    config = read_object(folder / PEFT_CONFIG, "E-ADAPTER-CONFIG")
+    settings = settings_of(config, folder / PEFT_CONFIG)
+    tensors = _read_tensors(folder / PEFT_TENSORS)
+    if settings["name"] == "lora":
+        tensors = {_plain_name(name, folder): tensor for name, tensor in tensors.items()}
+        _check_pairs(tensors, settings, folder)
+        settings["targets"] = _modules(tensors)
+    else:
+        _check_prompt(tensors, settings["length"], folder)
+    base = {key: value for key, value in (("name", _base_name(config)), ("revision", config.get("revision"))) if value}
+    if not (folder / SIDE_FILE).exists():
+        return settings, tensors, base
+    record = _record(folder / SIDE_FILE)
+    _check_agreement(record["settings"], settings, folder)
+    return record["settings"], tensors, record["base"]
+
+
+def _is_peft_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether PEFT can say the same: patterns must name modules, since PEFT knows no roles."""
+    if settings.get("name") != "lora" or not all(name.endswith(LORA_SIDES) for name in tensors):
+        return False
+    assert isinstance(settings.get("alpha"), (int, float)), "the settings of a LoRA are written with a resolved alpha"
+    patterns = {*(settings.get("rank_pattern") or {}), *(settings.get("alpha_pattern") or {})}
+    modules = _modules(tensors)
+    return all(any(module == name or module.endswith(f".{name}") for module in modules) for name in patterns)
+
+
+def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The module paths that have a LoRA pair, in the order of the tensors."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+
+
+def _plain_name(name: str, folder: Path) -> str:
+    plain = name.removeprefix(PREFIX).removesuffix(".weight")
+    if name != f"{PREFIX}{plain}.weight" or not plain.endswith(LORA_SIDES):
+        raise _refusal(folder, f"the tensor '{name}' is not part of a plain LoRA.", "UNSUPPORTED")
+    return plain
+
+
+def _check_pairs(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
+    """Each module has A (rank, in) and B (out, rank), of the rank that the settings say."""
+    if not tensors:
+        raise _refusal(folder, "the adapter holds no tensors.", "WEIGHTS")
+    for module in _modules(tensors):
+        named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
+        rank = next(named, settings["rank"])
+        shapes = [tuple(tensors[module + side].shape) for side in LORA_SIDES if module + side in tensors]
+        match shapes:
+            case [(below, _), (_, above)] if below == above == rank:
+                continue
+        raise _refusal(folder, f"'{module}' has no pair of lora_A and lora_B of rank {rank}.", "WEIGHTS")
+
+
+def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> None:
+    shape = tuple(tensors[PROMPT].shape) if set(tensors) == {PROMPT} else ()
+    if len(shape) != 2 or shape[0] != length:
+        raise _refusal(folder, f"expected one tensor '{PROMPT}' of {length} rows.", "WEIGHTS")
+
+
+def _check_agreement(settings: Mapping[str, Any], meant: Mapping[str, Any], folder: Path) -> None:
+    """PEFT and keeptune must read the same function from the folder."""
+    for key in ("name", "rank", "alpha", "rslora", "length"):
+        if key in meant and settings.get(key, meant[key]) != meant[key]:
+            raise ModelError(
+                f"{PEFT_CONFIG} says {key} = {meant[key]!r}, {SIDE_FILE} says {settings[key]!r}.",
+                code="E-ADAPTER-CONFIG",
+                where={"file": folder, "key": key},
+                fix=f"Undo the edit, or delete {SIDE_FILE} to trust {PEFT_CONFIG}.",
+            )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = read_object(path, "E-ADAPTER-CONFIG")
+    if record.get("schema") != SCHEMA:
+        raise ModelError(
+            f"the adapter was written with schema {record.get('schema')!r}; this version reads {SCHEMA}.",
+            code="E-ADAPTER-SCHEMA",
+            where={"file": path, "key": "schema"},
+            fix="Use the version of keeptune that wrote it.",
+        )
+    if set(record) != {"schema", "settings", "base"} or not all(
+        isinstance(record[key], dict) for key in ("settings", "base")
+    ):
+        raise ModelError("expected schema, settings and base.", code="E-ADAPTER-CONFIG", where={"file": path})
+    return record
+
+
+def _base_name(config: Mapping[str, Any]) -> str | None:
+    name = config.get("base_model_name_or_path")
+    return name if isinstance(name, str) else None
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    atomic_write(path, safetensors.torch.save(plain, metadata={"format": "pt"}))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        pickles = sorted(file.name for file in path.parent.iterdir() if file.suffix in PICKLES)
+        raise ModelError(
+            f"the weights are pickles only ({', '.join(pickles)})." if pickles else f"the folder holds no {path.name}.",
+            code="E-MODEL-PICKLE" if pickles else "E-ADAPTER-WEIGHTS",
+            where={"file": path.parent},
+            fix="A pickle can run code when it is read. Save the adapter as safetensors." if pickles else "",
+        )
+    tensor_shapes(path)
+    return safetensors.torch.load_file(path)
+
+
+def _refusal(folder: Path, what: str, code: str) -> ModelError:
+    return ModelError(what, code=f"E-ADAPTER-{code}", where={"file": folder / PEFT_TENSORS})

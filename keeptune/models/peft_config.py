@@ -1,0 +1,141 @@
+"""PEFT's adapter_config.json as a closed schema: what is understood, what is neutral, what is refused by name.
+
+The file is content from others. It is parsed here by hand, never handed to PEFT, and no name in it is imported.
+A key that is not known is accepted only with a value that switches nothing on, as newer versions of PEFT write it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keeptune.core.errors import ModelError
+
+PREFIX = "base_model.model."
+PLAIN_NAME = re.compile(r"[\w.]+")
+
+# Switch on code, or name a module or a repository.
+UNSAFE = ("auto_mapping", "auto_map", "custom_pipelines", "megatron_config", "megatron_core", "tokenizer_kwargs")
+# Say where the adapter came from, or choose places: the tensors' own names are the places.
+INFORMATIVE = {
+    "peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+    "token_dim", "num_attention_heads", "num_layers",
+    "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path",
+}  # fmt: skip
+UNDERSTOOD = {
+    "LORA": {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"},
+    "PROMPT_TUNING": {"num_virtual_tokens"},
+}
+NEUTRAL: Mapping[str, Any] = {
+    "bias": "none",
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+    "runtime_config": {"ephemeral_gpu_offload": False},
+    "num_transformer_submodules": 1,
+}
+# Initialisations that leave the base's weights as they are; the others are meaningless without their edited base.
+HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+
+
+def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read `modules` with these settings (`rank alpha dropout` and the optional patterns)."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+        "inference_mode": True,
+        "r": settings["rank"],
+        "lora_alpha": settings["alpha"],
+        "lora_dropout": settings.get("dropout", 0.0),
+        "use_rslora": settings.get("rslora", False),
+        "rank_pattern": settings.get("rank_pattern") or {},
+        "alpha_pattern": settings.get("alpha_pattern") or {},
+        "target_modules": modules,
+        "fan_in_fan_out": base.get("family") == "gpt2",
+        "bias": "none",
+    }
+
+
+def prompt_config(length: int, width: int, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read a soft prompt of `length` virtual tokens."""
+    return {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+        "inference_mode": True,
+        "num_virtual_tokens": length,
+        "token_dim": width,
+    }
+
+
+def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The settings that a config of PEFT means: `{"name": "lora", ...}` or `{"name": "prompt", "length": p}`.
+
+    Raises:
+        ModelError: a key that could run code (E-ADAPTER-UNSAFE), a kind or an option that is not supported
+            (E-ADAPTER-UNSUPPORTED), or a value out of its range (E-ADAPTER-CONFIG).
+    """
+    kind = config.get("peft_type")
+    _refuse_unsafe(config, file)
+    if kind not in UNDERSTOOD:
+        raise _refusal(file, "UNSUPPORTED", "peft_type", f"adapters of PEFT's type '{kind}' are not supported.")
+    for key, value in config.items():
+        if key not in INFORMATIVE | UNDERSTOOD[kind] and not _neutral(key, value):
+            raise _refusal(file, "UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        raise _refusal(file, "UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model.")
+    if kind == "PROMPT_TUNING":
+        return {"name": "prompt", "length": _number(config, "num_virtual_tokens", file, whole=True)}
+    start = config.get("init_lora_weights", True)
+    if start not in HARMLESS_STARTS:
+        what = f"the start '{start}' changed the base's weights, which this folder does not hold."
+        raise _refusal(file, "UNSUPPORTED", "init_lora_weights", what)
+    return {
+        "name": "lora",
+        "rank": _number(config, "r", file, whole=True),
+        "alpha": _number(config, "lora_alpha", file),
+        "dropout": _number({"lora_dropout": 0.0, **config}, "lora_dropout", file, least=0.0),
+        "rslora": bool(config.get("use_rslora", False)),
+        "rank_pattern": _pattern(config, "rank_pattern", file),
+        "alpha_pattern": _pattern(config, "alpha_pattern", file),
+    }
+
+
+def _refuse_unsafe(config: Mapping[str, Any], file: Path) -> None:
+    for key, value in config.items():
+        if (key in UNSAFE or key.startswith("_")) and not _neutral(key, value):
+            what = f"the key {key} could make a program load code or files that this folder names."
+            raise _refusal(
+                file, "UNSAFE", key, what, "If you trust the adapter, remove the key; its weights do not need it."
+            )
+
+
+def _neutral(key: str, value: Any) -> bool:
+    """Whether a value switches nothing on."""
+    return value is None or value is False or value in ({}, [], "") or (key in NEUTRAL and value == NEUTRAL[key])
+
+
+def _number(config: Mapping[str, Any], key: str, file: Path, *, least: float = 1e-9, whole: bool = False) -> Any:
+    value = config.get(key)
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= 2**20:
+        kind = "whole number" if whole else "number"
+        raise _refusal(file, "CONFIG", key, f"{key} must be a positive {kind} (given: {value!r}).")
+    return value
+
+
+def _pattern(config: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
+    """Module name to number. PEFT reads the names as regular expressions; plain names mean the same to both."""
+    pattern = config.get(key) or {}
+    if not isinstance(pattern, dict) or not all(PLAIN_NAME.fullmatch(name) for name in pattern):
+        raise _refusal(file, "UNSUPPORTED", key, f"{key} may hold plain module names only.")
+    return {name: _number(pattern, name, file, whole=key == "rank_pattern") for name in pattern}
+
+
+def _refusal(file: Path, code: str, key: str, what: str, fix: str = "") -> ModelError:
+    return ModelError(what, code=f"E-ADAPTER-{code}", where={"file": file, "key": key}, fix=fix)
