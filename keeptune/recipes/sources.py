@@ -1,0 +1,95 @@
+"""The sources of a recipe: read, split by a stable hash, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.digest import digest_of
+from keeptune.core.example import Example
+from keeptune.data.formats.embedded import Embedded
+from keeptune.data.formats.generated import Generated
+from keeptune.data.read import read_examples
+from keeptune.data.split import split_examples
+
+if TYPE_CHECKING:
+    from keeptune.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source, split; what is not the target's source is all `train`.
+
+    Attributes:
+        digest: of what was read, so that a changed file is a changed run.
+        counts: of the reading.
+        labels: every possible answer, where the source itself knows them.
+    """
+
+    name: str
+    train: tuple[Example, ...] = ()
+    dev: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+    ood: tuple[Example, ...] = ()
+    digest: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+    def split_counts(self) -> dict[str, int]:
+        """Rows per part, for the page."""
+        parts = {"train": self.train, "dev": self.dev, "test": self.test, "ood": self.ood}
+        return {name: len(rows) for name, rows in parts.items() if rows}
+
+
+def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
+    """Every source but the generated ones, which need the base model.
+
+    Args:
+        recipe: its `data` and `split`.
+        folder: of the recipe's file; relative paths are read from there.
+
+    Raises:
+        DataError: a file or a row of it cannot be used.
+    """
+    trained = {name for stage in recipe.stages for name in stage.sources()}
+    target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
+    found: dict[str, Source] = {}
+    for name, settings in recipe.data.items():
+        if isinstance(settings, Generated):
+            continue
+        if isinstance(settings, Embedded):
+            found[name] = _embedded(name, settings)
+            continue
+        reading = read_examples(settings, name, folder=folder)
+        counts = dict(reading.counts)
+        if name == target and name in trained:
+            shares = {"dev": recipe.split.dev, "test": recipe.split.test}
+            parts = split_examples(reading.examples, shares, seed=recipe.seed)
+            found[name] = Source(
+                name,
+                tuple(parts["train"]),
+                tuple(parts["dev"]),
+                tuple(parts["test"]),
+                digest=reading.digest,
+                counts=counts,
+            )
+        elif name == target:
+            found[name] = Source(name, test=reading.examples, digest=reading.digest, counts=counts)
+        else:
+            found[name] = Source(name, train=reading.examples, digest=reading.digest, counts=counts)
+    return found
+
+
+def _embedded(name: str, settings: Embedded) -> Source:
+    from keeptune.pocket.task import build_task
+
+    task = build_task(settings.seed, settings.train, settings.dev, settings.test)
+    parts: dict[str, Any] = {"train": task.train, "dev": task.dev, "test": task.test, "ood": task.ood}
+    total = sum(len(rows) for rows in parts.values())
+    return Source(name, **parts, digest=task.digest(), counts={"read": total, "kept": total}, labels=task.labels)
+
+
+def data_digest(sources: dict[str, Source]) -> str:
+    """One digest over all sources, for the exactness set."""
+    return digest_of({name: source.digest for name, source in sorted(sources.items())})

@@ -1,0 +1,88 @@
+"""`keeptune init`: a commented recipe for a data file, with what was guessed said aloud."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from keeptune.core.errors import RecipeError
+from keeptune.core.files import atomic_write
+from keeptune.data.formats import Format
+from keeptune.data.guess import guess_format, label_set
+from keeptune.data.read import read_examples
+
+HEAD = """\
+# {summary}
+# keeptune check {file}   shows what would be learned; keeptune run {file}   does it and proves what was kept
+name: {name}
+seed: 7
+model: {{name: {model}, dtype: bfloat16}}
+data:
+  task: {source}
+"""
+CHAT = """\
+  replay: {{format: generated, rows: 400}}   # the base's own text; your own general data is better
+too_long: drop                              # drop | cut | split | refuse
+split: {{dev: 0.05, test: 0.2}}               # held out of the task, by a stable hash of each row
+stages:
+  - name: train
+    method: {{name: lora, rank: 16}}          # keeptune list methods
+    data: {{task: 0.98, replay: 0.02}}
+    losses: [next_token, {{name: kl_to_base, on: replay, weight: 0.1}}]
+    optimizer: {{name: adamw, lr: {rate}, schedule: cosine, warmup: 0.03}}
+    epochs: {epochs}
+    batch_tokens: 4096
+proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}
+"""
+
+
+def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
+    """Guesses the format of `data`, writes a recipe to `output` and says what was guessed.
+
+    Raises:
+        RecipeError: `output` exists (E-RECIPE-EXISTS), or no format fits (from the guess).
+        DataError: the file cannot be read.
+    """
+    if output.exists():
+        raise RecipeError(
+            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output},
+            fix="Choose another --output, or remove the file.",
+        )  # fmt: skip
+    guess = guess_format(data)
+    source = with_path(guess.format, os.path.relpath(data.absolute(), output.absolute().parent))
+    examples = read_examples(guess.format, "task").examples
+    labels = label_set(examples)
+    plain = all(example.text is not None for example in examples)
+    metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
+    small = model == "pocket"
+    text = (HEAD + CHAT).format(
+        summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
+        name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
+        rate="2.0e-3" if small else "2.0e-4", epochs=3 if len(examples) < 5000 else 2,
+    )  # fmt: skip
+    atomic_write(output, text)
+    notes = [f"{data.name}: {len(examples)} rows; {guess.reason}"]
+    if labels:
+        notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
+    told = "\n".join([f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: keeptune check {output}"])
+    return {"recipe": str(output), "format": guess.format.name, "rows": len(examples), "notes": notes, "text": told}
+
+
+def with_path(source: Format, path: str) -> Format:
+    """The same format, its file named relative to the recipe."""
+    return source.model_copy(update={"path": path})
+
+
+def flow(plain: dict[str, Any]) -> str:
+    """One line of YAML, settings at their defaults left out where they say nothing."""
+    import yaml
+
+    kept = {key: value for key, value in plain.items() if value not in (None, 0, 16 << 20) and key != "row_bytes"}
+    return yaml.safe_dump(kept, default_flow_style=True, sort_keys=False, width=200, allow_unicode=True).strip()
+
+
+def _name(data: Path) -> str:
+    stem = data.name.split(".")[0].lower()
+    clean = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem).strip("-")
+    return (clean or "task")[:63]
