@@ -26,15 +26,17 @@ WORDS: tuple[str, ...] = tuple(sorted({word for words in CATEGORIES.values() for
 COLOURS: tuple[str, ...] = ("red", "blue", "green", "yellow", "black", "white", "brown", "purple", "pink", "grey")
 CONTAINERS: tuple[str, ...] = ("box", "bag", "basket", "drawer", "jar", "chest", "bottle", "cup")
 OBJECTS: tuple[str, ...] = tuple(
-    "coin key ring letter ball book pen candle button stone feather shell map watch rope lamp egg apple spoon doll"
-    .split()
+    (
+        "coin key ring letter ball book pen candle button stone feather shell map watch rope lamp egg apple spoon doll"
+    ).split()
 )
 NAMES: tuple[str, ...] = tuple(
     "Anna Ben Clara David Emma Frank Grace Henry Ida Jack Kate Leo Mary Nick Olive Peter Rose Sam Tom Lucy".split()
 )
 PLACES: tuple[str, ...] = tuple(
-    "Paris London Rome Berlin Madrid Vienna Boston Chicago Oxford Dublin Cairo Athens Moscow Tokyo Venice Geneva"
-    .split()
+    (
+        "Paris London Rome Berlin Madrid Vienna Boston Chicago Oxford Dublin Cairo Athens Moscow Tokyo Venice Geneva"
+    ).split()
 )
 
 

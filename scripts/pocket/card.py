@@ -25,10 +25,18 @@ pipeline_tag: text-generation
 ---
 # pocket
 
-A Llama of {parameters:.2f} million parameters (width 256, 6 layers, 4 heads, vocabulary 4,096, context 1,024; rows of up to
-512 tokens were trained), small enough to stand in a package and to be tuned on a CPU in minutes. It exists so that
-adaptation and forgetting can be studied anywhere. It is no source of facts.
+A Llama of {parameters:.2f} million parameters (width 256, 6 layers, 4 heads, vocabulary 4,096, context 1,024; rows of
+up to 512 tokens were trained), small enough to stand in a package and to be tuned on a CPU in minutes. It exists so
+that adaptation and forgetting can be studied anywhere. It is no source of facts.
 """
+FORMAT = """## Format
+
+`<|user|>question<|assistant|>answer<|end|>`, an optional `<|system|>text` before it; documents of prose end in
+`<|end|>` too. No token is put at the beginning. The chat template marks the assistant's part."""
+LIMITS = """## Limits
+
+English only. It writes grammatical sentences and invents their content; arithmetic and lookups are reliable only in
+the shapes that it was taught. The books are a century old and carry the views of their time."""
 
 
 def stretches(work: Path) -> list[dict[str, Any]]:
@@ -36,9 +44,8 @@ def stretches(work: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        if entry.get("event") == "start":
-            if not found or found[-1]["settings"] != entry["settings"]:
-                found.append({"first": entry["step"], "settings": entry["settings"]})
+        if entry.get("event") == "start" and (not found or found[-1]["settings"] != entry["settings"]):
+            found.append({"first": entry["step"], "settings": entry["settings"]})
         found[-1]["last"], found[-1]["tokens"] = entry["step"], entry.get("tokens", found[-1].get("tokens", 0))
     return [stretch for stretch in found if stretch["last"] > stretch["first"]]
 
@@ -59,7 +66,9 @@ def training_table(work: Path, state: dict[str, Any]) -> list[str]:
         masked = f"assistant only in {', '.join(s['masked'])}" if s["masked"] else "every token"
         decay = f"to 0 in {s['decay_steps']}" if s["decay_steps"] else "none"
         rates = f"{s['matrix_rate']}, {s['vector_rate']}"
-        lines.append(f"| {stretch['first']}-{stretch['last']} | {rows} | {s['length']} | {masked} | {rates} | {decay} |")
+        lines.append(
+            f"| {stretch['first']}-{stretch['last']} | {rows} | {s['length']} | {masked} | {rates} | {decay} |"
+        )
     return lines
 
 
@@ -93,7 +102,7 @@ def figures_table(figures: dict[str, Measured], abilities: dict[str, Measured]) 
     lines += [f"| {CORPUS_NAMES.get(n, n)} | {m.value:.3f} | {m.n:,} |" for n, m in figures.items()]
     lines += [
         "",
-        "Windows of 512 tokens, no overlap, nothing carried over: the first tokens of a window are guessed blind. One seed.",
+        "Windows of 512 tokens, no overlap: the first tokens of a window are guessed blind. One seed.",
         "",
         "| skill, test items | accuracy | standard error | chance | n | share of the training items |",
         "|---|---|---|---|---|---|",
@@ -101,13 +110,17 @@ def figures_table(figures: dict[str, Measured], abilities: dict[str, Measured]) 
     for name, m in abilities.items():
         error = (m.value * (1 - m.value) / m.n) ** 0.5
         lines.append(f"| {name} | {m.value:.3f} | {error:.3f} | {m.chance:.2f} | {m.n} | {SKILL_SHARES[name]:.0%} |")
-    lines += ["", "Likeliest of the options by mean log-probability a token; contents never trained on (`skills.split`)."]
+    lines += [
+        "",
+        "Likeliest of the options by mean log-probability a token; contents never trained on (`skills.split`).",
+    ]
     return lines
 
 
 def model_card(
     work: Path,
     state: dict[str, Any],
+    *,
     figures: dict[str, Measured],
     abilities: dict[str, Measured],
     difference: float,
@@ -127,12 +140,10 @@ def model_card(
     sections = [
         HEADER.format(parameters=parameters).rstrip(),
         "## What it can do\n\n" + "\n".join(figures_table(figures, abilities)),
-        "## Format\n\n`<|user|>question<|assistant|>answer<|end|>`, an optional `<|system|>text` before it; documents of "
-        "prose end in `<|end|>` too. No token is put at the beginning. The chat template marks the assistant's part.",
+        FORMAT,
         "## Training\n\n" + "\n".join(training_table(work, state)),
         "## Data\n\n" + "\n".join(data_table(work)),
-        "## Limits\n\nEnglish only. It writes grammatical sentences and invents their content; arithmetic and lookups are "
-        "reliable only in the shapes that it was taught. The books are a century old and carry the views of their time.",
+        LIMITS,
         "## Made by\n\nThe commands are in `scripts/pocket/README.md`. Largest difference of fp32 logits to "
         f"`LlamaForCausalLM` at export: {difference:.1e}; model.safetensors: {size:,} bytes.",
     ]

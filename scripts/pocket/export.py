@@ -126,7 +126,7 @@ def export(work: Path, run: str, output: Path, skill_items: int, windows: int) -
         write_tokenizer(work, staging, network.shape.context)
         figures = corpora(network, work, 512, windows, torch.float32)
         abilities = skills(network, Tokenizer.from_file(str(work / "tokenizer.json")), skill_items, torch.bfloat16)
-        card = model_card(work, state, figures, abilities, difference, size)
+        card = model_card(work, state, figures=figures, abilities=abilities, difference=difference, size=size)
         (staging / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
         os.replace(staging, output)
