@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from keeptune.engine.deltas import Placed
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Selection, Serving, Stack
+from keeptune.engine.soft_prompt import Expanded, PromptSlot
+
+if TYPE_CHECKING:
+    from keeptune.engine.batch import PackedBatch
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -45,13 +49,18 @@ class Adapter(nn.Module):
         self.parts.requires_grad_(trainable)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters by `path.parameter`; a hybrid's begin with the number of the method."""
-        named = {}
-        for number, part in enumerate(self.placed):
-            prefix = f"{number}." if len(self.placed) > 1 else ""
-            for place, delta, _ in part:
-                named.update({f"{prefix}{place.path}.{key}": value for key, value in delta.state_dict().items()})
-        return named
+        """The parameters as files name them."""
+        return tensors_of(self.placed)
+
+
+def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:
+    """The parameters of deltas by `path.parameter`, as files name them; a hybrid's begin with the method's number."""
+    named = {}
+    for number, part in enumerate(placed):
+        prefix = f"{number}." if len(placed) > 1 else ""
+        for place, delta, _ in part:
+            named.update({prefix + place.name_of(key): tensor for key, tensor in delta.state_dict().items()})
+    return named
 
 
 class Adapters(nn.Module):
@@ -120,6 +129,11 @@ class Adapters(nn.Module):
             return serving.plan(offsets, device)
         batch, width = shape if len(shape) > 1 else (1, shape[0])
         return serving.plan(range(0, batch * width + 1, width), device)
+
+    def expand(self, batch: PackedBatch) -> Expanded | None:
+        """The packed batch with the virtual tokens of the soft prompts that serve it; None when there are none."""
+        expansions = (slot.expand(batch) for slot in self.slots.values() if isinstance(slot, PromptSlot))
+        return next(expansions, None)
 
     def add(self, model: nn.Module, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""

@@ -35,17 +35,17 @@ class Delta(nn.Module):
 Composition = Callable[[Tensor, Tensor, "Selection"], Tensor]
 
 
+def add(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
+    """`h + dh`."""
+    return h + dh
+
+
 class Placed(NamedTuple):
     """One delta at one place, with its composition: what a method consists of."""
 
     place: Place
     delta: nn.Module
-    composition: Composition
-
-
-def add(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:
-    """`h + dh`."""
-    return h + dh
+    composition: Composition = add
 
 
 def multiply(h: Tensor, dh: Tensor, selection: Selection) -> Tensor:

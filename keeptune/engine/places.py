@@ -63,6 +63,10 @@ class Place:
         """Kind and path, without dots: the name of the delta among the parameters of an adapter."""
         return f"{type(self).__name__}:{self.path.replace('.', '/')}"
 
+    def name_of(self, parameter: str) -> str:
+        """The name of a delta's parameter in an adapter's file."""
+        return f"{self.path}.{parameter}"
+
     def open(self, model: nn.Module, book: Adapters) -> Slot:
         """Installs the hooks of this place and returns its slot."""
         raise NotImplementedError

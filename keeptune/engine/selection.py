@@ -96,7 +96,8 @@ class Serving:
             for row, stack in enumerate(stacks):
                 if height < len(stack):
                     served.setdefault(stack[height], []).append(row)
-            for name, rows_ in served.items():
-                tokens = torch.cat([torch.arange(offsets[row], offsets[row + 1]) for row in rows_]).to(device)
-                plan.append(Selection(name, tokens, rows_, offsets, self.gates.get(name), device))
+            for name, chosen in served.items():
+                with torch.inference_mode(False):  # a plan made while generating may serve a training step later
+                    tokens = torch.cat([torch.arange(offsets[row], offsets[row + 1]) for row in chosen]).to(device)
+                plan.append(Selection(name, tokens, chosen, offsets, self.gates.get(name), device))
         return plan

@@ -66,6 +66,10 @@ class Method(Spec, shelf="keeptune.methods"):
         """Puts the deltas into the base's weights."""
         raise NotImplementedError
 
+    def saved_settings(self) -> dict[str, Any]:
+        """The settings that a saved adapter carries: plain data with every number resolved."""
+        return self.to_dict()
+
     def attach(self, model: nn.Module, name: str = "default", *, trainable: bool = True, seed: int = 0) -> None:
         """Puts the method on a model under `name`; it serves every row from now on.
 

@@ -11,8 +11,9 @@ could not be merged without changing the embedding too. A fused map (GPT-2's `c_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,11 +23,12 @@ from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed, add, named_generator
+from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
 from keeptune.models.anatomy import anatomy_of
+from keeptune.models.families import FAMILIES
 
 
 class LoRA(Method):
@@ -49,12 +51,12 @@ class LoRA(Method):
         placed = []
         for path in anatomy.linear_paths(self.targets):
             role, layer = roles[path]
-            rank = self._of(self.rank_pattern, path, role, self.rank)
+            rank = int(self._of(self.rank_pattern, path, role, self.rank))
             alpha = self._of(self.alpha_pattern, path, role, self.alpha or 2 * self.rank)
             scale = alpha / (math.sqrt(rank) if self.rslora else rank)
             inputs, outputs = widths(model.get_submodule(path), path)
             delta = LowRank(inputs, outputs, rank=rank, scale=scale, dropout=self.dropout)
-            placed.append(Placed(ModuleOutput(path, layer), delta, add))
+            placed.append(Placed(ModuleOutput(path, layer), delta))
         return placed
 
     def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
@@ -66,10 +68,21 @@ class LoRA(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Sum of rank * (in + out) over the targets."""
-        count = 0
-        for role, inputs, outputs in shape.linears(self.targets):
-            count += shape.layers * self._of(self.rank_pattern, role, role, self.rank) * (inputs + outputs)
+        family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+        count, unmatched = 0, set() if self.targets == "all" else set(self.targets)
+        for layer, (role, inputs, outputs) in product(range(shape.layers), shape.linear_maps):
+            path = f"{family.blocks}.{layer}.{family.linear[role]}"
+            named = {target for target in self.targets if _names(target, path, role)}
+            if self.targets == "all" or named:
+                unmatched -= named
+                count += int(self._of(self.rank_pattern, path, role, self.rank)) * (inputs + outputs)
+        for target in unmatched:
+            shape.linears([target])
         return Cost(count, 4 * count)
+
+    def saved_settings(self) -> dict[str, Any]:
+        """With alpha as a number."""
+        return {**self.to_dict(), "alpha": float(self.alpha or 2 * self.rank)}
 
     def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
@@ -87,11 +100,16 @@ class LoRA(Method):
                 module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
 
     @staticmethod
-    def _of(pattern: dict[str, float], path: str, role: str, usual: float) -> float:
+    def _of(pattern: Mapping[str, float], path: str, role: str, usual: float) -> float:
         for key, value in pattern.items():
-            if key in (role, path) or path.endswith(f".{key}"):
+            if _names(key, path, role):
                 return value
         return usual
+
+
+def _names(target: str, path: str, role: str) -> bool:
+    """Whether a target (role, module name, or path) is this linear map."""
+    return target in (role, path) or path.endswith(f".{target}")
 
 
 class LowRank(Delta):

@@ -1,0 +1,172 @@
+"""Generation: many prompts at once with a cache, each served by its own adapters.
+
+Prompts are sorted by length and padded on the left. Greedy by default; with a temperature every prompt draws from its
+own generator, so that neither the order nor the company of a prompt changes what it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.engine.deltas import named_generator
+from keeptune.engine.rows import Assignment
+from keeptune.engine.rows import rows as serving_rows
+
+COMPACT_AT = 0.75
+"""Finished rows leave the batch when less than this share of it is still being written."""
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: set[int],
+    rows: Sequence[Assignment] | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_tokens: int = 8192,
+) -> list[list[int]]:
+    """Continues every prompt.
+
+    Args:
+        model: a causal language model.
+        tokenizer: of the model; gives the padding token.
+        prompts: token ids, at least one each.
+        max_new_tokens: at most so many new tokens each.
+        stop_ids: a prompt's answer ends before the first of these.
+        rows: who serves each prompt, as in `keeptune.engine.rows.rows`; None = who serves now.
+        temperature: 0 takes the most likely token; otherwise samples from softmax(logits / temperature).
+        seed: of the samples.
+        batch_tokens: bounds rows x (longest prompt + new tokens) of a batch.
+
+    Returns:
+        For each prompt, in order, its new tokens without the stop token.
+
+    Raises:
+        PlanError: as `rows`.
+    """
+    assert all(prompts), "a prompt has at least one token"
+    assert rows is None or len(rows) == len(prompts), "one entry of rows for each prompt"
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    answers: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode(), evaluating(model):
+        for batch in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
+            draws = None
+            if temperature > 0:
+                uniform = [torch.rand(max_new_tokens, generator=named_generator(seed, str(row))) for row in batch]
+                draws = torch.stack(uniform)
+            writing = _Writing(model, [prompts[row] for row in batch], pad, rows and [rows[row] for row in batch])
+            for row, answer in zip(batch, writing.finish(max_new_tokens, stop_ids, temperature, draws), strict=True):
+                answers[row] = answer
+    return answers
+
+
+class _Writing:
+    """One batch while it is being written.
+
+    Attributes:
+        alive: the rows still in the batch, as indices into the prompts.
+        mask: (B, T) of the text so far.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int, assigned: Sequence[Assignment] | None
+    ) -> None:
+        device = model.get_input_embeddings().weight.device
+        longest = max(map(len, prompts))
+        padded = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        written = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        self.model, self.assigned = model, assigned
+        self.alive = list(range(len(prompts)))
+        self.tokens, self.mask = torch.tensor(padded, device=device), torch.tensor(written, device=device)
+        self.cache = None
+
+    def finish(self, limit: int, stop_ids: set[int], temperature: float, draws: Tensor | None) -> list[list[int]]:
+        """Writes until every row has stopped or has `limit` new tokens."""
+        answers: list[list[int]] = [[] for _ in self.alive]
+        stopped: set[int] = set()
+        for step in range(limit):
+            logits = self._step()
+            drawn = None if draws is None else draws[self.alive, step]
+            tokens = most_likely(logits) if drawn is None else sampled(logits, temperature, drawn)
+            for row, token in zip(self.alive, tokens.tolist(), strict=True):
+                if token in stop_ids:
+                    stopped.add(row)
+                elif row not in stopped:
+                    answers[row].append(token)
+            if len(stopped) == len(answers):
+                break
+            self.tokens = tokens[:, None]
+            self.mask = nn.functional.pad(self.mask, (0, 1), value=1)
+            self._compact(stopped)
+        return answers
+
+    def _step(self) -> Tensor:
+        """(B, V): the logits behind the newest tokens."""
+        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self.tokens.shape[1] :]
+        assigned = self.assigned and [self.assigned[row] for row in self.alive]
+        with serving_rows(self.model, assigned) if assigned else nullcontext():
+            output = self.model(
+                input_ids=self.tokens,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.cache = output.past_key_values
+        return output.logits[:, -1].float()
+
+    def _compact(self, stopped: set[int]) -> None:
+        """Drops finished rows when enough of the batch is finished."""
+        kept = [place for place, row in enumerate(self.alive) if row not in stopped]
+        if len(kept) >= COMPACT_AT * len(self.alive):
+            return
+        index = torch.tensor(kept, device=self.tokens.device)
+        self.cache.batch_select_indices(index)
+        self.tokens, self.mask = self.tokens[index], self.mask[index]
+        self.alive = [self.alive[place] for place in kept]
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """(B, V) to (B,)."""
+    return logits.argmax(dim=-1)
+
+
+def sampled(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+    """(B,): the token at which the cumulative probability of softmax(logits / temperature) passes `uniform`."""
+    cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    token = torch.searchsorted(cumulative, uniform.to(cumulative)[:, None], right=True)[:, 0]
+    return token.clamp(max=logits.shape[-1] - 1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _batches(lengths: Sequence[int], new: int, limit: int) -> Iterator[list[int]]:
+    """Groups prompts of similar length, longest first, so that memory runs out at once or never."""
+    batch: list[int] = []
+    widest = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if batch and (len(batch) + 1) * (widest + new) > limit:
+            yield batch
+            batch = []
+        widest = widest if batch else lengths[row]
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,91 @@
+"""Scoring: log-probabilities of given tokens, packed without padding, the head on the scored positions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from keeptune.data.encode import Encoded
+from keeptune.engine.batch import IGNORED, pack
+from keeptune.engine.generation import evaluating
+from keeptune.engine.head import Head, head_of
+from keeptune.engine.packed import packed_hidden
+from keeptune.engine.selection import Stack
+
+LOGITS_AT_ONCE = 2**25
+"""Numbers in one block of logits: 128 MB in float32."""
+
+
+class Scored(NamedTuple):
+    """Tokens of which those from `start` on are scored, given all before; `start` is at least 1."""
+
+    tokens: Sequence[int]
+    start: int
+
+
+def token_logprobs(
+    model: PreTrainedModel,
+    rows: Sequence[Scored],
+    batch_tokens: int = 8192,
+    adapters: Sequence[Stack | None] | None = None,
+) -> list[list[float]]:
+    """The natural logarithm of p(tokens[t] | tokens[:t]) for every t >= start of each row.
+
+    Rows are packed in the order given, so the same call makes the same batches and the same numbers.
+
+    Args:
+        model: a causal language model of a known family.
+        rows: what to score.
+        batch_tokens: tokens of a packed batch; a longer row is a batch of its own.
+        adapters: who serves each row (None is the base); without it, who serves now.
+
+    Returns:
+        For each row, in order, its logarithms (computed in float32).
+    """
+    assert all(1 <= row.start <= len(row.tokens) for row in rows), "a scored token has a token before it"
+    scores: list[list[float]] = []
+    head = head_of(model)
+    with torch.inference_mode(), evaluating(model):
+        for batch in _batches([len(row.tokens) for row in rows], batch_tokens):
+            encoded = [_encoded(rows[row]) for row in batch]
+            packed = pack(encoded, adapters=None if adapters is None else [adapters[row] for row in batch])
+            wanted = (packed.targets != IGNORED).nonzero()[:, 0]
+            hidden = packed_hidden(model, packed)
+            places = wanted.to(hidden.device)
+            found = logprobs(head, hidden[places], packed.targets[wanted].to(hidden.device))
+            counts = [len(rows[row].tokens) - rows[row].start for row in batch]
+            scores.extend(part.tolist() for part in found.cpu().split(counts))
+    return scores
+
+
+def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """(N,): log softmax of the logits of hidden states (N, D) at their targets (N,), block by block."""
+    block = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    parts = []
+    for states, wanted in zip(hidden.split(block), targets.split(block), strict=True):
+        logits = head.logits(states)
+        parts.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def _encoded(row: Scored) -> Encoded:
+    learned = tuple(place >= row.start for place in range(len(row.tokens)))
+    return Encoded(id="", source="", tokens=tuple(row.tokens), learned=learned)
+
+
+def _batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Neighbouring rows whose tokens together stay within the limit."""
+    batch: list[int] = []
+    total = 0
+    for row, length in enumerate(lengths):
+        if batch and total + length > limit:
+            yield batch
+            batch, total = [], 0
+        batch.append(row)
+        total += length
+    if batch:
+        yield batch

@@ -1,0 +1,109 @@
+"""Prompt tuning: a few virtual tokens before the text, the model frozen (Lester et al. 2021, arXiv:2104.08691).
+
+    X' = [P; E(x)],   P: length x D
+
+Starts (section 3.2 of the paper): `vocabulary` takes rows of frequent tokens, drawn without replacement; `labels` takes
+one row per class label (pieces averaged) and fills up from the vocabulary; `text` takes the rows of a sentence and
+fills up likewise; `uniform` is U[-0.5, 0.5] as the paper says (its code draws from [0, 0.5]). Frequency is read off the
+token ids: a byte-pair vocabulary is numbered in the order of its merges, the commonest first.
+
+Virtual tokens want a learning rate 100 to 1000 times that of LoRA. An answer to a task's format can be learned here
+and taken off again with the prompt, which is what ProMoT does (Wang et al. 2022, arXiv:2211.00635).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from keeptune.core.errors import PlanError
+from keeptune.core.shape import ModelShape
+from keeptune.engine.deltas import Placed, named_generator
+from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
+from keeptune.methods import Cost, Method
+from keeptune.models.anatomy import anatomy_of
+from keeptune.models.load import loaded_of
+
+FREQUENT = 5000
+"""The paper samples from this many of the commonest tokens."""
+
+
+class Prompt(Method):
+    """A soft prompt before the text of every row that it serves."""
+
+    identity_at_start: ClassVar[bool] = False
+
+    length: int = Field(20, ge=1, le=4096, description="Virtual tokens.")
+    init: Literal["vocabulary", "text", "labels", "uniform"] = Field("vocabulary", description="How they start.")
+    text: str = Field("", description="With init text: the sentence whose embedding they start as.")
+    labels: list[str] = Field([], description="With init labels: the class labels, one virtual token each.")
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        for field in ("text", "labels"):
+            if bool(getattr(self, field)) != (self.init == field):
+                raise ValueError(f"'{field}' is given exactly when init is '{field}'")
+        if len(self.labels) > self.length:
+            raise ValueError(f"{len(self.labels)} labels need as many virtual tokens; length is {self.length}")
+        return self
+
+    def place(self, model: nn.Module) -> list[Placed]:
+        """One block of virtual tokens at the input embedding."""
+        path = anatomy_of(model).embedding
+        width = model.get_submodule(path).weight.shape[1]
+        return [Placed(InputEmbedding(path), SoftPrompt(self.length, width))]
+
+    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+        """As `init` says; rows are what the model's embedding returns, its own scale included."""
+        (place, delta, _) = placed[0]
+        generator = named_generator(seed, place.path)
+        embedding = model.get_submodule(place.path)
+        with torch.no_grad():
+            if self.init == "uniform":
+                delta.prompt_embeddings.uniform_(-0.5, 0.5, generator=generator)
+                return
+            rows = self._chosen_rows(model, embedding)[: self.length]
+            ids = self._frequent(model, embedding.weight.shape[0], self.length - len(rows), generator)
+            rest = embedding(torch.tensor(ids, dtype=torch.long, device=embedding.weight.device))
+            delta.prompt_embeddings.copy_(torch.cat([rows, rest]).float())
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """Length * D."""
+        return Cost(self.length * shape.width, 4 * self.length * shape.width)
+
+    def _chosen_rows(self, model: nn.Module, embedding: nn.Module) -> Tensor:
+        """`[n, D]`: the rows that text or labels give."""
+        device = embedding.weight.device
+        pieces = [self.text] if self.text else [f" {label.strip()}" for label in self.labels]
+        rows = []
+        for piece in pieces:
+            ids = loaded_of(model).tokenizer(piece, add_special_tokens=False)["input_ids"]
+            if not ids:
+                raise PlanError(f"{piece.strip()!r} has no tokens.", code="E-METHOD-INIT", where={"key": self.init})
+            embedded = embedding(torch.tensor(ids, device=device))
+            rows.append(embedded if self.text else embedded.mean(dim=0, keepdim=True))
+        return torch.cat(rows) if rows else torch.zeros(0, embedding.weight.shape[1], device=device)
+
+    @staticmethod
+    def _frequent(model: nn.Module, size: int, count: int, generator: torch.Generator) -> list[int]:
+        """`count` ids of frequent tokens, all different while there are enough."""
+        special = special_ids(model)
+        known = [token for token in range(size) if token not in special][:FREQUENT]
+        drawn: list[int] = []
+        while len(drawn) < count:
+            drawn += [known[i] for i in torch.randperm(len(known), generator=generator).tolist()]
+        return drawn[:count]
+
+
+def special_ids(model: nn.Module) -> set[int]:
+    """The ids of special tokens: the tokenizer's, or of a model without one those that its config names."""
+    loaded: Any = getattr(model, "loaded", None)
+    if loaded is not None:
+        return set(loaded.tokenizer.all_special_ids)
+    named = [getattr(model.config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")]
+    return {token for value in named for token in (value if isinstance(value, list) else [value]) if token is not None}
