@@ -53,9 +53,12 @@ class Sums:
         return np.asarray(self.numerators - self.ratio()[:, None] * self.denominators)
 
     def variance(self) -> Floats:
-        """Linearised variance of the ratio with clusters as units, G / (G - 1) sum e^2 / (sum m)^2, shape (N,)."""
+        """Linearised variance of the ratio with clusters as units, G / (G - 1) sum e^2 / (sum m)^2, shape (N,).
+
+        One cluster has no spread to learn from: infinite, unless nothing changed in it.
+        """
         if self.clusters == 1:
-            return np.full(len(self.numerators), np.inf)
+            return np.where((self.numerators == 0).all(axis=1), 0.0, np.inf)
         squares = self.residuals() ** 2 @ self.multiplicity
         return np.asarray(squares * self.clusters / (self.clusters - 1) / (self.denominators @ self.multiplicity) ** 2)
 

@@ -41,8 +41,8 @@ def retention_at(targets: Sequence[float], retentions: Sequence[float], level: f
     Returns:
         The retention; that of the first checkpoint if it is already there; None when no checkpoint gets there.
 
-    >>> retention_at([0.2, 0.6, 0.8], [0.0, -0.02, -0.06], 0.7)
-    -0.04
+    >>> retention_at([0.25, 0.5, 1.0], [0.0, -0.25, -0.5], 0.75)
+    -0.375
     """
     path, kept = np.asarray(targets, dtype=np.float64), np.asarray(retentions, dtype=np.float64)
     if path.ndim != 1 or path.shape != kept.shape or len(path) == 0:
@@ -55,7 +55,7 @@ def retention_at(targets: Sequence[float], retentions: Sequence[float], level: f
         return float(kept[0])
     before = after - 1
     share = (level - path[before]) / (path[after] - path[before])
-    return float(round(kept[before] + share * (kept[after] - kept[before]), 12))
+    return float(kept[before] + share * (kept[after] - kept[before]))
 
 
 def common_target(paths: Sequence[Sequence[float]]) -> float:

@@ -5,18 +5,17 @@ One function per kind of score; each returns a `Comparison`, whose module states
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
 
 from keeptune.statistics.bootstrap import RESAMPLES, bootstrap_bounds
 from keeptune.statistics.clusters import cluster_sums
+from keeptune.statistics.combined_score import combine_tasks
 from keeptune.statistics.comparison import FEWEST_CLUSTERS, LEVEL, Comparison, Verdict, conclude, decide
-from keeptune.statistics.pairs import Pairs, paired
+from keeptune.statistics.pairs import paired
 
 __all__ = [
     "FEWEST_CLUSTERS",
@@ -78,7 +77,7 @@ def compare_binary(
     pairs = paired(base, adapted, clusters)
     if not pairs.binary:
         raise ValueError("a binary comparison needs scores that are 0 or 1; use compare_continuous")
-    low, high = pairs.score_interval()
+    low, high = pairs.own_interval()
     effective, method = None, "paired score interval"
     if pairs.clusters is not None:
         bounds = bootstrap_bounds([pairs.sums()], level=LEVEL, resamples=resamples, seed=seed)
@@ -147,7 +146,7 @@ def compare_continuous(
     )
 
 
-def compare_ratio(  # noqa: PLR0917 (the order of the other comparisons, one array more)
+def compare_ratio(
     base_num: ArrayLike,
     adapted_num: ArrayLike,
     denominators: ArrayLike,
@@ -198,11 +197,8 @@ def compare_pooled(
 ) -> Comparison:
     """Equal-weight mean of several tasks' scores: bootstrap within each task, guarded where it is blind.
 
-    A bootstrap cannot see a flip that did not happen. The ends are therefore the wider of it and of the tasks' own
-    intervals (score intervals where items are right or wrong) combined as variances are (MOVER: Zou and Donner 2008,
-    Stat Med 27:1693-1702):
-
-        low = delta - sqrt(sum_t (delta_t - low_t)^2) / T          high = delta + sqrt(sum_t (high_t - delta_t)^2) / T
+    A bootstrap cannot see a flip that did not happen, so the ends are the wider of it and of the tasks' own intervals
+    put together (`combined_score`).
 
     Args:
         tasks: item scores of each task, higher is better.
@@ -217,14 +213,14 @@ def compare_pooled(
         raise ValueError("a pooled comparison needs at least one task")
     parts = [paired(task.base, task.adapted, task.clusters) for task in tasks]
     bounds = bootstrap_bounds([part.sums() for part in parts], level=LEVEL, resamples=resamples, seed=seed)
-    delta = math.fsum(part.delta for part in parts) / len(parts)
-    below, above = _combined_reach(parts)
+    deltas, own = [np.float64(part.delta) for part in parts], [part.own_interval() for part in parts]
+    low, high = combine_tasks(deltas, [np.float64(end[0]) for end in own], [np.float64(end[1]) for end in own])
     binary = all(part.binary for part in parts)
     independent = binary and all(part.clusters is None for part in parts)
     return conclude(
         (float(np.mean([part.means[0] for part in parts])), float(np.mean([part.means[1] for part in parts]))),
-        delta,
-        (min(float(bounds.low[0]), delta - below), max(float(bounds.high[0]), delta + above)),
+        float(np.mean(deltas)),
+        (min(float(bounds.low[0]), float(low)), max(float(bounds.high[0]), float(high))),
         margin,
         n=sum(part.n for part in parts),
         effective_clusters=None if independent else float(bounds.effective_clusters[0]),
@@ -232,17 +228,3 @@ def compare_pooled(
         method="wider of stratified clustered bootstrap and combined score intervals",
         flips=(sum(part.flips[0] for part in parts), sum(part.flips[1] for part in parts)) if binary else None,
     )
-
-
-def _combined_reach(parts: Sequence[Pairs]) -> tuple[float, float]:
-    """How far the pooled interval extends below and above its centre by the tasks' own intervals."""
-    squares = np.zeros(2)
-    for part in parts:
-        if part.binary:
-            low, high = part.score_interval()
-        else:
-            half = float(norm.ppf((1 + LEVEL) / 2) * np.sqrt(part.sums().variance()[0]))
-            low, high = part.delta - half, part.delta + half
-        squares += np.square([part.delta - low, high - part.delta])
-    below, above = np.sqrt(squares) / len(parts)
-    return float(below), float(above)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from keeptune.statistics.clusters import Sums, cluster_sums
+from keeptune.statistics.combined_score import clustered_score_interval
 from keeptune.statistics.comparison import LEVEL
 from keeptune.statistics.paired_score import score_interval
 
@@ -60,21 +62,20 @@ class Pairs:
         """Differences by cluster."""
         return cluster_sums(self.adapted - self.base, clusters=self.clusters)
 
-    def score_interval(self) -> tuple[float, float]:
-        """Tango's interval of right-or-wrong items; with clusters, of n / D items.
+    def own_interval(self) -> tuple[float, float]:
+        """The interval of this task alone that needs no resampling.
 
-        D is the design effect, clustered over independent variance of the mean difference, at least 1. Where the
-        independent variance is 0 (no flip, or all alike) D is the mean cluster size, as if a cluster were one item.
+        Right-or-wrong items: the score interval, with a design effect where items have clusters. Otherwise the normal
+        interval of the clustered standard error.
         """
-        share = np.array(self.flips) / self.n
-        effective = float(self.n)
-        if self.clusters is not None:
-            sums = self.sums()
-            independent = (share.sum() - (share[0] - share[1]) ** 2) / max(self.n - 1, 1)
-            design = float(sums.variance()[0]) / independent if independent > 0 else np.inf
-            fewest = float(sums.effective_clusters()[0])
-            effective = self.n / max(design, 1.0) if np.isfinite(design) else fewest
-        low, high = score_interval(effective, *(share * effective), level=LEVEL)
+        if self.binary and self.clusters is None:
+            low, high = score_interval(self.n, *self.flips, level=LEVEL)
+        elif self.binary:
+            gains, losses = (np.array([float(count)]) for count in self.flips)
+            low, high = (end[0] for end in clustered_score_interval(self.sums(), gains, losses, level=LEVEL))
+        else:
+            half = norm.ppf((1 + LEVEL) / 2) * np.sqrt(self.sums().variance()[0])
+            low, high = self.delta - half, self.delta + half
         return float(low), float(high)
 
 
