@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -38,7 +39,8 @@ class KeeptuneError(Exception):
     ) -> None:
         super().__init__(what)
         self.code, self.what, self.why, self.fix = code, what, why, fix
-        self.where = {key: value for key, value in (where or {}).items() if value is not None}
+        known = {key: value for key, value in (where or {}).items() if value is not None}
+        self.where = {key: str(value) if isinstance(value, Path) else value for key, value in known.items()}
 
     @property
     def place(self) -> str:

@@ -19,7 +19,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that `apply_chat_template` expects."""
-        return {"role": self.role, "content": self.content, **self.extra}
+        return {**self.extra, "role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ FAMILIES = {
 GEMMAS = ("gemma", "gemma2", "gemma3")
 TIED_UNLESS_SAID = (*GEMMAS, "gpt2")
 GEMMA3_TEXT = {"vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4}
-"""What the published config.json of Gemma 3 with a vision tower leaves to its class (transformers, Gemma3TextConfig)."""
+"""What the published config.json of Gemma 3 with a vision tower leaves to its class, `Gemma3TextConfig`."""
 
 EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 

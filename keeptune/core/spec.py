@@ -13,7 +13,7 @@ import importlib.util
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -70,12 +70,12 @@ class Spec(BaseModel):
         noun = cls.__name__.lower()
         path = name if "." in name else f"{cls.shelf}.{name}"
         known = cls.names()
-        if "." not in name and name not in known:
+        if not all(part.isidentifier() for part in name.split(".")) or ("." not in name and name not in known):
             raise RecipeError(f"no {noun} is called '{name}'.", code="E-RECIPE-NAME", fix=did_you_mean(name, known))
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError as error:
-            if error.name is None or not path.startswith(error.name):
+            if error.name is None or not f"{path}.".startswith(f"{error.name}."):
                 raise
             raise RecipeError(
                 f"the module '{name}' cannot be imported.",
@@ -97,9 +97,7 @@ class Spec(BaseModel):
     @property
     def name(self) -> str:
         """The name on the shelf: the file's name, or the module path of a third party's member."""
-        module = type(self).__module__
-        inside = self.shelf and module.startswith(self.shelf + ".")
-        return module.removeprefix(self.shelf + ".") if inside else module
+        return _name_of(type(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: JSON types only, a member's `name` first."""
@@ -119,8 +117,8 @@ class Spec(BaseModel):
             return handler(data) if cls.opens_shelf() is False else _instance_of(cls, data)
         if cls.opens_shelf():
             return _member(cls, data)
-        if isinstance(data, dict) and cls.shelf and data.get("name") is not None:
-            data = {key: value for key, value in data.items() if key != "name"}
+        if isinstance(data, dict):
+            data = _settings(cls, data)
         try:
             return handler(data)
         except ValidationError as error:
@@ -182,6 +180,30 @@ def _instance_of(cls: type[Spec], value: Spec) -> Spec:
     return value
 
 
+def _name_of(cls: type[Spec]) -> str:
+    return cls.__module__.removeprefix(f"{cls.shelf}.") if cls.shelf else cls.__module__
+
+
+def _settings(cls: type[Spec], data: dict[Any, Any]) -> dict[Any, Any]:
+    """The fields alone: `name` goes (it has to be the class's own); `true` for a number becomes text: refused."""
+    name = data.get("name") if cls.shelf else None
+    if name is not None and name not in (_name_of(cls), cls.__module__):
+        message = f"expected the {cls.__name__} called '{_name_of(cls)}', got '{name}'"
+        raise PydanticCustomError("unknown_name", "{text}", {"text": message})
+    return {
+        key: str(value).lower() if isinstance(value, bool) and _is_number(cls, key) else value
+        for key, value in data.items()
+        if name is None or key != "name"
+    }
+
+
+def _is_number(cls: type[Spec], key: Any) -> bool:
+    """Whether a field admits int or float, and neither bool nor text."""
+    field = cls.model_fields.get(key)
+    kinds = (get_args(field.annotation) or (field.annotation,)) if field is not None else ()
+    return (int in kinds or float in kinds) and bool not in kinds and str not in kinds
+
+
 def _member(cls: type[Spec], data: Any) -> Any:
     settings = {"name": data} if isinstance(data, str) else data
     noun = cls.__name__.lower()
@@ -217,12 +239,19 @@ def _reworded(line: Any, cls: type[Spec]) -> InitErrorDetails:
 
 
 def _sentence(line: Any) -> str:
-    text = str(line["msg"]).removeprefix("Value error, ")
+    text = str(line["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
     if line["type"] in ("unknown_key", "unknown_name"):
-        return text
+        return f"{text}."
+    if text.split(" ")[0].istitle():
+        text = text[:1].lower() + text[1:]
     value = line["input"]
-    shown = "" if isinstance(value, (dict, list)) else f" (given: {value!r})"
-    return f"{text[:1].lower()}{text[1:]}{shown}."
+    shown = "" if isinstance(value, (dict, list, Spec)) else f" (given: {_short(value)})"
+    return f"{text}{shown}."
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _plain(value: Any) -> Any:
