@@ -1,0 +1,118 @@
+"""Tokens that steer the model, and an encoding in which only the template may write them.
+
+A user who types `<|end|>` must not end the turn. Text of the conversation is therefore encoded with a copy of the
+tokenizer in which every control token has a private name; the template's own control tokens are written under
+that name. The rest of the copy is the tokenizer itself, so all other ids are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from keeptune.core.errors import DataError, ModelError
+
+Span = tuple[int, int]
+FIRST_ALIAS = 0x100000
+FILLER = chr(0x10FFFD)
+ALIAS = re.compile(f"[{chr(FIRST_ALIAS)}-{FILLER}]")
+
+
+class ControlTokens:
+    """The control tokens of one tokenizer.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        written: text that the chat template writes; added tokens in it count as control tokens even when the
+            tokenizer does not flag them as special (role markers of some models), save for the marks of thinking.
+
+    Raises:
+        ModelError: the tokenizer has no fast backend (E-TOKENIZER-SLOW).
+    """
+
+    def __init__(self, tokenizer: Any, written: str = "") -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json.",
+                code="E-TOKENIZER-SLOW",
+                why="Which tokens are learned is found through the character positions that only fast tokenizers give.",
+                fix="Save it once as a fast tokenizer: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).",
+            )
+        self.tokenizer = tokenizer
+        self.ids: dict[str, int] = {
+            token.content: number
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (token.content in written and "think" not in token.content)
+        }
+        longest_first = sorted(self.ids, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._aliases = {
+            text: chr(FIRST_ALIAS + number) + FILLER * (len(text) - 1) for number, text in enumerate(self.ids)
+        }
+        self._renamed: Any = None
+
+    def encode(self, text: str, contents: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
+        """Token ids of `text` and the characters that each covers.
+
+        Args:
+            text: rendered text.
+            contents: spans in which a control token's text is text.
+
+        Returns:
+            Ids without any added by a post-processor, and spans [start, end) that leave no white space uncovered.
+        """
+        if not any(self.pattern.search(text, start, end) for start, end in contents):
+            given = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            return list(given["input_ids"]), _without_gaps(given["offset_mapping"], text)
+        if self._renamed is None:
+            self._renamed = self._copy()
+        encoding = self._renamed.encode(self._with_aliases(text, contents), add_special_tokens=False)
+        return list(encoding.ids), _without_gaps(encoding.offsets, text)
+
+    def _with_aliases(self, text: str, contents: Sequence[Span]) -> str:
+        if ALIAS.search(text):
+            raise DataError(
+                "the text uses private characters of plane 16 beside a control token's text.",
+                code="E-DATA-TEXT",
+                fix="Take these characters out.",
+            )
+        pieces, before = [], 0
+        for start, end in contents:
+            pieces += [self.pattern.sub(self._alias, text[before:start]), text[start:end]]
+            before = end
+        return "".join([*pieces, self.pattern.sub(self._alias, text[before:])])
+
+    def _alias(self, found: re.Match[str]) -> str:
+        return self._aliases[found.group()]
+
+    def _copy(self) -> Any:
+        from tokenizers import Tokenizer
+
+        plain = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for token in plain["added_tokens"]:
+            token["content"] = self._aliases.get(token["content"], token["content"])
+        model = plain["model"]
+        vocabulary = model["vocab"]
+        if isinstance(vocabulary, dict):
+            model["vocab"] = {self._aliases.get(text, text): number for text, number in vocabulary.items()}
+        else:
+            model["vocab"] = [[self._aliases.get(text, text), score] for text, score in vocabulary]
+        if model.get("unk_token") in self._aliases:
+            model["unk_token"] = self._aliases[model["unk_token"]]
+        plain.update(post_processor=None, truncation=None, padding=None)
+        copy = Tokenizer.from_str(json.dumps(plain))
+        moved = [text for text, number in self.ids.items() if copy.token_to_id(self._aliases[text]) != number]
+        assert not moved, f"renaming moved the ids of {moved}"
+        return copy
+
+
+def _without_gaps(spans: Sequence[Span], text: str) -> list[Span]:
+    """Byte-level post-processors trim white space off the spans; each gap of white space goes to the token after it."""
+    filled, reached = [], 0
+    for start, end in spans:
+        first = reached if reached < start and text[reached:start].isspace() else start
+        filled.append((first, end))
+        reached = max(reached, end)
+    return filled

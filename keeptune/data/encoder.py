@@ -1,0 +1,122 @@
+"""One example to tokens, and which of them are learned: what the assistant says, and its end token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example, Message
+from keeptune.data.control_tokens import ControlTokens, Span
+from keeptune.data.rendering import beginning
+from keeptune.data.template import ChatTemplate
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row of tokens.
+
+    Attributes:
+        id: of the Example; pieces of a split document carry `#2`, `#3`, ...
+        source: name of the source.
+        tokens: ids, with everything the template or the tokenizer adds.
+        learned: whether token i is a training target (predicted from the tokens before it); never the first.
+    """
+
+    id: str
+    source: str
+    tokens: tuple[int, ...]
+    learned: tuple[bool, ...]
+
+    @property
+    def labels(self) -> list[int]:
+        """Ids with -100 where nothing is learned; not shifted (label i stands at token i)."""
+        return [token if kept else IGNORED for token, kept in zip(self.tokens, self.learned, strict=True)]
+
+
+class Encoder:
+    """Encodes examples with one tokenizer and one template; make one and use it for all rows.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        template: as `ChatTemplate`.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self._name = template
+        self._chat: ChatTemplate | None = None
+        self._control = ControlTokens(tokenizer)
+        self._begin = tuple(beginning(tokenizer))
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The template, made when the first conversation comes: plain text needs none."""
+        if self._chat is None:
+            self._chat = ChatTemplate(self.tokenizer, self._name)
+        return self._chat
+
+    @property
+    def used_chat(self) -> ChatTemplate | None:
+        """The template if a conversation has needed it."""
+        return self._chat
+
+    def encode(self, example: Example) -> Encoded:
+        """One example, whole.
+
+        A conversation is learned on its assistant turns and their end tokens, all turns in one pass. A document is
+        learned whole, with the end-of-sequence token behind it; its first token is never a target.
+
+        Raises:
+            DataError: the template cannot write the conversation; the place names the row's line.
+        """
+        if example.text is not None:
+            body, _ = self._control.encode(example.text, [(0, len(example.text))])
+            end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+            tokens = (*self._begin, *body, *end)
+            return Encoded(example.id, example.source, tokens, tuple(place > 0 for place in range(len(tokens))))
+        try:
+            rendered = self.chat.render(example.messages)
+        except DataError as error:
+            raise _placed(error, example) from error
+        ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
+        learned = [place > 0 for place in range(len(ids))]
+        learned = [first and _touches(span, rendered.learned) for first, span in zip(learned, spans, strict=True)]
+        return Encoded(example.id, example.source, tuple(ids), tuple(learned))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the conversation with the generation prompt, as served."""
+        rendered = self.chat.render(messages, prompt=True)
+        return self.chat.control.encode(rendered.text, rendered.contents)[0]
+
+    def stop_ids(self) -> set[int]:
+        """Tokens at which generation ends: the template's end-of-turn token and the end-of-sequence token."""
+        end = self.tokenizer.eos_token_id
+        return {self.chat.end_id} | (set() if end is None else {int(end)})
+
+
+def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """Turns given as mappings `{"role", "content", ...}` or as Messages."""
+    extra = ("role", "content")
+    return tuple(
+        turn
+        if isinstance(turn, Message)
+        else Message(turn["role"], turn["content"], {key: turn[key] for key in turn if key not in extra})
+        for turn in turns
+    )
+
+
+def _touches(token: Span, spans: Sequence[Span]) -> bool:
+    """Whether a token covers a letter of one of the spans; a token without letters belongs to where it stands."""
+    start, end = token
+    if start == end:
+        return any(first <= start < last for first, last in spans)
+    return any(start < last and end > first for first, last in spans)
+
+
+def _placed(error: DataError, example: Example) -> DataError:
+    where = {"line": example.line, "key": example.source or None, **error.where}
+    return DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix)

@@ -1,0 +1,182 @@
+"""The chat template: conversation to text, and which of that text the model must learn to write.
+
+Learned is what the model has to produce itself: from the end of the generation prompt to the end of the
+end-of-turn token. With `{% generation %}` in the template its author says so; otherwise marks around every
+content (see `marks`) show where a turn stands in the whole conversation, rendered at once, so that a template which
+writes earlier turns differently from the last one is read correctly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Message
+from keeptune.data.control_tokens import ControlTokens, Span
+from keeptune.data.marks import MARK, Marked, mark, unmark
+from keeptune.data.rendering import Rendering, Tools, dropped, no_end
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+NOT_FOR_TEMPLATES = ("weight", "tools")
+PROBE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Reply"})
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text.
+
+    Attributes:
+        text: what is tokenized; nothing is added to it.
+        learned: spans that the model learns to write.
+        contents: spans that come from the conversation, in which a control token's text is text.
+    """
+
+    text: str
+    learned: tuple[Span, ...]
+    contents: tuple[Span, ...]
+
+
+class ChatTemplate:
+    """How one tokenizer writes conversations.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        name: `plain` for `User: ...` / `Assistant: ...` lines; None for the tokenizer's own template, or `plain` when
+            it has none.
+
+    Attributes:
+        note: what the user should know about the choice; empty when there was none.
+        control: the tokenizer's control tokens.
+        ending: text from the end of an answer to the end of the end-of-turn token.
+
+    Raises:
+        ModelError: E-TEMPLATE-NO-END, E-TOKENIZER-SLOW.
+    """
+
+    def __init__(self, tokenizer: Any, name: str | None = None) -> None:
+        self.rendering = Rendering(tokenizer, name)
+        chosen = self.rendering.name == "plain" and name is None
+        self.note = "The tokenizer has no chat template: plain `User:` / `Assistant:` lines are used." if chosen else ""
+        probe = unmark(self.rendering.text(mark(PROBE), prompt=False))
+        self.control = ControlTokens(tokenizer, probe.text)
+        end = probe.ends[1][-1] if probe.ends.get(1) else len(probe.text)
+        found = self.control.pattern.search(probe.text, end)
+        if found is None:
+            raise no_end(tokenizer)
+        self.ending = probe.text[end : found.end()]
+        self.end_id = self.control.ids[found.group()]
+
+    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> Rendered:
+        """Writes a conversation.
+
+        Args:
+            messages: the turns, in order.
+            prompt: ends with the generation prompt; then nothing is learned.
+
+        Raises:
+            DataError: the template leaves something out (E-TEMPLATE-DROPS), refuses the conversation
+                (E-TEMPLATE-ROLES), or writes it such that the answers cannot be found again (E-TEMPLATE-UNSTABLE).
+        """
+        turns, tools = self._turns(messages)
+        text = self.rendering.text(turns, prompt=prompt, tools=tools)
+        marked = unmark(self.rendering.text(mark(turns), prompt=prompt, tools=tools))
+        same = marked.text == text
+        for number, turn in enumerate(turns):
+            if turn["content"].strip() and not marked.ends.get(number):
+                raise dropped(turn["role"], number)
+            if self.control.pattern.search(turn["content"]) and not (same and marked.starts.get(number)):
+                raise _unstable(f"turn {number + 1} holds the text of a control token, and the template rewrites it")
+        learned = () if prompt else self._learned(messages, turns, tools, marked if same else None, text)
+        return Rendered(text, tuple(learned), tuple(marked.contents()) if same else ())
+
+    def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], Tools]:
+        """The mappings that templates expect, without what is not for them; refuses what this one would lose."""
+        tools = messages[0].extra.get("tools") if messages else None
+        if tools and "tools" not in self.rendering.source:
+            raise dropped("tool definitions", 0)
+        turns = []
+        for number, message in enumerate(messages):
+            turn = {key: value for key, value in message.to_dict().items() if key not in NOT_FOR_TEMPLATES}
+            if turn.get("tool_calls") and "tool_calls" not in self.rendering.source:
+                raise dropped("tool calls", number)
+            if any(turn.get(key) for key in REASONING) and not any(key in self.rendering.source for key in REASONING):
+                raise dropped("reasoning", number, "Training would lose it without a word.")
+            beside = repr({key: value for key, value in turn.items() if key not in ("role", "content")})
+            if MARK.search(turn["content"]):
+                raise DataError(
+                    f"turn {number + 1} uses private characters of plane 15.",
+                    code="E-DATA-TEXT",
+                    fix="Take these characters out.",
+                )
+            if self.control.pattern.search(beside):
+                raise DataError(
+                    f"turn {number + 1} holds the text of a control token outside its content.",
+                    code="E-DATA-SPECIAL",
+                    why="Inside tool calls and reasoning it cannot be kept apart from the template's own.",
+                    fix="Take it out, or delete the row.",
+                )
+            turns.append(turn)
+        return turns, tools
+
+    def _learned(
+        self, messages: Sequence[Message], turns: list[dict[str, Any]], tools: Tools, marked: Marked | None, text: str
+    ) -> list[Span]:
+        weights = [message.extra.get("weight", 1) for message in messages]
+        if self.rendering.marks_answers and all(weights):
+            return [self._to_the_end(*span, text) for span in self.rendering.generated(turns, tools, text)]
+        answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and weights[number]]
+        if marked is None:
+            return [self._span_by_prefix(turns, number, tools, text) for number in answers]
+        return [self._span_by_marks(turns, number, tools, marked) for number in answers]
+
+    def _span_by_marks(self, turns: list[dict[str, Any]], number: int, tools: Tools, marked: Marked) -> Span:
+        """From the end of the generation prompt, as the template writes it after the turns before, to the ending."""
+        before = unmark(self.rendering.text(mark(turns[:number]), prompt=True, tools=tools))
+        turn, place = before.last_end()
+        header = before.text[place:]
+        ends = marked.ends.get(number, ())
+        anchors = [end for end in marked.ends.get(turn, ()) if not ends or end <= ends[-1]]
+        if not anchors or not marked.text.startswith(header, anchors[-1]):
+            raise _unstable(f"the answer of turn {number + 1} does not follow the generation prompt")
+        start = anchors[-1] + len(header)
+        if ends and not turns[number].get("tool_calls"):
+            return self._to_the_end(start, ends[-1], marked.text)
+        until = unmark(self.rendering.text(mark(turns[: number + 1]), prompt=False, tools=tools))
+        return self._to_the_last_control(until.text[until.ends[turn][-1] + len(header) :], start, marked.text)
+
+    def _span_by_prefix(self, turns: list[dict[str, Any]], number: int, tools: Tools, text: str) -> Span:
+        """Differences of whole renderings, sound only when each is a prefix of the next."""
+        before = self.rendering.text(turns[:number], prompt=True, tools=tools)
+        until = self.rendering.text(turns[: number + 1], prompt=False, tools=tools)
+        if not text.startswith(before) or not until.startswith(before):
+            raise _unstable(f"turn {number + 1} is written differently once more turns follow")
+        return self._to_the_last_control(until[len(before) :], len(before), text)
+
+    def _to_the_last_control(self, turn: str, start: int, text: str) -> Span:
+        """The span of a turn that is not only content (tool calls): it ends with its last control token."""
+        found = list(self.control.pattern.finditer(turn))
+        end = found[-1].end() if found else len(turn)
+        if text[start : start + end] != turn[:end]:
+            raise _unstable("a turn of the assistant is written differently once more turns follow")
+        return start, start + end
+
+    def _to_the_end(self, start: int, end: int, text: str) -> Span:
+        """The span up to the end-of-turn token, which stands behind it or already closes it."""
+        token = self.ending.strip()
+        behind = re.compile(r"\s*" + re.escape(token)).match(text, end)
+        if behind:
+            return start, behind.end()
+        inside = text[start:end].rstrip()
+        return start, start + len(inside) if inside.endswith(token) else end
+
+
+def _unstable(what: str) -> DataError:
+    return DataError(
+        f"the chat template hides which tokens are the assistant's: {what}.",
+        code="E-TEMPLATE-UNSTABLE",
+        why="A wrong mask trains the model on the user's words.",
+        fix="Use a template with {% generation %} markers, or `template: plain`.",
+    )
