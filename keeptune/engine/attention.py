@@ -20,7 +20,7 @@ Shapes: B batch, H heads, T tokens, K head width, N rows of equal length, L thei
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -137,11 +137,11 @@ def attention(
     for name, meaning in UNSUPPORTED.items():
         if extra.get(name) is not None:
             raise PlanError(f"{type(module).__name__} uses {meaning} ('{name}').", code="E-MODEL-ATTENTION")
-    settings = {"scaling": scaling, "dropout": dropout}
+    settings: dict[str, Any] = {"scaling": scaling, "dropout": dropout}
     if isinstance(attention_mask, Segments):
         return _packed(query, key, value, attention_mask, softcap=softcap, window=sliding_window, **settings), None
     if softcap is None:
-        sdpa = AttentionInterface()["sdpa"]
+        sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
         return sdpa(module, query, key, value, attention_mask, sliding_window=sliding_window, **settings, **extra)
     if attention_mask is None and query.shape[2] > 1:
         attention_mask = causal_band(query.shape[2], key.shape[2], None, query.device)
@@ -178,7 +178,8 @@ def _packed(
 
 def _rows(states: Tensor, start: int, length: int, number: int) -> Tensor:
     """(1, H, T, K) to a view (N, H, L, K) of `number` neighbours of equal length."""
-    return states[0, :, start : start + length * number].unflatten(1, (number, length)).transpose(0, 1)
+    some = states[0, :, start : start + length * number]
+    return some.view(-1, number, length, states.shape[-1]).transpose(0, 1)
 
 
 def _attend(

@@ -65,7 +65,8 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 def _body(model: PreTrainedModel, positions: Tensor, offsets: list[int], **inputs: Tensor) -> Tensor:
     with segments(offsets):
         output = model.base_model(position_ids=positions[None], use_cache=False, **inputs)
-    return output.last_hidden_state[0]
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
 
 
 def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:

@@ -50,7 +50,7 @@ def write_adapter(
         plain = {SIDE_FILE: record, PEFT_CONFIG: lora_config(settings, _modules(tensors), base)}
     elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
         renamed = dict(tensors)
-        plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(*tensors[PROMPT].shape, base)}
+        plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(tensors[PROMPT], base)}
     else:
         renamed = dict(tensors)
         plain = {OWN_CONFIG: record}
@@ -189,7 +189,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             fix="A pickle can run code when it is read. Save the adapter as safetensors." if pickles else "",
         )
     tensor_shapes(path)
-    return safetensors.torch.load_file(path)
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    return tensors
 
 
 def _refusal(folder: Path, what: str, code: str) -> ModelError:

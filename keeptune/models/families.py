@@ -114,9 +114,9 @@ def family_of(config: Mapping[str, Any]) -> Family:
         PlanError: a family without a table (E-MODEL-FAMILY), a mixture of experts (E-MODEL-MOE), or a variant that
             is not a causal decoder (E-MODEL-ATTENTION).
     """
-    name = config.get("model_type")
+    name = str(config.get("model_type"))
     experts = next((key for key in EXPERT_COUNTS if isinstance(config.get(key), int) and config[key] > 0), None)
-    if experts or "moe" in str(name).lower():
+    if experts or "moe" in name.lower():
         raise PlanError(
             f"'{name}' is a mixture of experts" + (f" ({experts}: {config[experts]})." if experts else "."),
             code="E-MODEL-MOE",

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from keeptune.core.errors import ModelError
 
 PREFIX = "base_model.model."
@@ -60,16 +62,16 @@ def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[s
     }
 
 
-def prompt_config(length: int, width: int, base: Mapping[str, Any]) -> dict[str, Any]:
-    """What PEFT needs to read a soft prompt of `length` virtual tokens."""
+def prompt_config(prompt: Tensor, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read a soft prompt (virtual tokens, D)."""
     return {
         "peft_type": "PROMPT_TUNING",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base.get("name"),
         "revision": base.get("revision"),
         "inference_mode": True,
-        "num_virtual_tokens": length,
-        "token_dim": width,
+        "num_virtual_tokens": prompt.shape[0],
+        "token_dim": prompt.shape[1],
     }
 
 
