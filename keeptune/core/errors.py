@@ -151,5 +151,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if not names:
         return ""
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {shown}."
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else ".")
+    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {shown}"

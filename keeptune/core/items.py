@@ -54,8 +54,11 @@ def _head(score: Score) -> dict[str, Any]:
 
 
 def _heads(folder: Path) -> dict[str, list[Mapping[str, Any]]]:
-    path = folder / SCORES
-    return read_json(path) if path.exists() else {}
+    try:
+        heads = read_json(folder / SCORES)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return heads if isinstance(heads, dict) else {}
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -283,16 +283,15 @@ class Run:
         path = self.folder / "state.json"
         try:
             stored = read_json(path)
+            schema, state = int(stored["schema"]), str(stored["state"])
         except FileNotFoundError:
             return "new"
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             return "unreadable"
-        if stored.get("schema", 0) > SCHEMA:
-            what = (
-                f"a newer keeptune wrote this run folder (version {stored['schema']}; this one reads up to {SCHEMA})."
-            )
-            raise ModelError(what, code="E-RUN-SCHEMA", where={"file": str(path)}, fix="Update keeptune.")
-        return str(stored.get("state", "unreadable"))
+        if schema > SCHEMA:
+            what = f"a newer keeptune wrote this run folder (version {schema}; this one reads up to {SCHEMA})."
+            raise ModelError(what, code="E-RUN-SCHEMA", where={"file": path}, fix="Update keeptune.")
+        return state
 
     def _stored_exactness(self) -> dict[str, Any] | None:
         path = self.folder / "exactness.json"

@@ -23,10 +23,11 @@ from pathlib import Path
 from keeptune.core.lock import RunLock
 RunLock(Path(sys.argv[1])).acquire()
 if len(sys.argv) > 2:
-    child = os.fork()
-    print(child, flush=True)
-    time.sleep(60)
-print("held", flush=True)
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+else:
+    print("held", flush=True)
 time.sleep(60)
 """
 
@@ -68,6 +69,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path, other_process):
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path, other_process):
     child, worker = other_process(str(tmp_path), "fork")
+    assert int(worker) > 1
     try:
         child.send_signal(signal.SIGKILL)
         child.wait()
