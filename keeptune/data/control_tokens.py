@@ -63,13 +63,20 @@ class ControlTokens:
         Returns:
             Ids without any added by a post-processor, and spans [start, end) that leave no white space uncovered.
         """
-        if not any(self.pattern.search(text, start, end) for start, end in contents):
-            given = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            return list(given["input_ids"]), _without_gaps(given["offset_mapping"], text)
-        if self._renamed is None:
-            self._renamed = self._copy()
-        encoding = self._renamed.encode(self._with_aliases(text, contents), add_special_tokens=False)
-        return list(encoding.ids), _without_gaps(encoding.offsets, text)
+        if self._imitated(text, contents):
+            encoding = self._renamed_copy().encode(self._with_aliases(text, contents), add_special_tokens=False)
+            return list(encoding.ids), _without_gaps(encoding.offsets, text)
+        given = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return list(given["input_ids"]), _without_gaps(given["offset_mapping"], text)
+
+    def ids_of(self, text: str, contents: Sequence[Span] = ()) -> list[int]:
+        """As `encode`, without the characters: several times faster on long documents."""
+        if self._imitated(text, contents):
+            return list(self._renamed_copy().encode(self._with_aliases(text, contents), add_special_tokens=False).ids)
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _imitated(self, text: str, contents: Sequence[Span]) -> bool:
+        return any(self.pattern.search(text, start, end) for start, end in contents)
 
     def _with_aliases(self, text: str, contents: Sequence[Span]) -> str:
         if ALIAS.search(text):
@@ -87,7 +94,12 @@ class ControlTokens:
     def _alias(self, found: re.Match[str]) -> str:
         return self._aliases[found.group()]
 
-    def _copy(self) -> Any:
+    def _renamed_copy(self) -> Any:
+        if self._renamed is None:
+            self._renamed = self._renaming()
+        return self._renamed
+
+    def _renaming(self) -> Any:
         from tokenizers import Tokenizer
 
         plain = json.loads(self.tokenizer.backend_tokenizer.to_str())

@@ -74,7 +74,7 @@ class Encoder:
             DataError: the template cannot write the conversation; the place names the row's line.
         """
         if example.text is not None:
-            body, _ = self._control.encode(example.text, [(0, len(example.text))])
+            body = self._control.ids_of(example.text, [(0, len(example.text))])
             end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
             tokens = (*self._begin, *body, *end)
             return Encoded(example.id, example.source, tokens, tuple(place > 0 for place in range(len(tokens))))
@@ -90,7 +90,7 @@ class Encoder:
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the generation prompt, as served."""
         rendered = self.chat.render(messages, prompt=True)
-        return self.chat.control.encode(rendered.text, rendered.contents)[0]
+        return self.chat.control.ids_of(rendered.text, rendered.contents)
 
     def stop_ids(self) -> set[int]:
         """Tokens at which generation ends: the template's end-of-turn token and the end-of-sequence token."""

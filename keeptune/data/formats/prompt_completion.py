@@ -12,7 +12,19 @@ from keeptune.data.fields import optional_text, required_text
 from keeptune.data.formats import FileFormat, guessable, identity, licence
 from keeptune.data.place import Place
 
-PROMPTS = ("prompt", "question", "query", "instruction", "input", "text", "sentence", "utterance", "problem", "source")
+PROMPTS = (
+    "prompt",
+    "question",
+    "query",
+    "instruction",
+    "input",
+    "text",
+    "sentence",
+    "utterance",
+    "problem",
+    "document",
+    "dialogue",
+)
 COMPLETIONS = (
     "completion answer response output target label category intent solution summary class label_text label_coarse"
 ).split()

@@ -1,0 +1,62 @@
+"""Guessing a file's format for `keeptune init`, and saying why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from keeptune.core.errors import DataError
+from keeptune.data.formats import FileFormat, Format
+from keeptune.data.place import Place
+from keeptune.data.rows import read_rows
+from keeptune.data.source_file import locate
+
+ROWS = 50
+SURE_ENOUGH = 0.5
+ROW_BYTES = 16 << 20
+
+
+class Guess(NamedTuple):
+    """A format with its settings, why, and how sure the guess is (0 to 1)."""
+
+    format: FileFormat
+    reason: str
+    confidence: float
+
+
+def guess_format(path: str, folder: Path | None = None) -> Guess:
+    """Looks at the first 50 rows; every format on the shelf is asked, and the surest one is taken.
+
+    Args:
+        path: data file, as a recipe would name it.
+        folder: against which a relative path is read.
+
+    Raises:
+        DataError: no format fits (E-DATA-GUESS), or the file cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    rows: list[Mapping[str, Any]] = []
+    for row in islice(read_rows(locate(path, folder), ROW_BYTES, counts), ROWS):
+        if not isinstance(row.values, DataError):
+            rows.append(row.values)
+    if not rows:
+        raise Place(path).error("no usable rows among the first 50.", code="E-DATA-NOROWS")
+    members = [member for name in Format.names() if issubclass(member := Format.find(name), FileFormat)]
+    scores = {member: fmean(member.looks_like(row) for row in rows) for member in members}
+    best = max(scores, key=lambda member: scores[member])
+    keys = ", ".join(map(str, list(rows[0])[:12]))
+    if scores[best] < SURE_ENOUGH:
+        raise Place(path).error(
+            f"no format fits these rows; they have: {keys}.",
+            code="E-DATA-GUESS",
+            fix="Name the columns: format: prompt_completion, prompt: COLUMN, completion: COLUMN.",
+        )
+    settings = best.settings_for(rows)
+    found: FileFormat = best.model_validate({"path": path, **settings})
+    chosen = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    reason = f"rows have {keys}" + (f"; {chosen}" if chosen else "")
+    return Guess(found, reason, scores[best])

@@ -1,0 +1,76 @@
+"""Mixture: the order in which rows of several sources are seen, in stated proportions of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from random import Random
+
+from keeptune.core.errors import RecipeError, did_you_mean
+
+
+def mixed_order(
+    lengths: Mapping[str, Sequence[int]], shares: Mapping[str, float] | None, seed: int, epochs: float
+) -> Iterator[tuple[str, int]]:
+    """Rows of all sources, (source, index), such that every source gets its share of the tokens.
+
+    The source furthest below its share gives the next row: after any number of tokens n, a source s has between
+    n p_s - L and n p_s + L tokens, where L is the longest row. Each pass over a source is a new shuffle, named by the
+    seed, the source and the pass, so that the same seed gives the same order on any machine.
+
+    Args:
+        lengths: tokens of every row, by source.
+        shares: share of the tokens, by source, scaled to sum to 1; None shuffles all rows together, each once a pass.
+        seed: of the run.
+        epochs: passes over the leading source, the one with the largest share (the first among equals). The others
+            go round as often as their share asks. `math.inf` never stops.
+
+    Raises:
+        RecipeError: a share of a source without rows, or one that is not positive (E-MIX-SHARE).
+    """
+    if shares is None:
+        yield from _all_together(lengths, seed, epochs)
+        return
+    _check(shares, lengths)
+    total = sum(shares.values())
+    part = {source: share / total for source, share in shares.items()}
+    leading = max(part, key=lambda source: part[source])
+    wanted = math.inf if math.isinf(epochs) else round(epochs * len(lengths[leading]))
+    streams = {source: _passes(len(lengths[source]), seed, source) for source in part}
+    seen = dict.fromkeys(part, 0)
+    given = 0
+    while given < wanted:
+        tokens = sum(seen.values())
+        source = max(part, key=lambda name: part[name] * tokens - seen[name])
+        index = next(streams[source])
+        seen[source] += lengths[source][index]
+        given += source == leading
+        yield source, index
+
+
+def _all_together(lengths: Mapping[str, Sequence[int]], seed: int, epochs: float) -> Iterator[tuple[str, int]]:
+    everything = [(source, index) for source, rows in lengths.items() for index in range(len(rows))]
+    assert everything, "there is a row to train on"
+    wanted = None if math.isinf(epochs) else round(epochs * len(everything))
+    return (everything[place] for place in islice(_passes(len(everything), seed, "*"), wanted))
+
+
+def _check(shares: Mapping[str, float], lengths: Mapping[str, Sequence[int]]) -> None:
+    for source, share in shares.items():
+        if source not in lengths:
+            fix = did_you_mean(source, lengths)
+            raise RecipeError(f"no source is called '{source}'.", code="E-MIX-SHARE", where={"key": source}, fix=fix)
+        if not lengths[source] or not 0 < share < math.inf:
+            text = f"the share {share} of '{source}', which has {len(lengths[source])} rows, cannot be met."
+            fix = "Shares are positive numbers; leave the source out to use none of it."
+            raise RecipeError(text, code="E-MIX-SHARE", where={"key": source}, fix=fix)
+
+
+def _passes(rows: int, seed: int, source: str) -> Iterator[int]:
+    number = 0
+    while True:
+        order = list(range(rows))
+        Random(f"{seed}|{source}|{number}").shuffle(order)
+        yield from order
+        number += 1
