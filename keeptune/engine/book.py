@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
-from keeptune.core.spec import Spec
 from keeptune.engine.attention import current_segments
 from keeptune.engine.deltas import Placed
 from keeptune.engine.passes import Passes
@@ -39,13 +39,13 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self, name: str, methods: Sequence[Spec], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
+        self, name: str, methods: Sequence[Any], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
     ) -> None:
         super().__init__()
         self.name, self.methods, self.trainable, self.trains_base = name, tuple(methods), trainable, trains_base
         self.placed = [list(part) for part in placed]
         self.parts = nn.ModuleList(nn.ModuleDict({p.place.key: p.delta for p in part}) for part in placed)
-        assert all(len(part) == len(module) for part, module in zip(self.placed, self.parts, strict=True))
+        assert all(len({p.place for p in part}) == len(part) for part in placed), "a method has one delta at a place"
         self.parts.requires_grad_(trainable)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:
 class Adapters(nn.Module):
     """All adapters of one model, and who serves the current batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.order: list[str] = []
         self.slots: dict[Place, Slot] = {}
@@ -135,12 +135,12 @@ class Adapters(nn.Module):
         expansions = (slot.expand(batch) for slot in self.slots.values() if isinstance(slot, PromptSlot))
         return next(expansions, None)
 
-    def add(self, model: nn.Module, adapter: Adapter) -> None:
+    def add(self, model: PreTrainedModel, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""
         for placed in (placed for part in adapter.placed for placed in part):
             if placed.place not in self.slots:
                 self.slots[placed.place] = placed.place.open(model, self)
-            self.slots[placed.place].entries[adapter.name] = placed
+            self.slots[placed.place].entries.setdefault(adapter.name, []).append(placed)
         self.add_module(module_name(adapter.name), adapter.train(model.training))
         self.order.append(adapter.name)
         self.choose(None)
@@ -168,12 +168,13 @@ def unknown_adapter(name: str, known: Sequence[str]) -> PlanError:
     return PlanError(f"no adapter is called '{name}'.", code="E-ADAPTER-NAME", fix=fix)
 
 
-def book_of(model: nn.Module) -> Adapters | None:
+def book_of(model: PreTrainedModel) -> Adapters | None:
     """The adapters of a model, or None when nothing is attached."""
-    return model._modules.get("keeptune")  # type: ignore[return-value]
+    book: Adapters | None = model._modules.get("keeptune")
+    return book
 
 
-def require_book(model: nn.Module, name: str) -> Adapters:
+def require_book(model: PreTrainedModel, name: str) -> Adapters:
     """The adapters of a model that carries `name`.
 
     Raises:
@@ -185,7 +186,7 @@ def require_book(model: nn.Module, name: str) -> Adapters:
     return book
 
 
-def check_name(model: nn.Module, name: str) -> None:
+def check_name(model: PreTrainedModel, name: str) -> None:
     """Refuses a name that is taken, or that cannot name a folder.
 
     Raises:
@@ -200,7 +201,7 @@ def check_name(model: nn.Module, name: str) -> None:
         raise PlanError(f"'{name}' cannot be the name of an adapter.", code="E-ADAPTER-NAME", fix=fix)
 
 
-def install(model: nn.Module, adapter: Adapter) -> None:
+def install(model: PreTrainedModel, adapter: Adapter) -> None:
     """Puts an adapter on a model and freezes whatever is not to be trained."""
     check_name(model, adapter.name)
     book = book_of(model)
@@ -211,7 +212,7 @@ def install(model: nn.Module, adapter: Adapter) -> None:
     freeze_base(model)
 
 
-def detach(model: nn.Module, name: str) -> None:
+def detach(model: PreTrainedModel, name: str) -> None:
     """Takes an adapter off; without any, the model is the base again, bitwise, with its own `requires_grad`.
 
     Raises:
@@ -227,7 +228,7 @@ def detach(model: nn.Module, name: str) -> None:
     forget(model, name)
 
 
-def forget(model: nn.Module, name: str) -> None:
+def forget(model: PreTrainedModel, name: str) -> None:
     """Removes an adapter from the book, and the book with the last of them; weights are left as they are."""
     book = require_book(model, name)
     book.remove(name)
@@ -239,7 +240,7 @@ def forget(model: nn.Module, name: str) -> None:
         parameter.requires_grad_(book.base_requires_grad[key])
 
 
-def freeze_base(model: nn.Module) -> None:
+def freeze_base(model: PreTrainedModel) -> None:
     """The base's parameters require gradients exactly when a trainable adapter says that it trains them."""
     book = book_of(model)
     trained = book is not None and any(adapter.trains_base and adapter.trainable for adapter in book.adapters)
@@ -247,17 +248,17 @@ def freeze_base(model: nn.Module) -> None:
         parameter.requires_grad_(trained and parameter.is_floating_point())
 
 
-def base_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def base_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
     """The named parameters of the base, without those of the adapters."""
     return [(name, p) for name, p in model.named_parameters() if not name.startswith("keeptune.")]
 
 
-def base_state_dict(model: nn.Module) -> dict[str, Any]:
+def base_state_dict(model: PreTrainedModel) -> dict[str, Any]:
     """The state dict of the base, without the adapters."""
     return {name: value for name, value in model.state_dict().items() if not name.startswith("keeptune.")}
 
 
-def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
+def activate(model: PreTrainedModel, names: str | Sequence[str] | None) -> None:
     """Sets the stack that serves every row outside `rows`, until the next attach; None = the last attached adapter."""
     stack = (names,) if isinstance(names, str) else None if names is None else tuple(names)
     book = book_of(model)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from keeptune.engine.places import Place
-    from keeptune.engine.rows import Selection
+    from keeptune.engine.selection import Selection
 
 
 class Delta(nn.Module):
@@ -44,7 +44,7 @@ class Placed(NamedTuple):
     """One delta at one place, with its composition: what a method consists of."""
 
     place: Place
-    delta: nn.Module
+    delta: Any
     composition: Composition = add
 
 

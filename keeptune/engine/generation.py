@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class _Writing:
         self.model, self.assigned = model, assigned
         self.alive = list(range(len(prompts)))
         self.tokens, self.mask = torch.tensor(padded, device=device), torch.tensor(written, device=device)
-        self.cache = None
+        self.cache: Any = None
 
     def finish(self, limit: int, stop_ids: set[int], temperature: float, draws: Tensor | None) -> list[list[int]]:
         """Writes until every row has stopped or has `limit` new tokens."""
@@ -122,7 +123,8 @@ class _Writing:
                 logits_to_keep=1,
             )
         self.cache = output.past_key_values
-        return output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
     def _compact(self, stopped: set[int]) -> None:
         """Drops finished rows when enough of the batch is finished."""

@@ -89,7 +89,7 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
 
 def _both_times(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """The context of a checkpoint's forward pass (as it is), and of its repetition (as it was)."""
-    book: Adapters | None = model._modules.get("keeptune")  # type: ignore[assignment]
+    book: Adapters | None = model._modules.get("keeptune")
     if book is None:
         return nullcontext(), nullcontext()
     packed = current_segments()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from keeptune.engine.deltas import Placed, apply
 
@@ -28,7 +29,7 @@ class Slot:
 
     def __init__(self, book: Adapters) -> None:
         self.book = book
-        self.entries: dict[str, Placed] = {}
+        self.entries: dict[str, list[Placed]] = {}
         self.handles: list[Any] = []
 
     def close(self) -> None:
@@ -40,8 +41,7 @@ class Slot:
     def run(self, x: Tensor, h: Tensor) -> Tensor:
         """Applies the deltas that serve this forward pass, in the order of each row's stack."""
         for selection in self.book.plan(h.shape[:-1], h.device):
-            placed = self.entries.get(selection.adapter)
-            if placed is not None:
+            for placed in self.entries.get(selection.adapter, ()):
                 h = apply(placed, x, h, selection)
         return h
 
@@ -67,7 +67,7 @@ class Place:
         """The name of a delta's parameter in an adapter's file."""
         return f"{self.path}.{parameter}"
 
-    def open(self, model: nn.Module, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Installs the hooks of this place and returns its slot."""
         raise NotImplementedError
 
@@ -76,7 +76,7 @@ class Place:
 class ModuleOutput(Place):
     """What a module returns; the first element, when it returns a tuple. The delta also sees the module's input."""
 
-    def open(self, model: nn.Module, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Hooks the module after its forward pass."""
         slot = OutputSlot(book)
         module = model.get_submodule(self.path)
@@ -88,7 +88,7 @@ class ModuleOutput(Place):
 class ModuleInput(Place):
     """What a module is given as its first argument, or as `hidden_states`."""
 
-    def open(self, model: nn.Module, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Hooks the module before its forward pass."""
         slot = InputSlot(book)
         module = model.get_submodule(self.path)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.book import book_of, unknown_adapter
@@ -31,7 +32,7 @@ def stack_of(assignment: Assignment) -> Stack:
 
 
 @contextmanager
-def rows(model: nn.Module, assignments: Sequence[Assignment], *, repeat: int = 1) -> Iterator[None]:
+def rows(model: PreTrainedModel, assignments: Sequence[Assignment], *, repeat: int = 1) -> Iterator[None]:
     """Inside, row i is served by `assignments[i]`; the result of each row is that of a batch of that row alone.
 
     Args:
@@ -51,19 +52,19 @@ def rows(model: nn.Module, assignments: Sequence[Assignment], *, repeat: int = 1
 
 
 @contextmanager
-def active(model: nn.Module, names: Assignment) -> Iterator[None]:
+def active(model: PreTrainedModel, names: Assignment) -> Iterator[None]:
     """Inside, this stack serves every row."""
     with _serve(model, Serving(every=stack_of(names))):
         yield
 
 
-def off(model: nn.Module) -> AbstractContextManager[None]:
+def off(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Inside, no adapter serves any row: the base. Weights that `full` trained stay as they are."""
     return active(model, None)
 
 
 @contextmanager
-def gated(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
+def gated(model: PreTrainedModel, gates: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, the deltas of each named adapter that compose by `Gate` are scaled by its `[rows, layers]` gates."""
     book = book_of(model)
     for name in gates:
@@ -75,7 +76,7 @@ def gated(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _serve(model: nn.Module, serving: Serving) -> Iterator[None]:
+def _serve(model: PreTrainedModel, serving: Serving) -> Iterator[None]:
     book = book_of(model)
     if book is None:
         if serving.names:

@@ -58,7 +58,7 @@ def token_logprobs(
             places = wanted.to(hidden.device)
             found = logprobs(head, hidden[places], packed.targets[wanted].to(hidden.device))
             counts = [len(rows[row].tokens) - rows[row].start for row in batch]
-            scores.extend(part.tolist() for part in found.cpu().split(counts))
+            scores.extend(part.tolist() for part in torch.split(found.cpu(), counts))
     return scores
 
 
@@ -66,7 +66,7 @@ def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """(N,): log softmax of the logits of hidden states (N, D) at their targets (N,), block by block."""
     block = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
     parts = []
-    for states, wanted in zip(hidden.split(block), targets.split(block), strict=True):
+    for states, wanted in zip(torch.split(hidden, block), torch.split(targets, block), strict=True):
         logits = head.logits(states)
         parts.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)

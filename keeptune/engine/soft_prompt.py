@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import current_segments
@@ -56,7 +57,7 @@ class InputEmbedding(Place):
         """A model has one input embedding, so files name the parameter alone, as PEFT does."""
         return parameter
 
-    def open(self, model: nn.Module, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Hooks the decoder's body, before and after."""
         slot = PromptSlot(book, model.get_submodule(self.path))
         body = model.base_model
@@ -95,7 +96,7 @@ _NOTHING = Held(0, frozenset({0}))
 class PromptSlot(Slot):
     """The prompts of all adapters, and the hooks that put them into a forward pass."""
 
-    def __init__(self, book: Adapters, embedding: nn.Module) -> None:
+    def __init__(self, book: Adapters, embedding: nn.Embedding) -> None:
         super().__init__(book)
         self.embedding = embedding
         self.arguments: list[str] = []
@@ -180,12 +181,12 @@ class PromptSlot(Slot):
 
     def _virtual(self, stack: Stack, dtype: torch.dtype) -> Tensor:
         """`[p, D]`: the prompts of one stack, one after the other."""
-        parts = [self.entries[name].delta.virtual().to(dtype) for name in stack]
+        parts = [placed.delta.virtual().to(dtype) for name in stack for placed in self.entries[name]]
         weight = self.embedding.weight
         return torch.cat(parts) if parts else torch.zeros(0, weight.shape[1], dtype=dtype, device=weight.device)
 
     def _length(self, stack: Stack) -> int:
-        return sum(len(self.entries[name].delta.virtual()) for name in stack)
+        return sum(len(placed.delta.virtual()) for name in stack for placed in self.entries[name])
 
     def _block(self, stacks: Sequence[Stack], width: int) -> Tensor:
         """`[B, W, D]`: the virtual tokens of each row, flush right."""

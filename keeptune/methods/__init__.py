@@ -13,7 +13,7 @@ from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from keeptune.core.shape import ModelShape
     from keeptune.engine.deltas import Placed
@@ -46,7 +46,7 @@ class Method(Spec, shelf="keeptune.methods"):
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
 
-    def place(self, model: nn.Module) -> list[Placed]:
+    def place(self, model: PreTrainedModel) -> list[Placed]:
         """The deltas and where they go; their values are set by `start`, or read from a file.
 
         Raises:
@@ -54,7 +54,7 @@ class Method(Spec, shelf="keeptune.methods"):
         """
         raise NotImplementedError
 
-    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Sets the initial values of the deltas."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class Method(Spec, shelf="keeptune.methods"):
         """Trainable parameters and stored bytes on a model of that shape."""
         raise NotImplementedError
 
-    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+    def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Puts the deltas into the base's weights."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class Method(Spec, shelf="keeptune.methods"):
         """The settings that a saved adapter carries: plain data with every number resolved."""
         return self.to_dict()
 
-    def attach(self, model: nn.Module, name: str = "default", *, trainable: bool = True, seed: int = 0) -> None:
+    def attach(self, model: PreTrainedModel, name: str = "default", *, trainable: bool = True, seed: int = 0) -> None:
         """Puts the method on a model under `name`; it serves every row from now on.
 
         Args:
@@ -84,7 +84,7 @@ class Method(Spec, shelf="keeptune.methods"):
         """
         attach(model, self, name, trainable=trainable, seed=seed)
 
-    def merge(self, model: nn.Module, name: str) -> None:
+    def merge(self, model: PreTrainedModel, name: str) -> None:
         """Folds the adapter `name` into the base and takes it off; outputs stay what they were with it on.
 
         Raises:
@@ -94,7 +94,7 @@ class Method(Spec, shelf="keeptune.methods"):
 
 
 def attach(
-    model: nn.Module,
+    model: PreTrainedModel,
     method: Method | Sequence[Method],
     name: str = "default",
     *,
@@ -115,7 +115,7 @@ def attach(
 
 
 def install_methods(
-    model: nn.Module, methods: Sequence[Method], placed: Sequence[list[Placed]], name: str, *, trainable: bool
+    model: PreTrainedModel, methods: Sequence[Method], placed: Sequence[list[Placed]], name: str, *, trainable: bool
 ) -> None:
     """Puts methods whose deltas are ready on a model."""
     from keeptune.engine.book import Adapter, install
@@ -124,7 +124,7 @@ def install_methods(
     install(model, Adapter(name, methods, placed, trainable, trains_base))
 
 
-def merge(model: nn.Module, name: str) -> None:
+def merge(model: PreTrainedModel, name: str) -> None:
     """Folds an adapter into the base's weights and takes it off; see `Method.merge`."""
     from keeptune.engine.book import forget, require_book
     from keeptune.engine.deltas import add
@@ -139,8 +139,8 @@ def merge(model: nn.Module, name: str) -> None:
                 fix="Keep it as an adapter.",
             )
     for placed in (placed for part in adapter.placed for placed in part):
-        others = [entry for other, entry in book.slots[placed.place].entries.items() if other != name]
-        if any(entry.composition is not add for entry in others):
+        entries = book.slots[placed.place].entries
+        if any(other.composition is not add for key in entries if key != name for other in entries[key]):
             raise PlanError(
                 f"another adapter does more than add at '{placed.place.path}', so the order of the two would change.",
                 code="E-ADAPTER-MERGE",

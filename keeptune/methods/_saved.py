@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from keeptune.core.errors import ModelError, PlanError, RecipeError, did_you_mean
 from keeptune.core.spec import validate
@@ -18,7 +19,7 @@ from keeptune.models.fingerprint import fingerprint
 HYBRID = "hybrid"
 
 
-def save_adapter(model: nn.Module, name: str, folder: str | Path) -> None:
+def save_adapter(model: PreTrainedModel, name: str, folder: str | Path) -> None:
     """Writes an adapter to a folder, in PEFT's own layout where PEFT has the kind.
 
     Args:
@@ -48,7 +49,7 @@ def save_adapter(model: nn.Module, name: str, folder: str | Path) -> None:
 
 
 def load_adapter(
-    model: nn.Module, folder: str | Path, name: str = "default", *, trainable: bool = False, force: bool = False
+    model: PreTrainedModel, folder: str | Path, name: str = "default", *, trainable: bool = False, force: bool = False
 ) -> None:
     """Attaches an adapter that keeptune or PEFT wrote; it serves every row from now on.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed
@@ -25,16 +25,16 @@ class Full(Method):
     trains_base: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
 
-    def place(self, model: nn.Module) -> list[Placed]:
+    def place(self, model: PreTrainedModel) -> list[Placed]:
         """No deltas."""
         return []
 
-    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """The weights are there already."""
 
     def cost(self, shape: ModelShape) -> Cost:
         """All parameters, each once."""
         return Cost(shape.parameters(), BYTES * shape.parameters())
 
-    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+    def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""

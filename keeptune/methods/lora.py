@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
@@ -44,7 +45,7 @@ class LoRA(Method):
     rank_pattern: dict[str, int] = Field({}, description="Another rank for some of the targets.")
     alpha_pattern: dict[str, float] = Field({}, description="Another alpha for some of the targets.")
 
-    def place(self, model: nn.Module) -> list[Placed]:
+    def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on the output of each target."""
         anatomy = anatomy_of(model)
         roles = {path: (role, layer.index) for layer in anatomy.layers for role, path in layer.linear.items()}
@@ -59,7 +60,7 @@ class LoRA(Method):
             placed.append(Placed(ModuleOutput(path, layer), delta))
         return placed
 
-    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """A uniform, each place from its own generator; B zero."""
         for place, delta, _ in placed:
             generator = named_generator(seed, place.path)
@@ -84,7 +85,7 @@ class LoRA(Method):
         """With alpha as a number."""
         return {**self.to_dict(), "alpha": float(self.alpha or 2 * self.rank)}
 
-    def fold(self, model: nn.Module, placed: Sequence[Placed]) -> None:
+    def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
         if not all(module.weight.is_floating_point() for module in modules):

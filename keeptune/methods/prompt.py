@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
@@ -52,13 +53,13 @@ class Prompt(Method):
             raise ValueError(f"{len(self.labels)} labels need as many virtual tokens; length is {self.length}")
         return self
 
-    def place(self, model: nn.Module) -> list[Placed]:
+    def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding."""
         path = anatomy_of(model).embedding
         width = model.get_submodule(path).weight.shape[1]
         return [Placed(InputEmbedding(path), SoftPrompt(self.length, width))]
 
-    def start(self, model: nn.Module, placed: Sequence[Placed], seed: int) -> None:
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """As `init` says; rows are what the model's embedding returns, its own scale included."""
         (place, delta, _) = placed[0]
         generator = named_generator(seed, place.path)
@@ -76,7 +77,7 @@ class Prompt(Method):
         """Length * D."""
         return Cost(self.length * shape.width, 4 * self.length * shape.width)
 
-    def _chosen_rows(self, model: nn.Module, embedding: nn.Module) -> Tensor:
+    def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:
         """`[n, D]`: the rows that text or labels give."""
         device = embedding.weight.device
         pieces = [self.text] if self.text else [f" {label.strip()}" for label in self.labels]
@@ -90,7 +91,7 @@ class Prompt(Method):
         return torch.cat(rows) if rows else torch.zeros(0, embedding.weight.shape[1], device=device)
 
     @staticmethod
-    def _frequent(model: nn.Module, size: int, count: int, generator: torch.Generator) -> list[int]:
+    def _frequent(model: PreTrainedModel, size: int, count: int, generator: torch.Generator) -> list[int]:
         """`count` ids of frequent tokens, all different while there are enough."""
         special = special_ids(model)
         known = [token for token in range(size) if token not in special][:FREQUENT]
@@ -100,7 +101,7 @@ class Prompt(Method):
         return drawn[:count]
 
 
-def special_ids(model: nn.Module) -> set[int]:
+def special_ids(model: PreTrainedModel) -> set[int]:
     """The ids of special tokens: the tokenizer's, or of a model without one those that its config names."""
     loaded: Any = getattr(model, "loaded", None)
     if loaded is not None:

@@ -1,0 +1,365 @@
+"""What every method on the shelf promises, checked on a tiny decoder; a new file on the shelf is tested by this one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from keeptune.core.errors import PlanError
+from keeptune.core.shape import ModelShape
+from keeptune.engine.batch import PackedBatch
+from keeptune.engine.book import base_state_dict, book_of, detach
+from keeptune.engine.generation import generate
+from keeptune.engine.head import head_logits
+from keeptune.engine.packed import packed_hidden
+from keeptune.engine.passes import checkpoint_layers
+from keeptune.engine.rows import active, off, rows
+from keeptune.methods import LoRA, Method, attach
+from keeptune.methods._saved import load_adapter, save_adapter
+from tests.tiny_models import VOCABULARY, tiny_model
+
+NAMES = Method.names()
+DETACHABLE = [name for name in NAMES if Method.find(name).detachable]
+SMALL = {"rank": 4, "length": 3, "bottleneck": 4}
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+WIDTH = 7
+
+
+class PadZero:
+    pad_token_id = 0
+
+
+@pytest.fixture
+def model():
+    return tiny_model("llama")
+
+
+def small(name):
+    """A member with small settings, whichever of them it has."""
+    kind = Method.find(name)
+    return kind(**{field: value for field, value in SMALL.items() if field in kind.model_fields})
+
+
+def shaken(model, method, name="one", seed=1):
+    """Attaches a method and moves its parameters away from their start, as training would."""
+    method.attach(model, name)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.keeptune.adapter(name).parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+def tokens(batch=3, width=WIDTH, seed=5):
+    return torch.randint(3, VOCABULARY, (batch, width), generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model):
+    return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_that_declares_identity_changes_nothing_at_its_start(model, name):
+    before = model(tokens()).logits
+    small(name).attach(model)
+    after = model(tokens()).logits
+    assert torch.equal(before, after) == small(name).identity_at_start
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_starts_alike_and_another_seed_does_not_share_random_values(name):
+    starts = []
+    for seed in (3, 3, 4):
+        model = tiny_model("llama")
+        torch.rand(seed)
+        small(name).attach(model, seed=seed)
+        starts.append(list(model.keeptune.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(starts[0], starts[1], strict=True))
+    if starts[0]:
+        assert not all(torch.equal(a, b) for a, b in zip(starts[0], starts[2], strict=True))
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_taking_a_method_off_leaves_the_base_bitwise_and_no_trace(model, name):
+    before, names = model(tokens()).logits, list(model.state_dict())
+    modules, needed = dict(model.named_modules()), {key: p.requires_grad for key, p in model.named_parameters()}
+    shaken(model, small(name))
+    assert not torch.equal(model(tokens()).logits, before)
+    assert list(base_state_dict(model)) == names
+    with off(model):
+        assert torch.equal(model(tokens()).logits, before)
+    detach(model, "one")
+    assert torch.equal(model(tokens()).logits, before)
+    assert list(model.state_dict()) == names
+    assert dict(model.named_modules()) == modules
+    assert {key: p.requires_grad for key, p in model.named_parameters()} == needed
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DETACHABLE)))
+def test_a_method_that_cannot_be_taken_off_says_so(model, name):
+    small(name).attach(model)
+    with pytest.raises(PlanError) as caught:
+        detach(model, "default")
+    assert caught.value.code == "E-ADAPTER-DETACH"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimiser_step_moves_the_methods_own_parameters_and_no_others(model, name):
+    method = small(name)
+    shaken(model, method)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.train()
+    model(tokens(), labels=tokens()).loss.backward()
+    torch.optim.AdamW(trained, lr=1e-2).step()
+    moved = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
+    own = {key for key in before if key.startswith("keeptune.")}
+    assert moved == (set(before) if method.trains_base else own)
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "llama, biases, one key head, tied", "gemma3_text", "phi3", "gpt2", "gpt_neox"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_closed_form_cost_is_the_number_of_trainable_parameters(name, family):
+    model, method = tiny_model(family), small(name)
+    method.attach(model)
+    cost = method.cost(ModelShape.from_config(model.config.to_dict()))
+    assert cost.trainable_parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if method.detachable:
+        stored = model.keeptune.adapter("default").tensors().values()
+        assert cost.stored_bytes == sum(t.numel() * t.element_size() for t in stored)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frozen_adapter_is_active_but_has_nothing_to_train(model, name):
+    small(name).attach(model, trainable=False)
+    assert model.keeptune.active == ("default",)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+CHILD = """
+import json, sys
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from keeptune.methods._saved import load_adapter
+folder, tokens = sys.argv[1], torch.tensor(json.loads(sys.argv[2]))
+torch.set_num_threads(1)
+model = AutoModelForCausalLM.from_pretrained(f"{folder}/base", dtype=torch.float32, attn_implementation="eager").eval()
+found = {}
+for name in json.loads(sys.argv[3]):
+    load_adapter(model, f"{folder}/{name}", name)
+    found[name] = model(tokens).logits.detach()
+save_file(found, f"{folder}/found.safetensors")
+"""
+
+
+def test_a_saved_adapter_gives_the_same_logits_in_a_fresh_process(tmp_path):
+    expected = {}
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    for name in DETACHABLE:
+        model = shaken(tiny_model("llama"), small(name), name)
+        save_adapter(model, name, tmp_path / name)
+        expected[name] = model(tokens()).logits
+    command = [sys.executable, "-W", "ignore", "-c", CHILD]
+    command += [str(tmp_path), json.dumps(tokens().tolist()), json.dumps(DETACHABLE)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    found = load_file(tmp_path / "found.safetensors")
+    for name in DETACHABLE:
+        assert torch.equal(found[name], expected[name]), name
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_a_saved_adapter_is_reopened_for_training(model, tmp_path, name):
+    shaken(model, small(name))
+    save_adapter(model, "one", tmp_path / "saved")
+    stored = model.keeptune.adapter("one").tensors()
+    fresh = tiny_model("llama")
+    load_adapter(fresh, tmp_path / "saved", "again", trainable=True)
+    assert book_of(fresh).adapter("again").methods[0].to_dict() == {**small(name).saved_settings()}
+    for key, tensor in fresh.keeptune.adapter("again").tensors().items():
+        assert torch.equal(tensor, stored[key])
+    fresh(tokens(), labels=tokens()).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in fresh.keeptune.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_merging_changes_no_output_or_is_refused_with_the_reason(model, name):
+    method = shaken(model, small(name)) and small(name)
+    before = model(tokens()).logits
+    if not method.mergeable:
+        with pytest.raises(PlanError) as caught:
+            method.merge(model, "one")
+        assert caught.value.code == "E-ADAPTER-MERGE"
+        assert torch.equal(model(tokens()).logits, before)
+        return
+    method.merge(model, "one")
+    assert book_of(model) is None
+    assert_close(model(tokens()).logits, before, rtol=1e-4, atol=1e-4)
+    with pytest.raises(PlanError, match="no adapter is called 'one'"):
+        method.merge(model, "one")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_changes_no_logits_of_the_text(model, name, side):
+    shaken(model, small(name))
+    lengths = [4, WIDTH, 2]
+    texts = [row[:length] for row, length in zip(tokens(), lengths, strict=True)]
+    padded, mask = torch.zeros(3, WIDTH, dtype=torch.long), torch.zeros(3, WIDTH, dtype=torch.long)
+    for row, text in enumerate(texts):
+        place = slice(WIDTH - len(text), WIDTH) if side == "left" else slice(0, len(text))
+        padded[row, place], mask[row, place] = text, 1
+    logits = model(padded, attention_mask=mask).logits
+    for row, text in enumerate(texts):
+        assert_close(logits[row][mask[row].bool()], model(text[None]).logits[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cached_batched_generation_is_one_by_one_generation_without_a_cache(model, name):
+    shaken(model, small(name))
+    prompts = [row[:length].tolist() for row, length in zip(tokens(4), [3, 7, 1, 5], strict=True)]
+    answers = generate(model, PadZero(), prompts, max_new_tokens=8, stop_ids={2})
+    assert answers == [greedy(model, prompt, 8, stop=2) for prompt in prompts]
+
+
+def greedy(model, prompt, limit, stop):
+    """The definition of greedy decoding: the whole text again for every token."""
+    written = []
+    for _ in range(limit):
+        token = int(model(torch.tensor([prompt + written])).logits[0, -1].argmax())
+        if token == stop:
+            break
+        written.append(token)
+    return written
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpointing_leaves_the_gradients_as_they_are(name):
+    found = []
+    for checkpointing in (False, True):
+        model = shaken(tiny_model("llama"), small(name)).train()
+        if checkpointing:
+            checkpoint_layers(model)
+        model(tokens(), labels=tokens(), use_cache=False).loss.backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_a_second_method_stacks_on_the_first(model, name):
+    base = model(tokens()).logits
+    shaken(model, small(name), "first")
+    first = model(tokens()).logits
+    shaken(model, LoRA(rank=2), "second", seed=2)
+    second = model(tokens()).logits
+    with active(model, ["first", "second"]):
+        both = model(tokens()).logits
+    with active(model, "first"):
+        assert torch.equal(model(tokens()).logits, first)
+    assert len({str(logits[0, -1].tolist()) for logits in (base, first, second, both)}) == 4
+    detach(model, "first")
+    assert torch.equal(model(tokens()).logits, second)
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_a_hybrid_with_lora_is_the_two_stacked_and_survives_its_file(model, tmp_path, name):
+    shaken(model, small(name), "first")
+    shaken(model, LoRA(rank=2), "second", seed=2)
+    with active(model, ["first", "second"]):
+        expected = model(tokens()).logits
+    hybrid = tiny_model("llama")
+    attach(hybrid, [small(name), LoRA(rank=2)], "both")
+    values = [*model.keeptune.adapter("first").parameters(), *model.keeptune.adapter("second").parameters()]
+    with torch.no_grad():
+        for parameter, value in zip(hybrid.keeptune.parameters(), values, strict=True):
+            parameter.copy_(value)
+    assert_close(hybrid(tokens()).logits, expected, **CLOSE)
+    save_adapter(hybrid, "both", tmp_path / "both")
+    fresh = tiny_model("llama")
+    load_adapter(fresh, tmp_path / "both", "both")
+    assert torch.equal(fresh(tokens()).logits, hybrid(tokens()).logits)
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_rows_with_different_adapters_give_what_each_gives_alone(model, name):
+    shaken(model, small(name), "ana")
+    shaken(model, LoRA(rank=2, targets=["q", "down"]), "bo", seed=2)
+    stacks = ["ana", "bo", None, ("bo", "ana")]
+    texts = tokens(4)
+    alone = []
+    for row, stack in enumerate(stacks):
+        with active(model, stack):
+            alone.append(model(texts[row : row + 1]).logits[0])
+    with rows(model, stacks):
+        together = model(texts).logits
+    assert_close(together, torch.stack(alone), **CLOSE)
+    batch = PackedBatch(
+        tokens=texts.flatten(),
+        positions=torch.arange(WIDTH).repeat(4),
+        offsets=[0, 7, 14, 21, 28],
+        targets=torch.full((28,), -100),
+        weights=None,
+        adapters=[("ana",), ("bo",), None, ("bo", "ana")],
+        sources=[""] * 4,
+        ids=[""] * 4,
+    )
+    assert_close(head_logits(model, packed_hidden(model, batch)), torch.cat(alone), **CLOSE)
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_training_rows_together_gives_the_gradients_of_training_them_apart(name):
+    found = []
+    for together in (True, False):
+        model = shaken(tiny_model("llama"), small(name), "ana")
+        shaken(model, small(name), "bo", seed=2)
+        if together:
+            with rows(model, ["ana", None, "bo"]):
+                model(tokens()).logits.square().sum().backward()
+        else:
+            for row, stack in enumerate(["ana", None, "bo"]):
+                if stack is not None:
+                    with active(model, stack):
+                        model(tokens()[row : row + 1]).logits.square().sum().backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for key, gradient in found[0].items():
+        assert_close(gradient, found[1][key], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_in_bfloat16_parameters_stay_float32_and_outputs_keep_the_base_dtype(name):
+    model = tiny_model("llama").to(torch.bfloat16)
+    shaken(model, small(name))
+    assert {p.dtype for p in model.keeptune.parameters()} == {torch.float32}
+    logits = model(tokens()).logits
+    assert logits.dtype == torch.bfloat16
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_plain_data(name):
+    method = small(name)
+    assert Method.model_validate(method.to_dict()) == method
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_has_few_settings_each_described(name):
+    fields = Method.find(name).model_fields
+    assert len(fields) <= 12
+    assert all(field.description for field in fields.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_has_a_page_in_the_docs(name):
+    assert (Path(__file__).parents[2] / "docs" / "methods" / f"{name}.md").read_text().startswith("# ")
