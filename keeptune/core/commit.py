@@ -148,8 +148,12 @@ def prune(parent: Path, keep: int, protect: Iterable[Path] = (), prefix: str = "
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Removes what interrupted commits left directly inside `parent`; returns what was removed."""
-    left = [path for path in parent.iterdir() if path.name.startswith((STAGING, TRASH))] if parent.is_dir() else []
+    """Removes what interrupted commits and writes left anywhere below `parent`; returns what was removed."""
+    left = []
+    for above, folders, names in os.walk(parent):
+        found = [name for name in [*folders, *names] if name.startswith((STAGING, TRASH))]
+        folders[:] = [name for name in folders if name not in found]
+        left += [Path(above) / name for name in found]
     for path in left:
         delete(path)
     return left

@@ -75,7 +75,8 @@ class Run:
         path = Path(os.path.abspath(Path(folder).expanduser()))
         prepare_folder(path)
         run = cls(path, RunLock(path), fork)
-        run.lock.acquire()
+        with disk_errors(path):
+            run.lock.acquire()
         try:
             with disk_errors(path):
                 run._recover()
@@ -263,9 +264,7 @@ class Run:
 
     def _recover(self) -> None:
         """Reads the state and removes half-written lines and folders; a state of work without a process is a death."""
-        stages = self.folder / "stages"
-        for folder in (self.folder, stages, *(stages.iterdir() if stages.is_dir() else ())):
-            sweep(folder)
+        sweep(self.folder)
         cut = {name: cut_broken_end(self.folder / name) for name in ("events.jsonl", "metrics.jsonl")}
         self._events = len(self.events())
         before = self._stored_state()

@@ -117,7 +117,7 @@ class ModelShape:
             targets: roles (`q`), names of modules (`q_proj`), or `all`: every linear map of a block, never the head.
 
         Raises:
-            PlanError: a target is no linear map of this family (E-METHOD-TARGET).
+            PlanError: a target is no linear map of this family (E-MODEL-TARGET).
         """
         maps = self.linear_maps
         if targets == "all":
@@ -161,7 +161,7 @@ class ModelShape:
             return modules[target]
         raise PlanError(
             f"'{target}' is no linear map of a {self.family} model.",
-            code="E-METHOD-TARGET",
+            code="E-MODEL-TARGET",
             where={"key": "targets"},
             fix=did_you_mean(target, [*known, *modules]),
         )

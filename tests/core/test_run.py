@@ -9,6 +9,8 @@ import math
 import os
 import shutil
 import signal
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,34 @@ def test_a_killed_run_is_seen_as_dead(folder):
         assert run.state == "interrupted"
         assert kinds(run) == ["state", "died", "cut"]
         assert run.events()[-1]["bytes"] == 15
+
+
+def test_what_interrupted_commits_left_is_swept_wherever_it_is(folder):
+    kept = folder / "stages" / "0-train" / "commits-ab" / "step-1"
+    left = [folder / ".staging-state.json", kept.parent / ".staging-step-2" / "w", kept.parent / ".trash-step-0" / "w"]
+    for path in [kept / "w", *left]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    Run.open(folder).close()
+    assert [path for path in folder.rglob("*") if path.name.startswith((".staging", ".trash"))] == []
+    assert (kept / "w").exists()
+
+
+def test_times_are_in_utc_and_a_clock_that_jumps_back_keeps_the_order(folder, monkeypatch):
+    times = iter(["2030-01-01T00:00:00+00:00", "2020-01-01T00:00:00+00:00"])
+    with Run.open(folder) as run:
+        monkeypatch.setenv("TZ", "Asia/Shanghai")
+        time.tzset()
+        run.event("now")
+        monkeypatch.setattr("keeptune.core.run.now", lambda: next(times))
+        run.event("later")
+        run.event("earlier by the clock")
+        monkeypatch.undo()
+        time.tzset()
+    written = datetime.fromisoformat(run.events()[0]["time"])
+    assert written.utcoffset() == timedelta(0)
+    assert abs(written - datetime.now(timezone.utc)) < timedelta(minutes=10)
+    assert [event["n"] for event in run.events()] == [0, 1, 2]
 
 
 def test_a_loss_that_is_not_finite_is_never_logged_as_zero(folder):

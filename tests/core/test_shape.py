@@ -94,7 +94,7 @@ def test_targets_are_roles_or_module_names():
 def test_a_target_that_is_no_linear_map_is_refused_with_the_nearest_name():
     with pytest.raises(PlanError, match="Did you mean 'q_proj'") as caught:
         ModelShape.from_config({"model_type": "llama", **LLAMA}).linears(["q_porj"])
-    assert caught.value.code == "E-METHOD-TARGET"
+    assert caught.value.code == "E-MODEL-TARGET"
 
 
 @pytest.mark.parametrize(
