@@ -51,15 +51,10 @@ class Segments:
     offsets: tuple[int, ...]
     _bands: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
-    def runs(self) -> Iterator[tuple[int, int, int]]:
-        """(start, L, N): neighbours of equal length, which one kernel call serves."""
-        lengths = [end - start for start, end in itertools.pairwise(self.offsets)]
-        start = 0
-        for length, same in itertools.groupby(lengths):
-            number = len(list(same))
-            if length:
-                yield start, length, number
-            start += length * number
+    def runs(self) -> list[tuple[int, int]]:
+        """(L, N): N neighbours of equal length L, which one kernel call serves; empty rows are left out."""
+        lengths = (end - start for start, end in itertools.pairwise(self.offsets))
+        return [(length, len(list(same))) for length, same in itertools.groupby(lengths) if length]
 
     def band(self, length: int, window: int | None, device: torch.device) -> Tensor:
         """Boolean (L, L): query i sees key j when i - window < j <= i. Made once, used by all layers."""
@@ -139,14 +134,14 @@ def attention(
             raise PlanError(f"{type(module).__name__} uses {meaning} ('{name}').", code="E-MODEL-ATTENTION")
     settings: dict[str, Any] = {"scaling": scaling, "dropout": dropout}
     if isinstance(attention_mask, Segments):
-        return _packed(query, key, value, attention_mask, softcap=softcap, window=sliding_window, **settings), None
+        return _packed(query, key, value, attention_mask, window=sliding_window, softcap=softcap, **settings), None
     if softcap is None:
         sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
         return sdpa(module, query, key, value, attention_mask, sliding_window=sliding_window, **settings, **extra)
     if attention_mask is None and query.shape[2] > 1:
         attention_mask = causal_band(query.shape[2], key.shape[2], None, query.device)
-    output = _attend(query, key, value, attention_mask, softcap=softcap, **settings)
-    return output.transpose(1, 2).contiguous(), None
+    key, value = _per_query_head(query, key, value)
+    return _capped(query, key, value, attention_mask, softcap=softcap, **settings).transpose(1, 2).contiguous(), None
 
 
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | Segments | None:
@@ -161,49 +156,58 @@ def causal_band(queries: int, keys: int, window: int | None, device: torch.devic
 
 
 def _packed(
-    query: Tensor, key: Tensor, value: Tensor, packed: Segments, *, window: int | None, **settings: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packed: Segments,
+    *,
+    window: int | None,
+    softcap: float | None,
+    scaling: float | None,
+    dropout: float,
 ) -> Tensor:
     """Each row alone: (1, H, T, K) to (1, T, H, K), one kernel call per run of equal lengths."""
     total = packed.offsets[-1]
     assert query.shape[0] == 1, "a packed batch has one row"
     assert query.shape[2] == key.shape[2] == total, f"the segments hold {total} tokens, the batch {query.shape[2]}"
+    runs = packed.runs()
+    sizes = [length * number for length, number in runs]
     parts = []
-    for start, length, number in packed.runs():
-        q, k, v = (_rows(states, start, length, number) for states in (query, key, value))
-        limit = window if window is not None and window < length else None
-        band = packed.band(length, limit, q.device) if limit is not None or settings["softcap"] is not None else None
-        parts.append(_attend(q, k, v, band, **settings).transpose(1, 2).flatten(0, 1))
+    # One split, not one slice per run: the gradient of a slice is as large as the whole batch.
+    for (length, number), *states in zip(runs, *(torch.split(x, sizes, 2) for x in (query, key, value)), strict=True):
+        q, k, v = (x[0].view(-1, number, length, x.shape[-1]).transpose(0, 1) for x in states)
+        k, v = _per_query_head(q, k, v)
+        beyond = window is not None and window < length
+        mask = packed.band(length, window, q.device) if beyond or softcap is not None else None
+        if softcap is None:
+            part = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
+            )
+        else:
+            part = _capped(q, k, v, mask, softcap=softcap, scaling=scaling, dropout=dropout)
+        parts.append(part.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts).unsqueeze(0)
 
 
-def _rows(states: Tensor, start: int, length: int, number: int) -> Tensor:
-    """(1, H, T, K) to a view (N, H, L, K) of `number` neighbours of equal length."""
-    some = states[0, :, start : start + length * number]
-    return some.view(-1, number, length, states.shape[-1]).transpose(0, 1)
+def _per_query_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values repeated for each query head: head h reads group h // (H / Hkv)."""
+    share = query.shape[1] // key.shape[1]
+    if share == 1:
+        return key, value
+    return key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)
 
 
-def _attend(
+def _capped(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
     *,
-    softcap: float | None,
+    softcap: float,
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """softmax(scores, masked) v, (B, H, T, K); scores = scale * q k, or cap * tanh(scale * q k / cap) (Gemma 2).
-
-    Without a mask it is causal, unless soft-capped, where no mask means that every key is seen. The soft-capped form
-    keeps the order of operations of transformers' own, so that both round alike.
-    """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if softcap is None:
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling
-        )
+    """softmax(c tanh(scale q k / c), masked) v (Gemma 2), in transformers' order of operations, so both round alike."""
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:

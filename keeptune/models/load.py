@@ -39,6 +39,7 @@ class Loaded:
         dtype: of the weights.
         anatomy: its named places.
         fingerprint: of its base weights.
+        revision: of a hub id, as it was asked for.
     """
 
     model: PreTrainedModel
@@ -48,6 +49,7 @@ class Loaded:
     dtype: torch.dtype
     anatomy: Anatomy
     fingerprint: str
+    revision: str | None = None
 
 
 def load(
@@ -88,7 +90,8 @@ def load(
     _check_vocabulary(folder, model, tokenizer)
     _switch_off_dropout(model)
     model = model.to(place).eval()
-    loaded = Loaded(model, tokenizer, str(name), folder, weights_dtype, anatomy_of(model), fingerprint(model))
+    anatomy, marks = anatomy_of(model), fingerprint(model)
+    loaded = Loaded(model, tokenizer, str(name), folder, weights_dtype, anatomy, marks, revision)
     model.loaded = loaded
     return loaded
 
