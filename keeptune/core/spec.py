@@ -13,7 +13,7 @@ import importlib.util
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -34,12 +34,19 @@ class Spec(BaseModel):
 
     shelf: ClassVar[str] = ""
 
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """The name on the shelf; a Spec that stands on no shelf may have a setting of that name."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, shelf: str = "", **kwargs: Any) -> None:
         """Remembers the shelf that a class opens; its members inherit it."""
         super().__pydantic_init_subclass__(**kwargs)
         if shelf:
             cls.shelf = shelf
+            type.__setattr__(cls, "name", property(_member_name))
 
     def __init_subclass__(cls, shelf: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,11 +100,6 @@ class Spec(BaseModel):
                 code="E-RECIPE-NAME",
             )
         return found[0]
-
-    @property
-    def name(self) -> str:
-        """The name on the shelf: the file's name, or the module path of a third party's member."""
-        return _name_of(type(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: JSON types only, a member's `name` first."""
@@ -172,6 +174,12 @@ def first_line(path: Path) -> str:
     """The first line of a module's docstring, read with `ast`."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _member_name(member: Spec) -> str:
+    """The file's name, or the module path of a third party's member."""
+    module = type(member).__module__
+    return module.removeprefix(member.shelf + ".")
 
 
 def _instance_of(cls: type[Spec], value: Spec) -> Spec:
