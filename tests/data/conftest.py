@@ -69,7 +69,7 @@ TEMPLATES = {
     "tools": (
         "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% for m in messages %}"
         "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% if m.tool_calls %}{% for call in m.tool_calls %}"
-        "\n<tool_call>{{ call | tojson }}</tool_call>{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+        "<tool_call>{{ call | tojson }}</tool_call>{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
 }
@@ -87,13 +87,17 @@ END = {
 
 @cache
 def backend(kind: str) -> str:
-    """A tokenizer of one kind as JSON: byte_level (GPT-2), metaspace (Llama 2), first (newer ones)."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """A tokenizer of one kind as JSON: byte_level (Llama 3), metaspace (Llama 2), first (newer ones)."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=kind != "byte_level"))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if kind == "byte_level":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        # The word pattern of GPT-4 and Llama 3: a run of line ends is one word, also before a letter.
+        words = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        split = pre_tokenizers.Split(Regex(words), "isolated")
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
         tokenizer.decoder = decoders.ByteLevel()
         specials = SPECIAL

@@ -26,7 +26,7 @@ PROMPTS = (
     "dialogue",
 )
 COMPLETIONS = (
-    "completion answer response output target label category intent solution summary class label_text label_coarse"
+    "completion answer response output target label category intent solution summary class label_text label_coarse code"
 ).split()
 
 

@@ -1,0 +1,158 @@
+"""Rows to tokens: documents whole, over-long rows by policy, and counts that always add up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import keeptune.data
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example, Message
+from keeptune.data.encode import encode, encode_all
+from keeptune.data.view import check_view
+
+
+def chat(id_, question="one two three", answer="four five", **extra):
+    return Example(str(id_), (Message("user", question), Message("assistant", answer, extra)), source="task", line=id_)
+
+
+def document(id_, words):
+    return Example(str(id_), text="one two three four five six seven eight nine ten " * words, source="text", line=id_)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(make_tokenizer):
+    return make_tokenizer("byte_level", "chatml")
+
+
+def test_the_public_form_has_input_ids_and_labels(tokenizer):
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    given = keeptune.data.encode(turns, tokenizer)
+    encoded = encode(turns, tokenizer)
+    assert given["input_ids"] == list(encoded.tokens)
+    kept = [token for token, learned in zip(encoded.tokens, encoded.learned, strict=True) if learned]
+    assert [label for label in given["labels"] if label != -100] == kept
+    assert len(given["labels"]) == len(given["input_ids"])
+
+
+def test_a_document_is_learned_whole_but_for_its_first_token(tokenizer, make_tokenizer):
+    encoded = encode(Example("1", text="one two </s> three"), tokenizer)
+    assert encoded.tokens[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(encoded.tokens) == "one two </s> three</s>"
+    assert encoded.tokens.count(tokenizer.eos_token_id) == 1
+    assert encoded.learned == (False, *[True] * (len(encoded.tokens) - 1))
+    begun = make_tokenizer("metaspace", None)
+    assert encode(Example("1", text="one two"), begun).tokens[0] == begun.bos_token_id
+
+
+def test_rows_that_fit_are_kept_and_counted(tokenizer):
+    done = encode_all([chat(1), chat(2)], tokenizer, too_long="drop", context=512)
+    assert (done.counts["read"], done.counts["kept"], done.counts["open_ended"]) == (2, 2, 0)
+    assert done.counts["tokens"] == sum(len(row.tokens) for row in done.rows)
+    assert done.counts["learned"] == sum(sum(row.learned) for row in done.rows)
+    assert [(row.id, row.source) for row in done.rows] == [("1", "task"), ("2", "task")]
+
+
+LONG = "one two three four five " * 40
+
+
+def test_drop_leaves_long_rows_out_by_name(tokenizer):
+    done = encode_all([chat(1), chat(2), chat(3, LONG)], tokenizer, too_long="drop", context=64)
+    assert (done.counts["kept"], done.counts["dropped"], done.counts["long"]) == (2, 1, 1)
+    assert [(problem.code, problem.id, problem.line) for problem in done.problems] == [("E-ROW-LONG", "3", 3)]
+
+
+def test_cut_keeps_the_head_of_a_row_and_drops_one_that_teaches_nothing(tokenizer):
+    rows = [chat(1), chat(2, answer=LONG), chat(3, LONG)]
+    done = encode_all(rows, tokenizer, too_long="cut", context=64)
+    assert (done.counts["kept"], done.counts["cut"], done.counts["dropped"], done.counts["silent"]) == (1, 1, 1, 1)
+    assert done.rows[1].tokens == encode(rows[1], tokenizer).tokens[:64]
+    assert [(problem.code, problem.id) for problem in done.problems] == [("E-ROW-LONG", "2"), ("E-ROW-NOTHING", "3")]
+
+
+def test_split_learns_every_token_of_a_document_once(tokenizer):
+    whole = encode(document(1, 20), tokenizer)
+    done = encode_all([document(1, 20), document(2, 1), chat(3, LONG)], tokenizer, too_long="split", context=50)
+    assert (done.counts["read"], done.counts["kept"], done.counts["split"], done.counts["dropped"]) == (3, 2, 1, 1)
+    pieces = [row for row in done.rows if row.id.split("#")[0] == "1"]
+    assert all(len(piece.tokens) <= 50 for piece in pieces)
+    learned = [token for piece in pieces for token, kept in zip(piece.tokens, piece.learned, strict=True) if kept]
+    assert learned == list(whole.tokens[1:])
+    assert len({row.id for row in done.rows}) == len(done.rows)
+    assert "never split" in done.problems[-1].what
+
+
+def test_refuse_names_the_lines(tokenizer):
+    with pytest.raises(DataError) as caught:
+        encode_all([chat(1), chat(2, LONG)], tokenizer, too_long="refuse", context=64)
+    assert (caught.value.code, caught.value.where["line"]) == ("E-DATA-LONG", 2)
+    assert "row 2" in caught.value.why
+
+
+def test_training_on_nothing_is_refused(tokenizer):
+    for rows in ([chat(1, LONG)], [chat(1, weight=0)], []):
+        with pytest.raises(DataError) as caught:
+            encode_all(rows, tokenizer, too_long="drop", context=64)
+        assert caught.value.code == "E-DATA-NOTHING"
+
+
+def test_too_many_dropped_rows_are_an_error_and_some_are_counted(tokenizer):
+    rows = [chat(1), *[chat(number, LONG) for number in range(2, 5)]]
+    with pytest.raises(DataError) as caught:
+        encode_all(rows, tokenizer, too_long="drop", context=64)
+    assert caught.value.code == "E-DATA-DROPPED"
+    done = encode_all(rows, tokenizer, too_long="drop", context=64, most_dropped=0.75)
+    assert done.counts["dropped"] == 3
+
+
+def test_a_row_that_the_template_cannot_write_is_placed(tokenizer):
+    twice = Example("7", (Message("user", "a"), Message("assistant", "b", {"tool_calls": [{}]})), source="task", line=9)
+    with pytest.raises(DataError) as caught:
+        encode_all([chat(1), twice], tokenizer, too_long="drop", context=64)
+    assert (caught.value.where["line"], caught.value.where["key"]) == (9, "task")
+    done = encode_all([chat(1), twice], tokenizer, too_long="drop", context=64, gather=True)
+    assert (done.counts["read"], done.counts["kept"], done.counts["dropped"], done.counts["bad"]) == (2, 1, 1, 1)
+    assert done.problems[0].code == "E-TEMPLATE-DROPS"
+
+
+def test_the_plain_template_is_announced(make_tokenizer):
+    done = encode_all([chat(1)], make_tokenizer("metaspace", None), too_long="drop", context=512)
+    assert "no chat template" in done.notes[0]
+
+
+ROW = st.tuples(st.sampled_from(["chat", "silent", "text"]), st.integers(1, 30), st.integers(1, 30))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(ROW, min_size=1, max_size=8), policy=st.sampled_from(["drop", "cut", "split"]))
+def test_read_is_always_kept_and_dropped_and_cut(make_tokenizer, rows, policy):
+    tokenizer = make_tokenizer("byte_level", "chatml")
+    examples = [example(number, *row) for number, row in enumerate(rows, 1)]
+    try:
+        done = encode_all(examples, tokenizer, too_long=policy, context=48, most_dropped=1.0)
+    except DataError as error:
+        assert error.code == "E-DATA-NOTHING"  # noqa: PT017
+        return
+    counts = done.counts
+    assert counts["read"] == counts["kept"] + counts["dropped"] + counts["cut"] == len(rows)
+    assert all(len(row.tokens) <= 48 and any(row.learned) and not row.learned[0] for row in done.rows)
+    assert policy == "cut" or counts["cut"] == 0
+    assert policy == "split" or len(done.rows) == counts["kept"] + counts["cut"]
+
+
+def example(number, kind, first, second):
+    if kind == "text":
+        return document(number, first)
+    return chat(number, "one two " * first, "three four " * second, **({"weight": 0} if kind == "silent" else {}))
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+def test_the_view_shows_every_token_in_its_state(make_tokenizer, kind):
+    tokenizer = make_tokenizer(kind, "chatml")
+    encoded = encode(chat(1), tokenizer)
+    views = check_view(encoded, tokenizer, context=len(encoded.tokens) - 2)
+    assert "".join(view.text for view in views) == tokenizer.decode(encoded.tokens, clean_up_tokenization_spaces=False)
+    assert [view.state for view in views[-2:]] == ["cut", "cut"]
+    expected = ["learned" if learned else "seen" for learned in encoded.learned[:-2]]
+    assert [view.state for view in views[:-2]] == expected
