@@ -1,1 +1,127 @@
-"""One file per measurement; each gives scores with their per-item records."""
+"""Evaluations: what is measured of a checkpoint. One file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.checkpoint import AdapterRef, Checkpoint
+from keeptune.core.digest import digest_of, file_digest, folder_digest
+from keeptune.core.errors import RecipeError, did_you_mean
+from keeptune.core.example import Example
+from keeptune.core.score import Score
+from keeptune.core.spec import Spec
+from keeptune.data.suite import Suite
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+
+MODEL_FILES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is measured, how many of its items are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loaded checkpoint under measurement.
+
+    Attributes:
+        model: with the checkpoint's adapters attached.
+        tokenizer: the model's.
+        adapters: the checkpoint's stack.
+        files: digest of the base's files (weights, tokenizer, template) and dtype; empty for a model in training.
+    """
+
+    model: Any
+    tokenizer: Any
+    adapters: tuple[AdapterRef, ...] = ()
+    files: str = ""
+
+    @classmethod
+    def of(cls, loaded: Loaded, checkpoint: Checkpoint) -> Subject:
+        """The subject for a checkpoint that `loaded` holds, adapters attached."""
+        names = sorted(path for path in loaded.path.iterdir() if path.suffix in MODEL_FILES)
+        digests = {path.name: file_digest(path) for path in names}
+        files = digest_of([digests, str(loaded.dtype)])
+        return cls(loaded.model, loaded.tokenizer, checkpoint.adapters, files)
+
+    def on_task(self) -> AbstractContextManager[None]:
+        """Inside, the model answers its own task: every adapter is active, in order."""
+        return self._active([adapter.name for adapter in self.adapters])
+
+    def off_task(self) -> AbstractContextManager[None]:
+        """Inside, the model answers anybody else, as deployed: adapters of scope `task` are off."""
+        return self._active([adapter.name for adapter in self.adapters if adapter.scope == "always"])
+
+    def _active(self, names: list[str]) -> AbstractContextManager[None]:
+        from keeptune.engine.rows import active
+
+        return active(self.model, names)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers: the base's files, each adapter's content and scope."""
+        parts = [[adapter.scope, folder_digest(adapter.path)] for adapter in self.adapters]
+        return {"files": self.files, "adapters": parts}
+
+
+@dataclass
+class Context:
+    """What evaluations work with.
+
+    Attributes:
+        subject: opens a checkpoint; the run keeps the last ones loaded.
+        base: the checkpoint that everything is compared with; `drift` needs it.
+        data: examples by name: the recipe's sources and their splits, such as `task/test`.
+        suite: the retention suite.
+        seed: of whatever is drawn.
+        batch_tokens: tokens of one forward pass; fixed for a run, because it moves the last bits of a score.
+        progress: told about the items done.
+        cache: folder of measured scores, shared by runs; None measures anew.
+    """
+
+    subject: Callable[[Checkpoint], Subject]
+    base: Checkpoint | None = None
+    data: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    suite: Suite | None = None
+    seed: int = 0
+    batch_tokens: int = 8192
+    progress: Progress | None = None
+    cache: Path | None = None
+
+    def rows(self, source: str, split: str = "test") -> list[Example]:
+        """The rows `source/split` of the data; the whole of `source` when it was not split.
+
+        Raises:
+            RecipeError: there is no such source (E-RECIPE-DATA).
+        """
+        for name in (f"{source}/{split}", source):
+            if name in self.data:
+                return list(self.data[name])
+        fix = did_you_mean(source, {name.split("/")[0] for name in self.data})
+        raise RecipeError(f"no data source is called '{source}'.", code="E-RECIPE-DATA", fix=fix)
+
+    def answers(self, source: str) -> list[str]:
+        """The different answers that the rows of a source give, over all its splits, in alphabetical order."""
+        own = [rows for name, rows in self.data.items() if name.split("/")[0] == source]
+        return sorted({row.target for rows in own for row in rows})
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Reports progress, if anybody listens."""
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+
+class Evaluation(Spec, shelf="keeptune.evaluations"):
+    """Measures a checkpoint; its fields are the settings that decide the numbers."""
+
+    def measure(self, checkpoint: Checkpoint, context: Context) -> list[Score]:
+        """The scores with their per-item records, the same on every call."""
+        raise NotImplementedError
+
+    def reads(self, context: Context) -> Any:
+        """Plain data that stands for everything it reads from the context, for the cache's key."""
+        raise NotImplementedError

@@ -26,7 +26,7 @@ RELATIVES = ("saw", "found", "knew", "liked", "followed", "loved", "remembered")
 
 
 def agreement(random: Random) -> Choice:
-    """Which form of the verb, or of the noun, agrees: `The letters near the door` -> ` are old.` or ` is old.`"""
+    """Which form of the verb, or of the noun, agrees, as in `The letters near the door` + ` are old.` or ` is old.`."""
     plural = random.randrange(2)
     kind = random.choice(("plain", "phrase", "phrase", "relative", "determiner"))
     subject = random.choice(PEOPLE if kind == "relative" else NOUNS)

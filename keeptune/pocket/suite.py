@@ -7,7 +7,7 @@ embedded task reads. `docs/evaluation.md` says what each part measures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from random import Random
@@ -119,6 +119,12 @@ def _distinct(made: Iterator[Choice], size: int) -> tuple[Choice, ...]:
     return tuple(found.values())
 
 
+def _mixed(identity: str, prompt: str, right: str, wrong: Sequence[str], cluster: str = "") -> Choice:
+    """A question whose right option stands anywhere, by the question's id."""
+    gold = int(identity, 16) % (len(wrong) + 1)
+    return Choice(identity, prompt, (*wrong[:gold], right, *wrong[gold:]), gold, cluster)
+
+
 def _templates(name: str, generator: Callable[[Random], Choice], seed: int, size: int) -> ChoiceTask:
     random = Random(f"suite/{seed}/{name}")
     return ChoiceTask(name, _distinct(iter(lambda: generator(random), None), size), chance=0.5)
@@ -132,7 +138,7 @@ def _word_order(pool: list[str], random: Random) -> ChoiceTask:
         places = [i for i in range(1, len(words) - 2) if words[i] != words[i + 1] and "," not in words[i]]
         at = random.choice(places)
         swapped = " ".join([*words[:at], words[at + 1], words[at], *words[at + 2 :]])
-        return Choice(stable_id("word_order", sentence), "", (sentence, swapped), 0)
+        return _mixed(stable_id("word_order", sentence), "", sentence, [swapped])
 
     return ChoiceTask("word_order", tuple(pair(sentence) for sentence in pool), chance=0.5)
 
@@ -145,7 +151,7 @@ def _cloze(pool: list[str], random: Random) -> ChoiceTask:
         own = endings[index]
         wrong = random.sample(sorted({ending for ending in endings if ending != own}), 3)
         start = " ".join(pool[index].split()[:-5])
-        return Choice(stable_id("cloze", pool[index]), start, (own, *wrong), 0)
+        return _mixed(stable_id("cloze", pool[index]), start, own, wrong)
 
     questions = tuple(question(index) for index in range(len(pool)))
     return ChoiceTask("cloze", questions, chance=0.25, per_byte=True)
@@ -156,7 +162,7 @@ def _skill(name: str, seed: int, size: int) -> ChoiceTask:
 
     def choice(item: SkillItem) -> Choice:
         identity = stable_id(item.skill, item.prompt, item.answer)
-        return Choice(identity, item.prompt, (item.answer, *item.distractors), 0)
+        return _mixed(identity, item.prompt, item.answer, item.distractors, cluster=item.key)
 
     stream = items(SKILLS[name], f"suite/{seed}", "test")
     questions = _distinct((choice(item) for item in islice(stream, 20 * size)), size)

@@ -1,0 +1,33 @@
+"""Free answers: what a model says by greedy generation, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keeptune.core.example import Message
+from keeptune.data.encode import Encoder
+from keeptune.engine.generation import generate
+from keeptune.evaluations import Context, Subject
+
+PROMPTS_AT_ONCE = 256
+
+
+def free_answers(
+    subject: Subject, conversations: Sequence[Sequence[Message]], max_new_tokens: int, context: Context, what: str
+) -> list[str]:
+    """The greedy answer to each conversation, cut at the end of turn; what is active on the model stays active."""
+    encoder = Encoder(subject.tokenizer)
+    prompts = [encoder.prompt(turns) for turns in conversations]
+    answers: list[str] = []
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        made = generate(
+            subject.model,
+            subject.tokenizer,
+            prompts[start : start + PROMPTS_AT_ONCE],
+            max_new_tokens=max_new_tokens,
+            stop_ids=encoder.stop_ids(),
+            batch_tokens=context.batch_tokens,
+        )
+        answers += [subject.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in made]
+        context.tell(what, len(answers), len(prompts))
+    return answers

@@ -1,0 +1,37 @@
+"""From item records to a score with its standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from keeptune.core.score import Item, Kind, Score
+from keeptune.statistics.clusters import cluster_sums
+
+
+def summarise(
+    task: str,
+    kind: Kind,
+    metric: str,
+    items: Sequence[Item],
+    *,
+    higher_is_better: bool = True,
+    chance: float | None = None,
+) -> Score:
+    """Total of the item scores over total of their sizes, with the clustered standard error of that ratio."""
+    sums = cluster_sums(
+        [item.score for item in items],
+        [item.size for item in items],
+        [item.cluster or item.id for item in items],
+    )
+    return Score(
+        task=task,
+        kind=kind,
+        metric=metric,
+        value=float(sums.ratio()[0]),
+        higher_is_better=higher_is_better,
+        n=len(items),
+        standard_error=math.sqrt(float(sums.variance()[0])),
+        chance=chance,
+        items=tuple(items),
+    )

@@ -1,0 +1,145 @@
+"""General ability: multiple choice by likelihood, open questions by generation, bits per byte on named corpora."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import Any
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.example import Message
+from keeptune.core.score import Item, Score
+from keeptune.data.suite import ChoiceTask, Corpus, GenerationTask
+from keeptune.evaluations import Context, Evaluation, Subject
+from keeptune.evaluations._free_answers import free_answers
+from keeptune.evaluations._likelihood import (
+    Answers,
+    after_prompt,
+    best_option,
+    log_likelihoods,
+    option_log_likelihoods,
+)
+from keeptune.evaluations._summary import summarise
+from keeptune.evaluations._text_match import METRICS
+
+
+class Retention(Evaluation):
+    """Everything of the context's suite but its instructions, measured as the model is deployed off its task."""
+
+    def measure(self, checkpoint: Checkpoint, context: Context) -> list[Score]:
+        """One score per task, generation task and corpus of the suite."""
+        assert context.suite is not None, "retention needs a suite"
+        subject, suite = context.subject(checkpoint), context.suite
+        with subject.off_task():
+            return [
+                *(choice_accuracy(subject, task, context) for task in suite.tasks),
+                *(generation_score(subject, task, context) for task in suite.generations),
+                *(bits_per_byte(subject, corpus, context) for corpus in suite.corpora),
+            ]
+
+    def reads(self, context: Context) -> Any:
+        """The suite."""
+        assert context.suite is not None, "retention needs a suite"
+        return [context.suite.digest(), context.batch_tokens]
+
+
+def choice_accuracy(subject: Subject, task: ChoiceTask, context: Context) -> Score:
+    """Share of questions whose right option has the greatest log-likelihood; a tie is a wrong answer.
+
+    Per byte where the task asks for it: argmax_i log p(option_i | prompt) / bytes(option_i).
+    """
+    items = []
+    for item, values in zip(task.items, _option_values(subject, task, context), strict=True):
+        lengths = [len(option.encode()) if task.per_byte else 1 for option in item.options]
+        ranked = [value / length for value, length in zip(values, lengths, strict=True)]
+        best = best_option(ranked)
+        items.append(
+            Item(
+                id=item.id,
+                task=task.name,
+                score=float(best == item.gold),
+                cluster=item.cluster,
+                prompt=item.prompt,
+                gold=item.options[item.gold],
+                prediction="" if best is None else item.options[best],
+                gold_logprob=values[item.gold],
+                seed=context.seed,
+            )
+        )
+    return summarise(task.name, "accuracy", "accuracy", items, chance=task.chance)
+
+
+def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
+    """Log p of every option of every question."""
+    sizes = [len(item.options) for item in task.items]
+    if task.chat:
+        answers = Answers(subject.tokenizer)
+        groups = [answers.rows([Message("user", item.prompt)], item.options) for item in task.items]
+        return option_log_likelihoods(subject, groups, context, task.name)
+    prompts = [item.prompt for item in task.items for _ in item.options]
+    rows = after_prompt(subject.tokenizer, prompts, [option for item in task.items for option in item.options])
+    ends = list(accumulate(sizes))
+    if any(prompts):
+        groups = [rows[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        return option_log_likelihoods(subject, groups, context, task.name)
+    values = log_likelihoods(subject, rows, context, task.name)
+    return [values[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def bits_per_byte(subject: Subject, corpus: Corpus, context: Context) -> Score:
+    """-sum log2 p(token) over the bytes of the text, per document: comparable between tokenizers.
+
+    A document longer than the model's context is scored in windows that each begin anew.
+    """
+    rows = after_prompt(subject.tokenizer, [""] * len(corpus.documents), [d.text for d in corpus.documents])
+    windows = [(index, window) for index, row in enumerate(rows) for window in _windows(row, _context_of(subject))]
+    values = log_likelihoods(subject, [window for _, window in windows], context, corpus.name)
+    bits = [0.0] * len(rows)
+    for (index, _), value in zip(windows, values, strict=True):
+        bits[index] -= value / math.log(2)
+    items = [
+        Item(
+            id=document.id,
+            task=corpus.name,
+            score=bits[index],
+            cluster=document.cluster,
+            prompt=document.text[:200],
+            size=float(len(document.text.encode())),
+            seed=context.seed,
+        )
+        for index, document in enumerate(corpus.documents)
+    ]
+    return summarise(corpus.name, "corpus", "bits_per_byte", items, higher_is_better=False)
+
+
+def generation_score(subject: Subject, task: GenerationTask, context: Context) -> Score:
+    """Greedy answers against their references."""
+    asked = [[Message("user", item.prompt)] for item in task.items]
+    given = free_answers(subject, asked, task.max_new_tokens, context, task.name)
+    items = [
+        Item(
+            id=item.id,
+            task=task.name,
+            score=METRICS[task.metric](answer, item.answer),
+            cluster=item.cluster,
+            prompt=item.prompt,
+            gold=item.answer,
+            prediction=answer,
+            seed=context.seed,
+        )
+        for item, answer in zip(task.items, given, strict=True)
+    ]
+    return summarise(task.name, "accuracy", task.metric, items, chance=0.0)
+
+
+def _context_of(subject: Subject) -> int:
+    return int(getattr(subject.model.config, "max_position_embeddings", 0) or 2048)
+
+
+def _windows(row: Any, longest: int) -> list[Any]:
+    """Pieces of a row whose scored tokens are each of the row's once; a piece after the first repeats the opening."""
+    if len(row.tokens) <= longest:
+        return [row]
+    opening, body = row.tokens[: row.start], row.tokens[row.start :]
+    step = longest - len(opening)
+    return [type(row)((*opening, *body[start : start + step]), row.start) for start in range(0, len(body), step)]

@@ -1,0 +1,87 @@
+"""The task itself: exact match, label accuracy by likelihood, ROUGE-L or token F1 on its held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.errors import RecipeError
+from keeptune.core.example import Example
+from keeptune.core.score import Item, Score
+from keeptune.evaluations import Context, Evaluation, Subject
+from keeptune.evaluations._free_answers import free_answers
+from keeptune.evaluations._likelihood import Answers, best_option, option_log_likelihoods
+from keeptune.evaluations._summary import summarise
+from keeptune.evaluations._text_match import METRICS
+
+MOST_LABELS = 500
+
+
+class Target(Evaluation):
+    """How well the model does the task that it is adapted to, with all its adapters active."""
+
+    data: str = Field("task", description="name of the data source")
+    metric: Literal["exact_match", "label_accuracy", "rouge_l", "token_f1"] = Field(
+        "exact_match", description="label_accuracy ranks the labels by likelihood; the others score a greedy answer"
+    )
+    split: Literal["dev", "test", "ood"] = Field("test", description="which rows: dev to select, test to prove")
+    labels: tuple[str, ...] | None = Field(None, description="the possible answers; those of the data when absent")
+    max_new_tokens: int = Field(64, gt=0, le=4096, description="longest generated answer")
+
+    def measure(self, checkpoint: Checkpoint, context: Context) -> list[Score]:
+        """One score, named after the data source."""
+        rows = context.rows(self.data, self.split)
+        subject = context.subject(checkpoint)
+        with subject.on_task():
+            if self.metric == "label_accuracy":
+                return [self._by_likelihood(subject, rows, self._labels(context), context)]
+            return [self._by_generation(subject, rows, context)]
+
+    def reads(self, context: Context) -> Any:
+        """Prompts, answers and labels."""
+        rows = context.rows(self.data, self.split)
+        labels = self._labels(context) if self.metric == "label_accuracy" else []
+        return [[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows] + [list(labels)]
+
+    def _labels(self, context: Context) -> tuple[str, ...]:
+        labels = self.labels or tuple(context.answers(self.data))
+        if not 2 <= len(labels) <= MOST_LABELS:
+            raise RecipeError(
+                f"label_accuracy needs 2 to {MOST_LABELS} labels; '{self.data}' has {len(labels)} different answers.",
+                code="E-RECIPE-METRIC",
+                fix="Use exact_match, token_f1 or rouge_l for free answers.",
+            )
+        return labels
+
+    def _by_likelihood(
+        self, subject: Subject, rows: Sequence[Example], labels: Sequence[str], context: Context
+    ) -> Score:
+        """The label with the greatest log p(label, end of turn | prompt)."""
+        answers = Answers(subject.tokenizer)
+        asked = [answers.rows(row.prompt, labels) for row in rows]
+        values = option_log_likelihoods(subject, asked, context, self.data)
+        items = []
+        for row, own in zip(rows, values, strict=True):
+            best = best_option(own)
+            said = "" if best is None else labels[best]
+            gold = own[labels.index(row.target)] if row.target in labels else None
+            items.append(self._item(row, said, float(said == row.target), context.seed, gold))
+        return summarise(self.data, "target", self.metric, items, chance=1 / len(labels))
+
+    def _by_generation(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
+        given = free_answers(subject, [row.prompt for row in rows], self.max_new_tokens, context, self.data)
+        metric = METRICS[self.metric]
+        items = [
+            self._item(row, said, metric(said, row.target), context.seed) for row, said in zip(rows, given, strict=True)
+        ]
+        return summarise(self.data, "target", self.metric, items)
+
+    def _item(self, row: Example, said: str, score: float, seed: int, gold_logprob: float | None = None) -> Item:
+        prompt = "\n".join(turn.content for turn in row.prompt)
+        return Item(
+            id=row.id, task=self.data, score=score, prompt=prompt, gold=row.target, prediction=said,
+            gold_logprob=gold_logprob, seed=seed,
+        )  # fmt: skip
