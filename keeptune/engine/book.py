@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
-from keeptune.engine.attention import current_segments
 from keeptune.engine.deltas import Placed
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
@@ -74,7 +73,8 @@ class Adapters(nn.Module):
         self._chosen: Stack | None = None
         self._default = Serving()
         self._serving: Serving | None = None
-        self.passes = Passes()
+        self.passes = Passes(self)
+        self._hook = model.base_model.register_forward_pre_hook(self.passes.before)
 
     def __contains__(self, name: str) -> bool:
         return name in self.order
@@ -124,7 +124,7 @@ class Adapters(nn.Module):
 
     def plan(self, shape: torch.Size, device: torch.device) -> list[Selection]:
         """What to apply to a tensor of this leading shape: `[B, T]`, or `[1, T]` inside `segments`."""
-        serving, offsets = self.passes.current(self.serving, current_segments())
+        serving, offsets = self.passes.state()
         if offsets is not None:
             return serving.plan(offsets, device)
         batch, width = shape if len(shape) > 1 else (1, shape[0])
@@ -144,6 +144,11 @@ class Adapters(nn.Module):
         self.add_module(module_name(adapter.name), adapter.train(model.training))
         self.order.append(adapter.name)
         self.choose(None)
+
+    def close(self, model: PreTrainedModel) -> None:
+        """Takes the last traces off, once nothing is attached."""
+        self._hook.remove()
+        self.passes.forget(model.base_model)
 
     def remove(self, name: str) -> None:
         """Takes an adapter off; a place without deltas loses its hooks."""
@@ -235,6 +240,7 @@ def forget(model: PreTrainedModel, name: str) -> None:
     if book.order:
         freeze_base(model)
         return
+    book.close(model)
     del model._modules["keeptune"]
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(book.base_requires_grad[key])

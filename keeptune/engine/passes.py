@@ -1,22 +1,19 @@
 """Passes: a layer that is computed again in the backward pass is served as it was in its forward pass.
 
 Gradient checkpointing runs layers a second time while gradients flow, when the `rows` and `segments` of the forward
-pass have usually been left. The state of a forward pass that records gradients is therefore remembered until its
-backward pass; `checkpoint_layers` ties it to each checkpoint, which stays right with any number of forward passes.
+pass have usually been left. Each checkpoint therefore carries the state that it was made in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
-from keeptune.core.errors import PlanError
-from keeptune.engine.attention import Segments, current_segments
+from keeptune.engine.attention import current_segments
 from keeptune.engine.selection import Serving
 
 if TYPE_CHECKING:
@@ -26,34 +23,18 @@ State = tuple[Serving, Sequence[int] | None]
 
 
 class Passes:
-    """The states of the forward passes that a backward pass may repeat."""
+    """Who serves the layer that is computed now, in a forward pass or in its repetition."""
 
-    def __init__(self) -> None:
-        self._open: list[State] = []
-        self._in_backward = False
+    def __init__(self, book: Adapters) -> None:
+        self.book = book
         self._restored: State | None = None
 
-    def current(self, serving: Serving, packed: Segments | None) -> State:
-        """What serves the layer that is computed now: as given in a forward pass, as remembered in a backward pass.
-
-        Raises:
-            PlanError: several passes are waiting for their backward pass, and it is not known whose layer this is
-                (E-ROWS-CHECKPOINTING).
-        """
+    def state(self) -> State:
+        """The serving and, in a packed pass, the offsets of its segments."""
         if self._restored is not None:
             return self._restored
-        state = (serving, None if packed is None else packed.offsets)
-        if torch._C._current_graph_task_id() == -1:
-            self._remember(state)
-            return state
-        self._in_backward = True
-        if len(self._open) > 1:
-            raise PlanError(
-                "several forward passes with different rows share one backward pass that computes layers again.",
-                code="E-ROWS-CHECKPOINTING",
-                fix="Turn gradient checkpointing on with `keeptune.engine.passes.checkpoint_layers(model)`.",
-            )
-        return self._open[0] if self._open else state
+        packed = current_segments()
+        return self.book.serving, None if packed is None else packed.offsets
 
     @contextmanager
     def restored(self, state: State) -> Iterator[None]:
@@ -64,34 +45,40 @@ class Passes:
         finally:
             self._restored = before
 
-    def _remember(self, state: State) -> None:
-        if not torch.is_grad_enabled():
+    def before(self, body: nn.Module, args: tuple[Any, ...]) -> None:
+        """Pre-hook of the decoder's body: makes the checkpoints of its layers remember, whoever turned them on."""
+        if not (body.training and torch.is_grad_enabled()):
             return
-        if self._in_backward:
-            self._open.clear()
-            self._in_backward = False
-        if not any(serving is state[0] and offsets == state[1] for serving, offsets in self._open):
-            self._open = [*self._open[-1:], state]
+        for module in body.modules():
+            function = module.__dict__.get("_gradient_checkpointing_func")
+            if function is not None and not isinstance(function, Remembering):
+                module.__dict__["_gradient_checkpointing_func"] = Remembering(function, self)
+
+    def forget(self, body: nn.Module) -> None:
+        """Gives the layers their own checkpoints back."""
+        for module in body.modules():
+            function = module.__dict__.get("_gradient_checkpointing_func")
+            if isinstance(function, Remembering):
+                module.__dict__["_gradient_checkpointing_func"] = function.checkpoint
 
 
-def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Turns on gradient checkpointing: layers keep no activations and are computed again in the backward pass.
+class Remembering:
+    """A checkpoint function whose repetition is served as the first time.
 
-    Gradients are those without checkpointing, bitwise on one device, whatever `rows` and `segments` the forward
-    passes ran in.
+    Args:
+        checkpoint: the function that the model would call: `checkpoint(layer, *args)`.
+        passes: of the model's adapters.
     """
-    settings = {"use_reentrant": False, "context_fn": partial(_both_times, model)}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(settings)
-    else:
-        model.gradient_checkpointing_enable(settings)
 
+    def __init__(self, checkpoint: Callable[..., Any], passes: Passes) -> None:
+        self.checkpoint, self.passes = checkpoint, passes
 
-def _both_times(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The context of a checkpoint's forward pass (as it is), and of its repetition (as it was)."""
-    book: Adapters | None = model._modules.get("keeptune")
-    if book is None:
-        return nullcontext(), nullcontext()
-    packed = current_segments()
-    state = (book.serving, None if packed is None else packed.offsets)
-    return nullcontext(), book.passes.restored(state)
+    def __call__(self, layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Runs the layer under the checkpoint, now and later in the state of now."""
+        state = self.passes.state()
+
+        def served(*inner: Any, **settings: Any) -> Any:
+            with self.passes.restored(state):
+                return layer(*inner, **settings)
+
+        return self.checkpoint(served, *args, **kwargs)

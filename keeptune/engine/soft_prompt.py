@@ -213,7 +213,7 @@ class PromptSlot(Slot):
 
     def _mask(self, given: dict[str, Any], rows: int, text: int) -> Tensor:
         """`[B, T]`: the mask over the text, cached tokens included."""
-        mask = given.get("attention_mask")
+        mask: Tensor | None = given.get("attention_mask")
         if given.get("token_type_ids") is not None:
             raise PlanError("a soft prompt has no token type.", code="E-PROMPT-MASK", fix="Drop `token_type_ids`.")
         if mask is None:

@@ -152,7 +152,11 @@ def merge(model: PreTrainedModel, name: str) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`keeptune.methods.LoRA`: a member by its class, imported when asked for."""
+    """`keeptune.methods.LoRA`: a member by its class, imported when asked for; so are saving and loading."""
+    if name in ("save_adapter", "load_adapter"):
+        from keeptune.methods import _saved
+
+        return getattr(_saved, name)
     if not name.startswith("_"):
         import ast
 

@@ -1,0 +1,55 @@
+"""Packed log-probabilities against a plain loop over rows and tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from keeptune.engine import scoring
+from keeptune.engine.rows import active
+from keeptune.engine.scoring import Scored, token_logprobs
+from tests.engine.adapted import STACKS, adapted, texts
+
+LENGTHS = [5, 3, 6, 4, 2]
+
+
+def rows():
+    return [Scored(text.tolist(), start) for text, start in zip(texts(LENGTHS), [1, 3, 4, 1, 1], strict=True)]
+
+
+def slow(model, row, stack):
+    """One row at a time, one token at a time, the whole softmax."""
+    with active(model, stack), torch.no_grad():
+        logits = model(torch.tensor([row.tokens])).logits[0].double()
+    return [float(logits[t - 1].log_softmax(0)[row.tokens[t]]) for t in range(row.start, len(row.tokens))]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 9, 8192])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_scores_are_those_of_a_plain_loop(family, batch_tokens):
+    model = adapted(family)
+    stacks = [(stack,) if isinstance(stack, str) else stack for stack in STACKS]
+    found = token_logprobs(model, rows(), batch_tokens=batch_tokens, adapters=stacks)
+    for row, stack, scores in zip(rows(), stacks, found, strict=True):
+        assert len(scores) == len(row.tokens) - row.start
+        assert_close(torch.tensor(scores), torch.tensor(slow(model, row, stack)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_in_many_blocks_scores_alike(monkeypatch):
+    model = adapted()
+    whole = token_logprobs(model, rows())
+    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 100)
+    parts = token_logprobs(model, rows())
+    for one, other in zip(whole, parts, strict=True):
+        assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_call_gives_the_same_numbers():
+    model = adapted()
+    assert token_logprobs(model, rows(), batch_tokens=9) == token_logprobs(model, rows(), batch_tokens=9)
+
+
+def test_nothing_to_score_is_no_scores():
+    assert token_logprobs(adapted(), []) == []
+    assert token_logprobs(adapted(), [Scored([5, 6], 2)]) == [[]]
