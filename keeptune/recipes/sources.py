@@ -11,7 +11,7 @@ from keeptune.core.example import Example
 from keeptune.data.formats.embedded import Embedded
 from keeptune.data.formats.generated import Generated
 from keeptune.data.read import read_examples
-from keeptune.data.split import split_examples
+from keeptune.data.split import split
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
@@ -64,21 +64,19 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
         reading = read_examples(settings, name, folder=folder)
         counts = dict(reading.counts)
         if name == target and name in trained:
-            shares = {"dev": recipe.split.dev, "test": recipe.split.test}
-            parts = split_examples(reading.examples, shares, seed=recipe.seed)
-            found[name] = Source(
-                name,
-                tuple(parts["train"]),
-                tuple(parts["dev"]),
-                tuple(parts["test"]),
-                digest=reading.digest,
-                counts=counts,
-            )
+            parts = _split(reading.examples, recipe)
+            found[name] = Source(name, **parts, digest=reading.digest, counts=counts)
         elif name == target:
             found[name] = Source(name, test=reading.examples, digest=reading.digest, counts=counts)
         else:
             found[name] = Source(name, train=reading.examples, digest=reading.digest, counts=counts)
     return found
+
+
+def _split(examples: tuple[Example, ...], recipe: Recipe) -> dict[str, tuple[Example, ...]]:
+    shares = {"dev": recipe.split.dev, "test": recipe.split.test}
+    parts = split(examples, {name: share for name, share in shares.items() if share > 0}, recipe.seed)
+    return {name: tuple(examples[index] for index in rows) for name, rows in parts.items()}
 
 
 def _embedded(name: str, settings: Embedded) -> Source:

@@ -49,7 +49,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
             "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output},
             fix="Choose another --output, or remove the file.",
         )  # fmt: skip
-    guess = guess_format(data)
+    guess = guess_format(str(data))
     source = with_path(guess.format, os.path.relpath(data.absolute(), output.absolute().parent))
     examples = read_examples(guess.format, "task").examples
     labels = label_set(examples)

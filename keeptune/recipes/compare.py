@@ -1,0 +1,73 @@
+"""`keeptune compare`: finished runs side by side on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keeptune.core.errors import RecipeError
+from keeptune.core.files import atomic_write, make_folder
+from keeptune.report.compare_page import Entry, compare_page, matched_rows, matched_score
+from keeptune.report.run_files import read_run
+from keeptune.report.words import SIGN, percent, points
+
+
+def compare_runs(runs: Sequence[Path], output: Path, *, title: str = "", lead: str = "") -> dict[str, Any]:
+    """Writes the page and returns what it shows as plain data, with a `text` for people.
+
+    Raises:
+        MachineError: a folder holds no certificate (E-RUN-UNFINISHED).
+        RecipeError: two runs were measured on different items (E-COMPARE-ITEMS).
+    """
+    entries = [Entry.of(read_run(folder)) for folder in runs]
+    _same_items(entries, runs)
+    level = matched_score(entries)
+    matched = matched_rows(entries, level) if level is not None else []
+    make_folder(output.parent)
+    atomic_write(output, compare_page(entries, title=title or _title(entries), lead=lead))
+    lines = [_line(entry) for entry in entries]
+    if level is not None:
+        lines += ["", f"where each first reached {percent(level)} on dev:"]
+        lines += [
+            f"  {row['name']:<12} leak {percent(row['at'].get('leak'))}, abilities {percent(row['at'].get('general'))}"
+            for row in matched
+        ]
+    lines += ["", f"page  {output}"]
+    rows = [{"name": entry.name, "certificate": dict(entry.certificate)} for entry in entries]
+    return {"page": str(output), "runs": rows, "matched_score": level, "matched": matched, "text": "\n".join(lines)}
+
+
+def _title(entries: Sequence[Entry]) -> str:
+    """What the picture shows, in one sentence."""
+    kept = [entry.name for entry in entries if entry.certificate["verdict"] == "PASS"]
+    lost = [entry.name for entry in entries if entry.certificate["verdict"] == "FAIL"]
+    if kept and lost:
+        return f"{', '.join(kept)} learned the task and kept the rest; {', '.join(lost)} did not keep it"
+    if lost and not kept:
+        return f"No run kept everything: {', '.join(lost)} lost general ability"
+    return f"{', '.join(kept)} kept general ability" if kept else "What cannot be told from this evidence"
+
+
+def _line(entry: Entry) -> str:
+    target = entry.certificate.get("target") or {}
+    pooled = (entry.certificate.get("retention") or {}).get("pooled") or {}
+    leak = (entry.certificate.get("format") or {}).get("leak") or {}
+    verdict = entry.certificate["verdict"]
+    return (
+        f"{SIGN[verdict]} {verdict:<9} {entry.name:<12} target {percent(target.get('base'))} → "
+        f"{percent(target.get('adapted'))}, abilities {points(pooled.get('delta'))} points, "
+        f"leak {percent(leak.get('base'))} → {percent(leak.get('adapted'))}"
+    )
+
+
+def _same_items(entries: Sequence[Entry], runs: Sequence[Path]) -> None:
+    """Scores of different items cannot be compared."""
+    first = [(task["name"], task["n"]) for task in (entries[0].certificate.get("retention") or {}).get("tasks", [])]
+    for entry, folder in zip(entries, runs, strict=True):
+        own = [(task["name"], task["n"]) for task in (entry.certificate.get("retention") or {}).get("tasks", [])]
+        if own != first:
+            raise RecipeError(
+                f"'{entry.name}' was measured on other tasks than '{entries[0].name}'.",
+                code="E-COMPARE-ITEMS", where={"file": folder}, fix="Prove both on the same suite.",
+            )  # fmt: skip

@@ -1,0 +1,43 @@
+"""The demo: plain tuning, ProMoT and the keep recipe on the embedded task, one page at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from keeptune.core.spec import Spec, validate
+from keeptune.recipes.compare import compare_runs
+from keeptune.recipes.execute import Options
+from keeptune.recipes.recipe import FOLDER, load_recipe
+from keeptune.recipes.seeds import execute_seeds
+from keeptune.recipes.yaml_file import read_yaml
+from keeptune.report.words import seconds
+from keeptune.stages._progress import Progress
+
+
+class Comparison(Spec):
+    """Recipes to run side by side, each with the settings to change in it."""
+
+    name: str = Field(description="of the comparison")
+    arms: dict[str, list[str]] = Field(min_length=1, description="recipe to settings, as `--set` takes them")
+
+
+def run_demo(output: Path, *, seeds: int, settings: list[str], quiet: bool) -> dict[str, Any]:
+    """Runs the arms one after another in `output` and writes `output/index.html`."""
+    file = FOLDER / "demo.yaml"
+    plain, lines = read_yaml(file)
+    comparison = validate(Comparison, plain, file=str(file), lines=lines)
+    progress, begun, folders = Progress(quiet=quiet), time.monotonic(), []
+    for number, (arm, own) in enumerate(comparison.arms.items(), start=1):
+        progress.say(f"\n[{number}/{len(comparison.arms)}] {arm}")
+        recipe = load_recipe(arm, [*own, *settings, f"proof.seeds={seeds}"])
+        folders.append(output / arm)
+        execute_seeds(recipe, output / arm, None, options=Options(command="keeptune demo"), progress=progress)
+    scope = "one seed: these checkpoints" if seeds == 1 else f"{seeds} seeds per recipe"
+    result = compare_runs(folders, output / "index.html", lead=f"keeptune demo · the embedded model and task · {scope}")
+    taken = seconds(time.monotonic() - begun)
+    text = f"\n{result['text']}\n\nIt took {taken}. Each run has its own certificate.html beside the page."
+    return {**result, "seconds": time.monotonic() - begun, "text": text}

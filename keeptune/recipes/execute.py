@@ -1,0 +1,226 @@
+"""Runs a recipe: the base is measured first, then the stages, then what they made; it ends in a certificate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.digest import digest_of
+from keeptune.core.errors import KeeptuneError
+from keeptune.core.run import Run
+from keeptune.core.score import Score
+from keeptune.core.usage import Usage, measured
+from keeptune.evaluations import Context
+from keeptune.recipes.material import Material, gather
+from keeptune.recipes.measuring import context_of, measure
+from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
+from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
+from keeptune.recipes.trail import write_trail
+from keeptune.recipes.workshop import Workshop
+from keeptune.stages import StageWork
+from keeptune.stages._progress import Progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is to go, beside its recipe.
+
+    Attributes:
+        fork: start anew from the weights when settings differ from those the folder began with.
+        weights_only: resume from weights whose optimiser state is lost.
+        skip_base: measure nothing; the run ends without a proof.
+        command: what the user typed, for the record.
+    """
+
+    fork: bool = False
+    weights_only: bool = False
+    skip_base: bool = False
+    command: str = ""
+
+
+def run(
+    recipe: str | Path,
+    *,
+    output: str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Runs a recipe from Python and returns its certificate; `overrides` are dotted keys with their values."""
+    import json
+
+    settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    return run_recipe(str(recipe), Path(output) if output else None, settings, quiet=quiet)["certificate"]
+
+
+def run_recipe(
+    recipe: str,
+    output: Path | None,
+    settings: list[str],
+    *,
+    fork: bool = False,
+    weights_only: bool = False,
+    skip_base: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """What `keeptune run` does; the result has `verdict`, `certificate`, `folder` and a `text` for people."""
+    loaded = load_recipe(recipe, settings)
+    folder = output or Path("runs") / loaded.name
+    options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
+    from keeptune.recipes.seeds import execute_seeds
+
+    certificate = execute_seeds(
+        loaded, folder, recipe_path(recipe).parent, options=options, progress=Progress(quiet=quiet)
+    )
+    return finished(folder, certificate)
+
+
+def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
+    """The result of a run as the command line prints it."""
+    from keeptune.report.words import SIGN, verdict_sentence
+
+    if certificate is None:
+        text = f"done, without a proof: {folder}"
+        return {"folder": str(folder), "verdict": None, "certificate": None, "text": text}
+    verdict = certificate["verdict"]
+    lines = [
+        f"{SIGN[verdict]} {verdict}  {verdict_sentence(certificate)}",
+        "",
+        f"certificate  {folder / 'certificate.html'}",
+    ]
+    lines.append(f"next         keeptune chat {folder}")
+    return {"folder": str(folder), "verdict": verdict, "certificate": certificate, "text": "\n".join(lines)}
+
+
+def execute(
+    recipe: Recipe,
+    folder: Path,
+    recipe_folder: Path | None = None,
+    *,
+    options: Options = Options(),
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Runs one seed of a recipe in its folder; a second time it does nothing but read the certificate.
+
+    Raises:
+        KeeptuneError: whatever stands in the way, with place and remedy; the folder stays resumable.
+    """
+    progress = progress or Progress(quiet=True)
+    with Run.open(folder, fork=options.fork) as held, held.signals(_stopping(progress)):
+        held.enter("checking")
+        try:
+            certificate = Execution(recipe, held, recipe_folder, options, progress).go()
+        except KeeptuneError as error:
+            held.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
+            raise
+        held.enter("done")
+        return certificate
+
+
+class Execution:
+    """One run from its first state to its last."""
+
+    def __init__(
+        self, recipe: Recipe, run: Run, recipe_folder: Path | None, options: Options, progress: Progress
+    ) -> None:
+        self.recipe, self.run, self.options, self.progress = recipe, run, options, progress
+        self.recipe_folder = recipe_folder
+        self.workshop = Workshop(trusted=run.folder)
+        self.base = Checkpoint(recipe.model.name, recipe.model.revision, recipe.model.dtype)
+        self.last_input = self.base
+        self.spent: dict[str, Usage] = {}
+
+    def go(self) -> dict[str, Any] | None:
+        """Checks, measures, trains, measures, proves."""
+        self.run.write_recipe(self.recipe.to_dict())
+        material = self._timed("reading", self._gather)
+        loaded = self.workshop.shared(self.base)
+        self.run.check_exactness(exactness_of(self.recipe, material, loaded))
+        self.run.write_json("data.json", material.counts())
+        self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
+        proof = None if self.options.skip_base else self.recipe.proof
+        context = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
+        if proof is not None:
+            self.run.enter("baseline")
+            before = self._timed("base", lambda: self._measure("base", self.base, context))
+        self.run.enter("running")
+        checkpoint = self._timed("training", lambda: self._stages(material))
+        self.run.write_json("checkpoint.json", checkpoint.to_dict(relative_to=self.run.folder))
+        if proof is None:
+            return None
+        after = self._timed("proof", lambda: self._measure("adapted", checkpoint, context))
+        self._timed(
+            "trail", lambda: write_trail(self.recipe, self.run, self.base, self.last_input, context, self.progress)
+        )
+        return self._certify(before, after, checkpoint)
+
+    def _gather(self) -> Material:
+        return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
+
+    def _measure(self, label: str, checkpoint: Checkpoint, context: Context) -> list[Score]:
+        scores = measure(label, checkpoint, context, self.recipe, self.progress)
+        self.run.write_items(label, scores)
+        return scores
+
+    def _stages(self, material: Material) -> Checkpoint:
+        checkpoint, so_far = self.base, digest_of([self.base.to_dict(), material.digest(), self.recipe.seed])
+        for index, stage in enumerate(self.recipe.stages):
+            so_far = digest_of([so_far, stage.to_dict(), stage.revision])
+            self.last_input = checkpoint
+            done = self.run.stage_done(index, stage.label, so_far)
+            if done is not None:
+                self.progress.say(f"{stage.label}: done before, nothing to do")
+                checkpoint = done
+                continue
+            work = StageWork(
+                run=self.run,
+                folder=self.run.stage_folder(index, stage.label),
+                index=index,
+                seed=self.recipe.seed,
+                data=material.train,
+                open=self.workshop.open,
+                dev_rows=material.dev,
+                task=frozenset({material.target} if material.target else material.train),
+                weights_only=self.options.weights_only,
+                progress=self.progress,
+            )
+            checkpoint = stage.run(checkpoint, work)
+            self.run.commit_stage(index, stage.label, so_far, checkpoint, {})
+        return checkpoint
+
+    def _certify(self, before: list[Score], after: list[Score], checkpoint: Checkpoint) -> dict[str, Any]:
+        from keeptune.report.page import write_certificate
+        from keeptune.stages.prove import certify
+
+        assert self.recipe.proof is not None, "a run without a proof has no certificate"
+        certificate = certify(
+            before,
+            after,
+            margins=self.recipe.proof.margins,
+            seeds=[self.recipe.seed],
+            deployment=checkpoint.deployment,
+            cost=self._cost(),
+            provenance=provenance_of(self.run),
+        )
+        self.run.write_json("certificate.json", certificate)
+        write_certificate(self.run.folder)
+        return certificate
+
+    def _cost(self) -> dict[str, Any]:
+        seconds = {name: round(usage.seconds, 2) for name, usage in self.spent.items()}
+        peak = max(usage.peak_bytes for usage in self.spent.values())
+        count, share = trained_parameters(self.recipe, self.workshop.shared(self.base))
+        return {"seconds": seconds, "peak_bytes": peak, "trainable_parameters": count, "trainable_share": share}
+
+    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+        with measured() as usage:
+            result = work()
+        self.spent[name] = usage
+        return result
+
+
+def _stopping(progress: Progress) -> Callable[[str], None]:
+    return lambda name: progress.say(f"{name}: finishing this step and saving; once more ends at once.")

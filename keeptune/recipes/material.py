@@ -1,0 +1,105 @@
+"""Everything a run learns from and is measured on: read, generated, split, encoded, counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.digest import digest_of
+from keeptune.core.example import Example
+from keeptune.data.encode import EncodedSet, encode_all
+from keeptune.data.formats.generated import Generated
+from keeptune.recipes.self_text import self_text
+from keeptune.recipes.sources import Source, data_digest, read_sources
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+    from keeptune.recipes.recipe import Recipe
+    from keeptune.recipes.workshop import Workshop
+    from keeptune.stages._progress import Progress
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a run.
+
+    Attributes:
+        sources: as read.
+        train: encoded rows of every source that a stage trains on.
+        dev: encoded dev rows of the target's source.
+        target: name of the target's source.
+    """
+
+    sources: Mapping[str, Source]
+    train: Mapping[str, EncodedSet]
+    dev: EncodedSet | None = None
+    target: str | None = None
+    generated: frozenset[str] = field(default_factory=frozenset)
+
+    def digest(self) -> str:
+        """Of everything that was read or made."""
+        return data_digest(dict(self.sources))
+
+    def examples(self) -> dict[str, list[Example]]:
+        """Rows by `source/split`, as evaluations ask for them."""
+        parts = ("train", "dev", "test", "ood")
+        named = {
+            f"{name}/{part}": list(getattr(source, part)) for name, source in self.sources.items() for part in parts
+        }
+        return {name: rows for name, rows in named.items() if rows}
+
+    def counts(self) -> dict[str, Any]:
+        """For `data.json`: read = kept + dropped + cut for every source, and what was left out."""
+        shown: dict[str, Any] = {}
+        for name, source in self.sources.items():
+            encoded = self.train.get(name)
+            shown[name] = {**source.counts, **source.split_counts()}
+            if encoded is not None:
+                shown[name]["encoding"] = dict(encoded.counts)
+                shown[name]["tokens"] = sum(len(row.tokens) for row in encoded.rows)
+                shown[name]["learned_tokens"] = sum(sum(row.learned) for row in encoded.rows)
+        return {"sources": shown, "digest": self.digest()}
+
+
+def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkpoint, progress: Progress) -> Material:
+    """Reads and encodes what the recipe names.
+
+    Raises:
+        DataError: a file or row cannot be used, or nothing is left to learn from.
+    """
+    sources = read_sources(recipe, folder)
+    loaded = workshop.shared(base)
+    generated = {name: settings for name, settings in recipe.data.items() if isinstance(settings, Generated)}
+    for name, settings in generated.items():
+        rows = self_text(loaded, settings, name, seed=recipe.seed, cache=cache_folder(), say=progress.say)
+        digest = digest_of([[row.text, [turn.to_dict() for turn in row.messages]] for row in rows])
+        sources[name] = Source(name, train=rows, digest=digest, counts={"read": len(rows), "kept": len(rows)})
+    trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources())
+    context = context_length(loaded)
+
+    def encoded(rows: tuple[Example, ...]) -> EncodedSet:
+        return encode_all(rows, loaded.tokenizer, too_long=recipe.too_long, context=context, template=recipe.template)
+
+    target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
+    dev_rows = sources[target].dev if target else ()
+    return Material(
+        sources=sources,
+        train={name: encoded(sources[name].train) for name in trained},
+        dev=encoded(dev_rows) if dev_rows else None,
+        target=target,
+        generated=frozenset(generated),
+    )
+
+
+def context_length(loaded: Loaded) -> int:
+    """The longest row that the model can take, in tokens."""
+    return int(getattr(loaded.model.config, "max_position_embeddings", 0) or 2048)
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: base scores, the base's own text."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keeptune"

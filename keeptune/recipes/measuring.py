@@ -1,0 +1,91 @@
+"""What a proof measures, and with what: the target, the suite, the format, the drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.score import Score
+from keeptune.data.suite import Suite
+from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations._stored import measure_once
+from keeptune.evaluations.drift import Drift
+from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.evaluations.retention import Retention
+from keeptune.evaluations.target import Target
+from keeptune.recipes.material import Material, cache_folder
+
+if TYPE_CHECKING:
+    from keeptune.recipes.recipe import Recipe
+    from keeptune.recipes.workshop import Workshop
+    from keeptune.stages._progress import Progress
+
+
+def suite_of(name: str, folder: Path | None) -> Suite:
+    """The embedded suite, or the one that a file describes."""
+    if name == "embedded":
+        from keeptune.pocket.suite import build_suite
+
+        return build_suite()
+    from keeptune.data.suite_files import read_suite
+
+    path = Path(name)
+    return read_suite(path if path.is_absolute() or folder is None or path.exists() else folder / path)
+
+
+def context_of(
+    recipe: Recipe, workshop: Workshop, material: Material, base: Checkpoint, folder: Path | None
+) -> Context:
+    """The context of a run's evaluations."""
+    suite = suite_of(recipe.proof.suite, folder) if recipe.proof else None
+    return Context(
+        subject=workshop.subject,
+        base=base,
+        data=material.examples(),
+        suite=suite,
+        seed=recipe.seed,
+        cache=cache_folder(),
+    )
+
+
+def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluation]:
+    """The evaluations of a proof; drift is measured of the adapted model only, since the base's is nothing."""
+    proof = recipe.proof
+    assert proof is not None, "without a proof nothing is measured"
+    chosen: list[Evaluation] = [Retention()]
+    if isinstance(proof.target, Target):
+        chosen.insert(0, proof.target)
+        if proof.target.split == "test" and f"{proof.target.data}/ood" in context.data:
+            chosen.append(proof.target.model_copy(update={"split": "ood"}))
+        chosen.append(FormatDrift(data=proof.target.data, pattern=proof.leak))
+    if label != "base":
+        chosen.append(Drift(data=proof.target.data) if isinstance(proof.target, Target) else Drift())
+    return chosen
+
+
+def measure(label: str, checkpoint: Checkpoint, context: Context, recipe: Recipe, progress: Progress) -> list[Score]:
+    """All scores of one checkpoint; what was measured before, by whatever run, is read instead."""
+    chosen = evaluations_of(recipe, label, context)
+    scores: list[Score] = []
+    with progress.track(f"measuring: {label}", len(chosen)) as track:
+        for evaluation in chosen:
+            found = measure_once(evaluation, checkpoint, context)
+            ood = getattr(evaluation, "split", "") == "ood"
+            scores += [replace(score, task=f"{score.task}/ood") for score in found] if ood else found
+            track.advance()
+    progress.say(summary(label, scores))
+    return scores
+
+
+def summary(label: str, scores: Sequence[Score]) -> str:
+    """One line on a terminal: `base: target 12.0%, abilities 71.3%, bits per byte 1.92, leak 0.0%`."""
+    parts = []
+    for kind, name in (("target", "target"), ("accuracy", "abilities"), ("corpus", "bits per byte"), ("leak", "leak")):
+        values = [score.value for score in scores if score.kind == kind and not score.task.endswith("/ood")]
+        if values:
+            mean = sum(values) / len(values)
+            parts.append(f"{name} {mean:.3f}" if kind == "corpus" else f"{name} {100 * mean:.1f}%")
+    return f"{label}: {', '.join(parts)}"

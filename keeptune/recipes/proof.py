@@ -1,0 +1,172 @@
+"""`keeptune prove`: a certificate for any two checkpoints, whoever trained them."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.checkpoint import AdapterRef, Checkpoint
+from keeptune.core.errors import KeeptuneError, RecipeError
+from keeptune.core.run import Run
+from keeptune.core.spec import validate
+from keeptune.core.usage import measured
+from keeptune.data.decontaminate import overlap
+from keeptune.data.guess import guess_format
+from keeptune.data.read import read_examples
+from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations._stored import measure_once
+from keeptune.evaluations.drift import Drift
+from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.evaluations.retention import Retention
+from keeptune.evaluations.target import Target
+from keeptune.recipes.chat import checkpoint_of
+from keeptune.recipes.execute import finished
+from keeptune.recipes.material import cache_folder
+from keeptune.recipes.measuring import suite_of, summary
+from keeptune.recipes.provenance import PACKAGES
+from keeptune.recipes.workshop import Workshop
+from keeptune.recipes.yaml_file import read_yaml
+from keeptune.stages._progress import Progress
+from keeptune.stages.prove import Margins, certify
+
+if TYPE_CHECKING:
+    from keeptune.core.example import Example
+    from keeptune.core.score import Score
+
+ROWS = "target"
+
+
+def prove(before: str | Path, after: str | Path, **settings: Any) -> dict[str, Any]:
+    """Certifies two checkpoints from Python; see `prove_pair`. Returns the certificate."""
+    output = Path(settings.pop("output", "runs/proof"))
+    return prove_pair(str(before), str(after), output, **settings)["certificate"]
+
+
+def prove_pair(
+    before: str,
+    after: str,
+    output: Path,
+    *,
+    target: Path | None = None,
+    metric: str = "exact_match",
+    suite: str = "embedded",
+    margins: Path | None = None,
+    train_data: Path | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Measures both on the same items and writes `output/certificate.json` and `.html`.
+
+    Args:
+        before: a model folder, a hub id, `pocket`, or a finished run.
+        after: the same, or a PEFT adapter folder over `before`.
+        output: the folder of the proof.
+        target: a data file with the task's test rows.
+        metric: of the target.
+        suite: `embedded`, or a suite file.
+        margins: a YAML file that overrides the default margins.
+        train_data: what `after` was trained on; the target's rows are looked for in it.
+        quiet: show no progress.
+
+    Raises:
+        KeeptuneError: a checkpoint or a file cannot be used.
+    """
+    progress = Progress(quiet=quiet)
+    base = checkpoint_from(before)
+    adapted = checkpoint_from(after, over=base)
+    fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
+    rows = _rows(target)
+    with Run.open(output) as run, run.signals():
+        run.enter("checking")
+        try:
+            certificate = _certificate(run, base, adapted, rows, fixed, metric, suite, train_data, progress)
+        except KeeptuneError as error:
+            run.enter("failed", f"{error.code} {error.what}"[:500])
+            raise
+        run.enter("done")
+    return finished(output, certificate)
+
+
+def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
+    """What a user means by a model: a run's result, an adapter folder over another model, or a model."""
+    folder = Path(name).expanduser()
+    if (folder / "checkpoint.json").is_file():
+        return checkpoint_of(folder)
+    if any((folder / file).is_file() for file in ("adapter_config.json", "adapter.json")):
+        if over is None:
+            raise RecipeError(
+                f"'{name}' is an adapter; a proof begins with a model.", code="E-USAGE",
+                fix="Give the base model first and the adapter second.",
+            )  # fmt: skip
+        return Checkpoint(
+            over.base, over.revision, over.dtype, (*over.adapters, AdapterRef("after", folder.absolute()))
+        )
+    return Checkpoint(name)
+
+
+def _certificate(
+    run: Run, base: Checkpoint, adapted: Checkpoint, rows: list[Example], margins: Margins, metric: str, suite: str,
+    train_data: Path | None, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    from keeptune.report.page import write_certificate
+
+    workshop = Workshop(trusted=_run_of(adapted))
+    data = {f"{ROWS}/test": rows} if rows else {}
+    context = Context(subject=workshop.subject, base=base, data=data, suite=suite_of(suite, None), cache=cache_folder())
+    chosen: list[Evaluation] = [Retention()]
+    if rows:
+        chosen = [Target.model_validate({"data": ROWS, "metric": metric}), *chosen, FormatDrift(data=ROWS)]
+    with measured() as usage:
+        run.enter("baseline")
+        before = _measure("before", [*chosen], base, context, run, progress)
+        run.enter("running")
+        after = _measure("after", [*chosen, Drift(data=ROWS)], adapted, context, run, progress)
+    provenance = {
+        "command": " ".join(["keeptune", *sys.argv[1:]]),
+        "before": base.to_dict(),
+        "after": adapted.to_dict(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "leaks": _leaks(rows, train_data),
+    }
+    cost = {"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes}
+    certificate = certify(
+        before, after, margins=margins, seeds=[0], deployment=adapted.deployment, cost=cost, provenance=provenance
+    )
+    run.write_json("certificate.json", certificate)
+    write_certificate(run.folder)
+    return certificate
+
+
+def _measure(
+    label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run, progress: Progress
+) -> list[Score]:
+    scores: list[Score] = []
+    with progress.track(f"measuring: {label}", len(chosen)) as track:
+        for evaluation in chosen:
+            scores += measure_once(evaluation, checkpoint, context)
+            track.advance()
+    run.write_items("base" if label == "before" else "adapted", scores)
+    progress.say(summary(label, scores))
+    return scores
+
+
+def _rows(target: Path | None) -> list[Example]:
+    if target is None:
+        return []
+    return list(read_examples(guess_format(str(target)).format, ROWS).examples)
+
+
+def _leaks(rows: list[Example], train_data: Path | None) -> dict[str, int] | None:
+    if train_data is None or not rows:
+        return None
+    trained = read_examples(guess_format(str(train_data)).format, "train").examples
+    return dict(overlap(trained, rows).counts())
+
+
+def _run_of(checkpoint: Checkpoint) -> Path | None:
+    """The run folder that made a checkpoint, if a run did."""
+    paths = [Path(checkpoint.base), *(ref.path for ref in checkpoint.adapters)]
+    return next((path.parents[2] for path in paths if len(path.parents) > 2 and path.parents[1].name == "stages"), None)

@@ -1,0 +1,64 @@
+"""Where a result comes from: what must stay equal at resume, and what another person needs to repeat it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.files import read_json
+from keeptune.core.run import Run
+from keeptune.core.shape import ModelShape
+from keeptune.recipes.material import Material
+from keeptune.stages.train import Train
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+    from keeptune.recipes.recipe import Recipe
+
+PACKAGES = ("keeptune", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+
+
+def exactness_of(recipe: Recipe, material: Material, loaded: Loaded) -> dict[str, Any]:
+    """What a resumed run must share with the run that it resumes; the stages keep their own, finer set."""
+    stages = [stage.exactness() if isinstance(stage, Train) else stage.to_dict() for stage in recipe.stages]
+    proof = recipe.proof.to_dict() if recipe.proof else None
+    return {
+        "seed": recipe.seed,
+        "model": {**recipe.model.to_dict(), "fingerprint": loaded.fingerprint},
+        "data": {name: source.digest for name, source in sorted(material.sources.items())},
+        "too_long": recipe.too_long,
+        "template": recipe.template,
+        "stages": stages,
+        "margins": proof["margins"] if proof else None,
+        "versions": {name: version(name) for name in ("keeptune", "torch", "transformers")},
+    }
+
+
+def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str) -> dict[str, Any]:
+    """For `manifest.json`."""
+    return {
+        "name": recipe.name,
+        "command": command,
+        "recipe_digest": recipe.digest(),
+        "model": recipe.model.name,
+        "model_fingerprint": loaded.fingerprint,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": str(loaded.model.device),
+        "data": {name: source.digest for name, source in sorted(material.sources.items())},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def provenance_of(run: Run) -> dict[str, Any]:
+    """What the certificate carries of the manifest."""
+    return read_json(run.folder / "manifest.json")
+
+
+def trained_parameters(recipe: Recipe, loaded: Loaded) -> tuple[int, float]:
+    """Trained parameters of all train stages together, in closed form, and their share of the base."""
+    shape = ModelShape.from_config(loaded.model.config.to_dict())
+    count = sum(stage.method.cost(shape).trainable_parameters for stage in recipe.stages if isinstance(stage, Train))
+    return count, count / shape.parameters()

@@ -1,0 +1,85 @@
+"""Where models are opened: one copy of a base for every checkpoint that shares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keeptune.core.checkpoint import AdapterRef, Checkpoint
+from keeptune.evaluations import Subject
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+
+KEPT = 2
+"""Bases held at a time: the one that all is compared with, and one that was trained."""
+
+
+@dataclass
+class Workshop:
+    """Opens checkpoints, for training as models of their own, for measurement as shared ones.
+
+    Attributes:
+        trusted: a run folder. The stages of a run change the base under its earlier adapters on purpose, so an adapter
+            in it is attached although its base has another fingerprint; any other adapter must fit its base.
+        device: where models are put; None: a GPU when there is one, else the CPU.
+    """
+
+    trusted: Path | None = None
+    device: str | None = None
+    _bases: dict[tuple[str, str | None, str], Loaded] = field(default_factory=dict)
+    _files: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
+    _attached: dict[int, dict[str, Path]] = field(default_factory=dict)
+
+    def open(self, checkpoint: Checkpoint) -> Loaded:
+        """A model of its own, which may be changed, with the checkpoint's adapters attached and frozen."""
+        loaded = self._load(checkpoint)
+        for ref in checkpoint.adapters:
+            self._attach(loaded, ref)
+        return loaded
+
+    def shared(self, checkpoint: Checkpoint) -> Loaded:
+        """The base of a checkpoint for looking at; the same object until two other bases were asked for."""
+        key = _key(checkpoint)
+        if key not in self._bases:
+            while len(self._bases) >= KEPT:
+                self._forget(list(self._bases)[1])
+            self._bases[key] = self._load(checkpoint)
+        return self._bases[key]
+
+    def subject(self, checkpoint: Checkpoint) -> Subject:
+        """The checkpoint as evaluations see it; its adapters are attached to the shared base if they are not yet."""
+        from keeptune.engine.book import detach
+
+        loaded = self.shared(checkpoint)
+        attached = self._attached.setdefault(id(loaded.model), {})
+        for ref in checkpoint.adapters:
+            if attached.get(ref.name) == ref.path:
+                continue
+            if ref.name in attached:
+                detach(loaded.model, ref.name)
+            self._attach(loaded, ref)
+            attached[ref.name] = ref.path
+        key = _key(checkpoint)
+        if key not in self._files:
+            self._files[key] = Subject.of(loaded, checkpoint).files
+        return Subject(loaded.model, loaded.tokenizer, checkpoint.adapters, self._files[key])
+
+    def _attach(self, loaded: Loaded, ref: AdapterRef) -> None:
+        from keeptune.methods import load_adapter
+
+        ours = self.trusted is not None and ref.path.is_relative_to(self.trusted)
+        load_adapter(loaded.model, ref.path, name=ref.name, force=ours)
+
+    def _load(self, checkpoint: Checkpoint) -> Loaded:
+        from keeptune.models.load import load
+
+        return load(checkpoint.base, revision=checkpoint.revision, dtype=checkpoint.dtype, device=self.device)
+
+    def _forget(self, key: tuple[str, str | None, str]) -> None:
+        self._attached.pop(id(self._bases.pop(key).model), None)
+
+
+def _key(checkpoint: Checkpoint) -> tuple[str, str | None, str]:
+    return checkpoint.base, checkpoint.revision, checkpoint.dtype
