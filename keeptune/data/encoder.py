@@ -83,9 +83,8 @@ class Encoder:
         except DataError as error:
             raise _placed(error, example) from error
         ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
-        learned = [place > 0 for place in range(len(ids))]
-        learned = [first and _touches(span, rendered.learned) for first, span in zip(learned, spans, strict=True)]
-        return Encoded(example.id, example.source, tuple(ids), tuple(learned))
+        learned = covered(spans, rendered.learned)
+        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the generation prompt, as served."""
@@ -109,12 +108,19 @@ def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, 
     )
 
 
-def _touches(token: Span, spans: Sequence[Span]) -> bool:
-    """Whether a token covers a letter of one of the spans; a token without letters belongs to where it stands."""
-    start, end = token
-    if start == end:
-        return any(first <= start < last for first, last in spans)
-    return any(start < last and end > first for first, last in spans)
+def covered(tokens: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
+    """Whether each token covers a letter of one of the spans; a token without letters belongs to where it stands.
+
+    Args:
+        tokens: spans of the tokens, in order.
+        spans: disjoint, in order.
+    """
+    found, index = [], 0
+    for start, end in tokens:
+        while index < len(spans) and spans[index][1] <= start:
+            index += 1
+        found.append(index < len(spans) and spans[index][0] < max(end, start + 1))
+    return found
 
 
 def _placed(error: DataError, example: Example) -> DataError:

@@ -46,7 +46,7 @@ def guess_format(path: str, folder: Path | None = None) -> Guess:
     if not rows:
         raise Place(path).error("no usable rows among the first 50.", code="E-DATA-NOROWS")
     members = [member for name in Format.names() if issubclass(member := Format.find(name), FileFormat)]
-    scores = {member: fmean(member.looks_like(row) for row in rows) for member in members}
+    scores = {member: round(fmean(member.looks_like(row) for row in rows), 2) for member in members}
     best = max(scores, key=lambda member: scores[member])
     keys = ", ".join(map(str, list(rows[0])[:12]))
     if scores[best] < SURE_ENOUGH:

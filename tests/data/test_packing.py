@@ -1,0 +1,89 @@
+"""Batches and mixtures: every row in its place, shares met, the same order for the same seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keeptune.core.errors import RecipeError
+from keeptune.data.mixing import mixed_order
+from keeptune.data.packing import filled, plan_batches
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=LENGTHS, second=LENGTHS, capacity=st.integers(1, 80), overhead=st.integers(0, 20), seed=st.integers(0, 9))
+def test_an_epoch_without_shares_is_a_partition_into_full_batches(first, second, capacity, overhead, seed):
+    lengths = {"a": first, "b": second}
+    batches = plan_batches(lengths, batch_tokens=capacity, seed=seed, epochs=1, overhead_tokens=overhead)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(first) + len(second)))
+    size = [length + overhead for length in first + second]
+    totals = [sum(size[row] for row in batch) for batch in batches]
+    assert all(total <= capacity or len(batch) == 1 for total, batch in zip(totals, batches, strict=True))
+    following = [size[batch[0]] for batch in batches[1:]]
+    assert all(total + extra > capacity for total, extra in zip(totals[:-1], following, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(first=LENGTHS, second=LENGTHS, share=st.floats(0.02, 0.98), rows=st.integers(1, 300))
+def test_after_any_number_of_rows_the_shares_hold_within_one_row(first, second, share, rows):
+    lengths = {"task": first, "replay": second}
+    seen = Counter()
+    for source, index in islice(mixed_order(lengths, {"task": share, "replay": 1 - share}, 0, inf), rows):
+        seen[source] += lengths[source][index]
+        assert abs(seen["task"] - share * seen.total()) <= max(first + second) + 1e-6
+
+
+def test_shares_need_not_sum_to_one():
+    lengths = {"task": [3] * 50, "replay": [7] * 9}
+    assert list(mixed_order(lengths, {"task": 9, "replay": 1}, 3, 1)) == list(
+        mixed_order(lengths, {"task": 0.9, "replay": 0.1}, 3, 1)
+    )
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 2.5])
+def test_an_epoch_is_a_pass_over_the_leading_source(epochs):
+    lengths = {"replay": [10] * 7, "task": [5] * 40}
+    seen = Counter(mixed_order(lengths, {"task": 0.9, "replay": 0.1}, 1, epochs))
+    times = [seen["task", index] for index in range(40)]
+    assert sum(times) == round(epochs * 40)
+    assert max(times) - min(times) <= 1
+    replayed = [seen["replay", index] for index in range(7)]
+    assert max(replayed) - min(replayed) <= 1
+
+
+def test_each_pass_is_shuffled_anew_and_a_seed_repeats_it():
+    lengths = {"task": [1] * 100}
+    order = [index for _, index in mixed_order(lengths, None, 5, 2)]
+    assert order[:100] != order[100:]
+    assert order == [index for _, index in mixed_order(lengths, None, 5, 2)]
+    assert order != [index for _, index in mixed_order(lengths, None, 6, 2)]
+
+
+def test_the_order_is_the_same_on_every_machine():
+    """The order was written down once, with CPython 3.11; another one would make old runs impossible to resume."""
+    assert [index for _, index in mixed_order({"task": [1] * 6}, None, 7, 1)] == [2, 0, 3, 5, 4, 1]
+
+
+def test_steps_make_so_many_batches_with_rows_numbered_source_after_source():
+    lengths = {"task": [4] * 5, "replay": [4] * 5}
+    batches = plan_batches(lengths, {"task": 0.5, "replay": 0.5}, batch_tokens=8, seed=0, steps=7)
+    assert len(batches) == 7
+    assert all(len([row for row in batch if row >= 5]) == 1 for batch in batches)
+
+
+def test_a_row_longer_than_the_batch_is_alone():
+    assert list(filled([(0, 3), (1, 50), (2, 3), (3, 3)], 10)) == [[0], [1], [2, 3]]
+
+
+@pytest.mark.parametrize("shares", [{"task": 0.9, "repaly": 0.1}, {"task": 1, "empty": 1}, {"task": 0}, {"task": inf}])
+def test_a_share_that_cannot_be_met_is_refused(shares):
+    with pytest.raises(RecipeError) as caught:
+        plan_batches({"task": [1], "replay": [1], "empty": []}, shares, batch_tokens=8, seed=0, epochs=1)
+    assert caught.value.code == "E-MIX-SHARE"
