@@ -1,1 +1,74 @@
-"""One file per step of a recipe."""
+"""One file per step of a recipe: each takes a checkpoint and gives a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.spec import Spec
+from keeptune.stages._progress import Progress
+
+if TYPE_CHECKING:
+    from keeptune.core.run import Run
+    from keeptune.data.encode import EncodedSet
+    from keeptune.models.load import Loaded
+
+
+@dataclass
+class StageWork:
+    """What a stage gets beside the checkpoint it starts from.
+
+    Attributes:
+        run: the run folder: events, metrics, and the flag that a signal sets.
+        folder: the stage's own folder in it.
+        index: its place in the recipe.
+        seed: of the run; a stage derives its generators from it.
+        data: the encoded training rows of each source.
+        open: loads a checkpoint with its adapters attached and frozen. Each call gives a model of its own, which the
+            stage may change.
+        dev: measures the model on dev data while it trains; higher is better. It is called in evaluation mode, without
+            gradients, with the adapters of the task active.
+        dev_rows: dev rows; without `dev`, minus their mean loss is the score.
+        task: sources that are the task, on whose rows the adapters of scope `task` are active; with one source, or
+            when none of them is used, all of them.
+        weights_only: go on from a commit whose optimiser state is lost (`--weights-only`).
+        progress: where the user sees it move.
+    """
+
+    run: Run
+    folder: Path
+    index: int
+    seed: int
+    data: Mapping[str, EncodedSet]
+    open: Callable[[Checkpoint], Loaded]
+    dev: Callable[[Loaded], float] | None = None
+    dev_rows: EncodedSet | None = None
+    task: frozenset[str] = frozenset({"task"})
+    weights_only: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+class Stage(Spec, shelf="keeptune.stages"):
+    """A step from one checkpoint to the next; `revision` is raised when its results change, so that it runs again."""
+
+    revision: ClassVar[int] = 1
+
+    id: str | None = Field(None, description="its name in the run folder; unset: the kind of stage")
+
+    @property
+    def label(self) -> str:
+        """What the run folder calls it: its id, else the kind of stage."""
+        return self.id or self.name
+
+    def sources(self) -> list[str]:
+        """The names of the data sources that it uses."""
+        return []
+
+    def run(self, checkpoint: Checkpoint, work: StageWork) -> Checkpoint:
+        """Does the work; what it writes stands in `work.folder`."""
+        raise NotImplementedError

@@ -1,0 +1,219 @@
+"""The certificate: what base and adapted scores prove, as plain data. `docs/certificate.md` explains every key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keeptune.core.score import Score
+from keeptune.stages._pairing import ScorePair, pair_up
+from keeptune.stages._power import attained, forecast
+from keeptune.statistics.admission import admit
+from keeptune.statistics.comparison import LEVEL, Comparison
+from keeptune.statistics.mcnemar import holm, mcnemar_loss
+from keeptune.statistics.noninferiority import compare_pooled
+from keeptune.statistics.noise import noise_floor, noise_floor_ratio
+from keeptune.statistics.verdict import retention_verdict, target_verdict
+
+SCHEMA = 1
+NEEDED_SEEDS = 3
+"""Runs from which on a result speaks for the recipe and not for one checkpoint."""
+
+Margin = Mapping[str, float]
+
+
+def build(
+    base: Sequence[Score],
+    adapted: Sequence[Score],
+    margins: Margin,
+    *,
+    seeds: Sequence[int],
+    deployment: str,
+    same_model: bool | None,
+    rescored: Sequence[Score],
+    cost: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """See `prove.certify`."""
+    pairs = pair_up(base, adapted)
+    unchanged = _same(pairs) if same_model is None else same_model
+    retention = Retained(pairs, margins)
+    leak = next((pair.compare(margins["leak"]) for pair in pairs if pair.base.kind == "leak"), None)
+    verdict = retention_verdict(
+        retention.pooled, retention.tasks.values(), retention.corpora.values(), leak, same_model=unchanged
+    )
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict,
+        "unchanged": unchanged,
+        "target": _target(pairs, ood=False),
+        "retention": retention.to_dict(),
+        "drift": _drift(adapted),
+        "format": {
+            "leak": entry(leak),
+            "specialisation_index": entry(leak) and _number(leak.delta) if leak else None,
+            "format_gap": None,
+            "recovered_share": None,
+        },
+        "deployment": deployment,
+        "ood": _target(pairs, ood=True),
+        "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak)},
+        "noise_floor": _noise(base, rescored),
+        "cost": {
+            **dict.fromkeys(("seconds", "peak_bytes", "forecast_bytes", "trainable_parameters")),
+            **cost,
+        },
+        "seeds": {"count": len(seeds), "values": list(seeds)},
+        "scope": scope(len(seeds)),
+        "margins": dict(margins),
+        "level": LEVEL,
+        "provenance": dict(provenance),
+    }
+
+
+class Retained:
+    """The part of the proof about general ability.
+
+    Attributes:
+        admitted: the accuracy tasks that may speak.
+        excluded: the others, each with its reason.
+        tasks: the comparison of each admitted task, by name.
+        corpora: of each corpus.
+        pooled: of the equal-weight mean of the admitted tasks; None when none was admitted.
+    """
+
+    def __init__(self, pairs: Sequence[ScorePair], margins: Margin) -> None:
+        self.chance = {pair.base.task: pair.base.chance for pair in pairs}
+        self.admitted: list[ScorePair] = []
+        self.excluded: list[dict[str, str]] = []
+        for pair in (pair for pair in pairs if pair.base.kind == "accuracy"):
+            reason = _not_admitted(pair.base, margins["task"])
+            if reason is None:
+                self.admitted.append(pair)
+            else:
+                self.excluded.append({"name": pair.base.task, "reason": reason})
+        self.tasks = {pair.base.task: pair.compare(margins["task"]) for pair in self.admitted}
+        self.corpora = {pair.base.task: pair.compare(margins["corpus"]) for pair in pairs if pair.base.kind == "corpus"}
+        whole = [pair for pair in self.admitted if pair.finite]
+        self.pooled = compare_pooled([pair.as_task() for pair in whole], margins["pooled"]) if whole else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate's `retention`."""
+        return {
+            "pooled": entry(self.pooled),
+            "tasks": [named(name, part, self.chance[name]) for name, part in self.tasks.items()],
+            "corpora": [named(name, part, None) for name, part in self.corpora.items()],
+            "excluded": self.excluded,
+            "fell": self._fell(),
+        }
+
+    def _fell(self) -> list[dict[str, Any]]:
+        """Tasks with more losses than gains than chance explains: mid-p McNemar, Holm over the tasks, below 0.05."""
+        flips = [
+            (name, part.flips_wrong_to_right, part.flips_right_to_wrong)
+            for name, part in self.tasks.items()
+            if part.flips_wrong_to_right is not None and part.flips_right_to_wrong is not None
+        ]
+        adjusted = holm([mcnemar_loss(gains, losses) for _, gains, losses in flips])
+        return [{"name": name, "p": p} for (name, _, _), p in zip(flips, adjusted, strict=True) if p < 0.05]
+
+
+def entry(part: Comparison | None) -> dict[str, Any] | None:
+    """A comparison as the certificate shows it; null when there is none, and for numbers that are not finite."""
+    if part is None:
+        return None
+    return {
+        "base": _number(part.base),
+        "adapted": _number(part.adapted),
+        "delta": _number(part.delta),
+        "low": _number(part.low),
+        "high": _number(part.high),
+        "level": part.level,
+        "margin": part.margin,
+        "verdict": part.verdict,
+        "n": part.n,
+        "higher_is_better": part.higher_is_better,
+        "flips_right_to_wrong": part.flips_right_to_wrong,
+        "flips_wrong_to_right": part.flips_wrong_to_right,
+        "discordance": part.discordance,
+        "effective_clusters": _number(part.effective_clusters),
+        "unchanged": part.unchanged,
+        "method": part.method,
+        "note": part.note,
+    }
+
+
+def named(name: str, part: Comparison, chance: float | None) -> dict[str, Any]:
+    """The entry of a task or corpus."""
+    return {"name": name, "chance": chance, **(entry(part) or {})}
+
+
+def scope(seeds: int) -> str:
+    """What a result speaks for."""
+    return "this recipe" if seeds >= NEEDED_SEEDS else "this checkpoint"
+
+
+def _same(pairs: Sequence[ScorePair]) -> bool:
+    """Every item of every score is bitwise the same, among them scores of general ability."""
+    evidence = any(pair.base.kind in ("accuracy", "corpus") for pair in pairs)
+    return evidence and all(pair.identical for pair in pairs)
+
+
+def _not_admitted(base: Score, margin: float) -> str | None:
+    """Why a task may not speak; None when it may."""
+    if base.binary:
+        found = admit([item.score for item in base.items], base.chance or 0.0, margin)
+        return None if found.admitted else found.reason
+    if base.value < 5 * margin:
+        return f"base {base.value:.3f}: less than 5 margins of {margin:.3f} above nothing"
+    return None
+
+
+def _target(pairs: Sequence[ScorePair], *, ood: bool) -> dict[str, Any] | None:
+    found = [pair for pair in pairs if pair.base.kind == "target" and pair.base.task.endswith("/ood") == ood]
+    if not found:
+        return None
+    part = found[0].compare(0.0)
+    plain = entry(part) or {}
+    del plain["margin"]
+    verdict = target_verdict(part) if found[0].finite else "LOST"
+    return {"metric": found[0].base.metric, **plain, "verdict": verdict, "chance": found[0].base.chance}
+
+
+def _drift(adapted: Sequence[Score]) -> dict[str, Any] | None:
+    """KL and agreement on generic prompts; `task` and `generic` hold both parts."""
+    parts: dict[str, dict[str, Any]] = {}
+    for score in adapted:
+        if score.kind == "drift":
+            parts.setdefault(score.task.removesuffix("_prompts"), {})[score.metric] = _number(score.value)
+    if not parts:
+        return None
+    main = parts.get("generic") or parts.get("task") or {}
+    return {
+        "kl_to_base": main.get("kl_to_base"),
+        "top1_agreement": main.get("top1_agreement"),
+        "task": parts.get("task"),
+        "generic": parts.get("generic"),
+    }
+
+
+def _noise(base: Sequence[Score], rescored: Sequence[Score]) -> dict[str, Any] | None:
+    """Base against base under another composition of batches, on the items that were scored twice."""
+    again = {(score.kind, score.task, score.metric): score for score in rescored}
+    floors: dict[str, float] = {}
+    for score in base:
+        other = again.get((score.kind, score.task, score.metric))
+        if other is None:
+            continue
+        first = {item.id: item.score for item in score.items}
+        rows = [[first[item.id] for item in other.items], [item.score for item in other.items]]
+        measure = noise_floor_ratio if score.kind == "corpus" else noise_floor
+        floors[score.task] = measure(rows).floor
+    if not floors:
+        return None
+    return {"largest": max(floors.values()), "parts": floors, "scorings": 2}
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,97 @@
+"""What a train stage leaves: an adapter folder, or a plain Hugging Face folder when the base itself was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
+
+from keeptune.core.checkpoint import AdapterRef, Checkpoint, Scope
+from keeptune.core.commit import verify, write_commit
+from keeptune.engine.book import base_state_dict
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+    from keeptune.stages.train import Train
+
+SNAPSHOT = "snapshot-"
+
+
+@dataclass(frozen=True)
+class Output:
+    """Writes checkpoints of one stage.
+
+    Attributes:
+        loaded: the model that trains.
+        name: of the adapter that the stage makes.
+        before: the checkpoint that the stage started from; its adapters stay.
+        stage: the method, and when its adapter is active.
+        folder: the stage's folder.
+    """
+
+    loaded: Loaded
+    name: str
+    before: Checkpoint
+    stage: Train
+    folder: Path
+
+    def final(self) -> Checkpoint:
+        """The stage's result."""
+        return self._write("model" if self.stage.method.trains_base else "adapter")
+
+    def snapshot(self, step: int) -> None:
+        """The weights of a step, to be evaluated later; see `snapshots`."""
+        self._write(f"{SNAPSHOT}{step:08d}")
+
+    def _write(self, name: str) -> Checkpoint:
+        info: dict[str, Any] = {"adapter": self.name, "scope": self.stage.scope}
+        info["trains_base"] = self.stage.method.trains_base
+        path = write_commit(self.folder, name, self._fill, info=info)
+        return _checkpoint(self.before, path, **info)
+
+    def _fill(self, folder: Path) -> None:
+        model = self.loaded.model
+        if self.stage.method.trains_base:
+            with _without_bars():
+                model.save_pretrained(folder, state_dict=base_state_dict(model))
+                self.loaded.tokenizer.save_pretrained(folder)
+            return
+        from keeptune.methods import save_adapter
+
+        save_adapter(model, self.name, folder)
+
+
+def snapshots(folder: Path, before: Checkpoint) -> list[tuple[int, Checkpoint]]:
+    """The checkpoints that a train stage kept along the way, by step.
+
+    Args:
+        folder: of the stage.
+        before: the checkpoint that the stage started from.
+    """
+    found = []
+    for path in sorted(folder.glob(f"{SNAPSHOT}*")):
+        info = verify(path).info
+        found.append((int(path.name.removeprefix(SNAPSHOT)), _checkpoint(before, path, **info)))
+    return found
+
+
+def _checkpoint(before: Checkpoint, path: Path, *, adapter: str, scope: Scope, trains_base: bool) -> Checkpoint:
+    if trains_base:
+        return replace(before, base=str(path), revision=None)
+    return replace(before, adapters=(*before.adapters, AdapterRef(adapter, path, scope)))
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar: transformers draws one even for one small file."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,193 @@
+"""The gradient of one global batch: micro-batches, losses, and what to do when memory is short.
+
+    objective = sum_i weight_i * (sum of loss i over the global batch) / (its count over the global batch)
+
+Each micro-batch adds its share of every sum, divided by the count of the whole, so that neither loss nor gradient
+depends on how the batch is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from keeptune.core.errors import MachineError
+from keeptune.engine.batch import PackedBatch, pack
+from keeptune.engine.head import Head, head_of
+from keeptune.engine.packed import packed_hidden
+from keeptune.losses import Loss
+from keeptune.stages._masters import Masters
+from keeptune.stages._random import RandomState
+from keeptune.stages._reference import Reference, Stacks, served
+
+if TYPE_CHECKING:
+    from keeptune.data.encode import Encoded
+
+
+class View:
+    """One micro-batch as the losses see it."""
+
+    def __init__(self, batch: PackedBatch, hidden: Tensor, head: Head, reference: Reference | None) -> None:
+        self.batch, self.hidden, self.head, self._reference = batch, hidden, head, reference
+        self.reference_head = head if reference is None else reference.head
+
+    def reference(self, rows: Tensor) -> Tensor:
+        """Hidden states of the reference at `rows`."""
+        assert self._reference is not None, "this loss does not say that it needs a reference"
+        return self._reference.hidden(self.batch, rows)
+
+
+@dataclass
+class StepResult:
+    """What one global batch gave, before the update.
+
+    Attributes:
+        loss: the objective; not a number when no loss has a row in the batch.
+        parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent.
+        norm: of the whole gradient, before clipping.
+        tokens: in the batch.
+        learned: supervised positions.
+    """
+
+    loss: float
+    parts: dict[str, float]
+    norm: float
+    tokens: int
+    learned: int
+
+
+@dataclass
+class Objective:
+    """The losses of a stage on a model.
+
+    Attributes:
+        model: the one that trains.
+        masters: its float32 parameters, which hold the gradient afterwards.
+        losses: what is minimised.
+        stacks: the adapters that serve the rows of each source.
+        reference: what the KL terms compare with.
+        micro_batch_tokens: largest micro-batch; a longer row is one by itself.
+        overhead_tokens: virtual tokens that each row brings along.
+        event: told when memory was short.
+    """
+
+    model: PreTrainedModel
+    masters: Masters
+    losses: Sequence[Loss]
+    stacks: Stacks
+    reference: Reference | None
+    micro_batch_tokens: int
+    overhead_tokens: int = 0
+    event: Callable[..., None] = field(default=lambda kind, **fields: None)
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each loss: the one on the shelf; where two share it, with the source."""
+        names = [loss.name for loss in self.losses]
+        return [
+            name if names.count(name) == 1 else f"{name}.{loss.on or 'all'}"
+            for name, loss in zip(names, self.losses, strict=True)
+        ]
+
+    def backward(self, rows: Sequence[Encoded]) -> StepResult:
+        """Puts the gradient of a global batch into the masters.
+
+        When a GPU runs out of memory the step starts again with micro-batches of half the size; the random generators
+        are set back, so that dropout falls as it would have.
+
+        Raises:
+            MachineError: a single row does not fit (E-MEMORY-GPU).
+        """
+        before = RandomState.capture()
+        while True:
+            self.masters.drop_gradients()
+            try:
+                return self._backward(self._cut(rows))
+            except torch.cuda.OutOfMemoryError as error:
+                self._halve(rows, error)
+            torch.cuda.empty_cache()
+            before.restore()
+
+    @torch.no_grad()
+    def value(self, rows: Sequence[Encoded]) -> float:
+        """The objective of a global batch as it is now, in evaluation mode."""
+        self.model.eval()
+        pieces = [self._pieces(batch) for batch in self._cut(rows)]
+        sums = [(sum(float(part[i][0]) for part in pieces), sum(part[i][1] for part in pieces)) for i in self._each]
+        return sum(
+            self.losses[i].weight * total / max(1, count) for i, (total, count) in zip(self._each, sums, strict=True)
+        )
+
+    @property
+    def _each(self) -> range:
+        return range(len(self.losses))
+
+    def _cut(self, rows: Sequence[Encoded]) -> list[PackedBatch]:
+        device = self.model.get_input_embeddings().weight.device
+        batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens)
+        return [served(batch, self.stacks).to(device) for batch in batches]
+
+    def _backward(self, batches: list[PackedBatch]) -> StepResult:
+        counts = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
+        sums = torch.zeros(len(self.losses), dtype=torch.float64, device=batches[0].tokens.device)
+        self.model.train()
+        for batch in batches:
+            objective: Any = 0.0
+            for i, (total, count) in enumerate(self._pieces(batch)):
+                if count:
+                    sums[i] += total.detach()
+                    objective = objective + self.losses[i].weight * total / counts[i]
+            if isinstance(objective, Tensor) and objective.requires_grad:
+                torch.autograd.backward(objective)
+                self.masters.collect()
+        gradients = self.masters.gradients
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        means = [total / count if count else 0.0 for total, count in zip(sums.tolist(), counts, strict=True)]
+        return StepResult(
+            loss=sum(loss.weight * mean for loss, mean in zip(self.losses, means, strict=True)) if any(counts) else nan,
+            parts={name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count},
+            norm=float(norm),
+            tokens=sum(len(batch.tokens) for batch in batches),
+            learned=sum(batch.learned for batch in batches),
+        )
+
+    def _pieces(self, batch: PackedBatch) -> list[tuple[Tensor, int]]:
+        """Sum and count of each loss on one micro-batch; a loss without rows in it is not computed."""
+        wanted = [len(loss.rows(batch)) for loss in self.losses]
+        if not any(wanted):
+            return [(torch.zeros(()), 0) for _ in self.losses]
+        view = View(batch, packed_hidden(self.model, batch), head_of(self.model), self.reference)
+        return [
+            loss.terms(view) if count else (torch.zeros(()), 0) for loss, count in zip(self.losses, wanted, strict=True)
+        ]
+
+    def _halve(self, rows: Sequence[Encoded], error: Exception) -> None:
+        largest = max(len(batch.tokens) for batch in self._cut(rows))
+        longest = max(len(row.tokens) for row in rows)
+        if largest <= longest:
+            raise MachineError(
+                f"the GPU has no memory for a single row of {longest} tokens.",
+                code="E-MEMORY-GPU",
+                fix="Set `memory: {gradient_checkpointing: true}`, shorten the rows, or train fewer parameters.",
+            ) from error
+        self.micro_batch_tokens = max(longest, largest // 2)
+        self.event("out_of_memory", micro_batch_tokens=self.micro_batch_tokens, was=largest)
+
+
+def micro_batches(rows: Sequence[Encoded], limit: int, overhead: int = 0) -> list[PackedBatch]:
+    """Cuts a global batch, in order, into packed batches of at most `limit` tokens, `overhead` per row included."""
+    groups: list[list[Encoded]] = []
+    size = limit + 1
+    for row in rows:
+        size += len(row.tokens) + overhead
+        if size > limit:
+            groups.append([])
+            size = len(row.tokens) + overhead
+        groups[-1].append(row)
+    return [pack(group) for group in groups]

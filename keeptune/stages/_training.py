@@ -1,0 +1,251 @@
+"""The train stage from one end to the other: open, attach, train, resume, roll back, write the output."""
+
+from __future__ import annotations
+
+import gc
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.errors import DivergedError, Interrupted, PlanError
+from keeptune.engine.book import book_of
+from keeptune.engine.rows import active
+from keeptune.engine.soft_prompt import SoftPrompt
+from keeptune.losses import Loss
+from keeptune.stages import StageWork
+from keeptune.stages._commits import Commits, Start, read_state
+from keeptune.stages._masters import Masters
+from keeptune.stages._output import Output
+from keeptune.stages._plan import Plan, plan_steps
+from keeptune.stages._reference import Reference, Stacks
+from keeptune.stages._session import Counters, Diverging, Session
+from keeptune.stages._step import Objective
+from keeptune.stages._trackers import Harmless
+from keeptune.stages._trainer import StepTrainer
+from keeptune.stages._watch import Watch
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+    from keeptune.stages.train import Train
+
+WHOLE = 10_000_000  # micro-batch tokens when the whole batch is computed at once
+
+
+def train(stage: Train, checkpoint: Checkpoint, work: StageWork) -> Checkpoint:
+    """See `Train.run`. A session that diverges is begun again once, from the last commit with half the rate."""
+    _check(stage, work)
+    for rate_scale in (1.0, 0.5):
+        attempt = Attempt(stage, checkpoint, work, rate_scale)
+        try:
+            return attempt.run()
+        except Diverging as error:
+            halved, reason = attempt.session.counters.rate_scale < 1, str(error)
+            kept = attempt.session.commits.newest()
+        del attempt
+        gc.collect()
+        if halved:
+            break
+        work.run.event("rolled_back", stage=stage.label, to=kept, rate_scale=0.5, reason=reason)
+    raise DivergedError(
+        f"training diverged: {reason}.",
+        code="E-NONFINITE",
+        where={"key": f"stages[{work.index}].optimizer.lr"},
+        why=f"Half the learning rate did not help. The last good state is kept (step {kept or 0}).",
+        fix="Lower `lr`, or look at the rows that events.jsonl names under step_skipped.",
+    )
+
+
+class Attempt:
+    """One session, from loading to the output."""
+
+    def __init__(self, stage: Train, checkpoint: Checkpoint, work: StageWork, rate_scale: float) -> None:
+        self.stage, self.checkpoint, self.work = stage, checkpoint, work
+        self.loaded: Loaded = work.open(checkpoint)
+        self.name = _new_name(stage, checkpoint)
+        self.label = stage.label
+        stage.method.attach(self.loaded.model, self.name, seed=work.seed)
+        if stage.memory.gradient_checkpointing:
+            _compute_layers_twice(self.loaded.model)
+        masters = Masters(self.loaded.model)
+        if not masters.named:
+            raise PlanError(
+                f"'{stage.method.name}' leaves nothing to train on this model.",
+                code="E-TRAIN-FROZEN",
+                where={"key": f"stages[{work.index}].method"},
+                fix="Choose another method, or other targets.",
+            )
+        overhead = self._overhead()
+        plan = plan_steps(stage, work.data, work.seed, overhead)
+        commits = Commits(work.folder, self._exactness(plan), stage.saving.keep)
+        self.start: Start = commits.start(work.run, weights_only=work.weights_only)
+        counters = self._counters(rate_scale)
+        if counters.best_step is not None:
+            commits.protected = {commits.path(counters.best_step)}
+        if self.start.weights is not None:
+            masters.load(self.start.weights)
+        self.output = Output(self.loaded, self.name, checkpoint, stage, work.folder)
+        objective = Objective(
+            model=self.loaded.model,
+            masters=masters,
+            losses=stage.losses,
+            stacks=self.stacks(new=True),
+            reference=self._reference(),
+            micro_batch_tokens=counters.micro_batch_tokens,
+            overhead_tokens=overhead,
+            event=work.run.event,
+        )
+        self.session = Session(
+            stage=stage,
+            run=work.run,
+            label=self.label,
+            plan=plan,
+            objective=objective,
+            commits=commits,
+            counters=counters,
+            look=self._look if work.dev or work.dev_rows else None,
+            snapshot=self.output.snapshot,
+            vocabulary=self.loaded.model.get_output_embeddings().weight.shape[0],
+        )
+
+    def run(self) -> Checkpoint:
+        """Trains what is left to train, then writes the output."""
+        session, threads = self.session, torch.get_num_threads()
+        torch.set_num_threads(session.counters.threads)
+        try:
+            if self.start.step < session.total and not session.counters.ended:
+                self._train()
+        finally:
+            torch.set_num_threads(threads)
+        if self.stage.saving.best and session.counters.best_step is not None:
+            session.objective.masters.load(session.commits.weights(session.counters.best_step))
+        if not session.objective.masters.finite():
+            raise Diverging("the last weights are not finite")
+        return self.output.final()
+
+    def _train(self) -> None:
+        session, work = self.session, self.work
+        with work.progress.track(self.label, session.total, self.start.step) as track:
+            watch = Watch(session, track, logs=bool(self.stage.report_to))
+            trackers = [Harmless(name, self._tracker_failed) for name in self.stage.report_to]
+            trainer = StepTrainer(session, work.folder, [watch, *trackers])
+            watch.trainer = trainer
+            resume = self.start.commit
+            if resume is None and self.start.weights is not None:
+                resume = trainer.begin_from_weights(self.start.step)
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if watch.interrupted:
+            raise Interrupted(
+                "stopped by a signal; everything up to the last step is committed.",
+                code="E-RUN-INTERRUPTED",
+                fix="Run the same command again to go on.",
+            )
+
+    def stacks(self, *, new: bool) -> Stacks:
+        """The adapters that serve each source's rows, with the new one or without."""
+        sources = self.stage.shares.keys()
+        task = (sources & self.work.task) or set(sources)
+        scopes = [(ref.name, ref.scope) for ref in self.checkpoint.adapters]
+        if new and not self.stage.method.trains_base:
+            scopes.append((self.name, self.stage.scope))
+        return {
+            source: tuple(name for name, scope in scopes if scope == "always" or source in task) for source in sources
+        }
+
+    def _reference(self) -> Reference | None:
+        if not any(loss.needs_reference for loss in self.stage.losses):
+            return None
+        if self.stage.method.detachable:
+            return Reference(self.loaded.model, self.stacks(new=False), copied=False)
+        copy = self.work.open(self.checkpoint).model.requires_grad_(False)
+        size = sum(parameter.numel() * parameter.element_size() for parameter in copy.parameters())
+        self.work.run.event("reference_copy", stage=self.label, bytes=size)
+        return Reference(copy, self.stacks(new=False), copied=True)
+
+    def _look(self) -> dict[str, float]:
+        """What dev says of the model as it answers on its task."""
+        model, work = self.loaded.model, self.work
+        on_task = max(self.stacks(new=True).values(), key=len)
+        model.eval()
+        if work.dev is not None:
+            with torch.no_grad(), active(model, on_task):
+                return {"dev_score": float(work.dev(self.loaded))}
+        assert work.dev_rows is not None
+        stacks = {row.source: on_task for row in work.dev_rows.rows}
+        dev = replace(self.session.objective, losses=[_next_token()], stacks=stacks, reference=None)
+        return {"dev_loss": dev.value(work.dev_rows.rows)}
+
+    def _overhead(self) -> int:
+        """Virtual tokens before a row of the task."""
+        book = book_of(self.loaded.model)
+        assert book is not None, "the method is attached"
+        names = max(self.stacks(new=True).values(), key=len)
+        deltas = [placed.delta for name in names for part in book.adapter(name).placed for placed in part]
+        return sum(len(delta.prompt_embeddings) for delta in deltas if isinstance(delta, SoftPrompt))
+
+    def _counters(self, rate_scale: float) -> Counters:
+        if self.start.commit is not None:
+            stored = Counters.from_dict(read_state(self.start.commit))
+            stored.rate_scale = min(stored.rate_scale, rate_scale)
+            return stored
+        limit = self.stage.memory.micro_batch_tokens or WHOLE
+        return Counters(rate_scale=rate_scale, micro_batch_tokens=limit, threads=torch.get_num_threads())
+
+    def _exactness(self, plan: Plan) -> dict[str, Any]:
+        parameter = next(self.loaded.model.parameters())
+        gpu = parameter.is_cuda
+        return {
+            "stage": self.stage.exactness(),
+            "seed": self.work.seed,
+            "data": plan.sources,
+            "order": plan.digest,
+            "base": self.loaded.fingerprint,
+            "adapters": [[ref.name, ref.scope] for ref in self.checkpoint.adapters],
+            "dtype": str(self.loaded.dtype),
+            "world_size": 1,
+            "device": torch.cuda.get_device_name() if gpu else torch.backends.cpu.get_cpu_capability(),
+            "versions": {name: version(name) for name in ("keeptune", "torch", "transformers")},
+            "python": platform.python_version(),
+        }
+
+    def _tracker_failed(self, name: str, reason: str) -> None:
+        self.work.run.event("tracker_failed", stage=self.label, tracker=name, reason=reason)
+        self.work.progress.say(f"The tracker '{name}' failed and is off; training goes on. {reason}")
+
+
+def _check(stage: Train, work: StageWork) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise PlanError(
+            "training runs in one process; this one is part of a group.",
+            code="E-TRAIN-WORLD",
+            fix="Start it without torchrun or accelerate launch.",
+        )
+    if stage.saving.watches_dev and work.dev is None and work.dev_rows is None:
+        raise PlanError(
+            "`best` and `patience` look at dev data, and this recipe has none.",
+            code="E-TRAIN-DEV",
+            where={"key": f"stages[{work.index}].saving"},
+            fix="Give the data source a dev split, or take these settings out.",
+        )
+
+
+def _new_name(stage: Train, checkpoint: Checkpoint) -> str:
+    """The stage's id, else the method's name; a number keeps it apart from earlier adapters."""
+    taken = {ref.name for ref in checkpoint.adapters}
+    first = stage.id or stage.method.name
+    candidates = [first, *(f"{first}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in candidates if name not in taken)
+
+
+def _next_token() -> Loss:
+    return Loss.find("next_token")()
+
+
+def _compute_layers_twice(model: PreTrainedModel) -> None:
+    """Gradient checkpointing, under the name that this version of transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

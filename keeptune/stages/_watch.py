@@ -1,0 +1,92 @@
+"""What happens after every step: record, look at dev, commit, snapshot, stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback
+
+from keeptune.stages._progress import Track
+from keeptune.stages._random import RandomState
+from keeptune.stages._session import Diverging, Session
+from keeptune.stages._trainer import StepTrainer
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Follows one session.
+
+    Attributes:
+        trainer: set once it exists.
+        interrupted: whether a signal ended the session early.
+    """
+
+    def __init__(self, session: Session, track: Track, *, logs: bool) -> None:
+        self.session, self.track, self.logs = session, track, logs
+        self.trainer: StepTrainer | None = None
+        self.interrupted = False
+        self.began = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Starts the step's clock."""
+        self.began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Between two steps; everything here leaves the generators as they were."""
+        assert self.trainer is not None
+        session, saving, step = self.session, self.session.stage.saving, int(state.global_step)
+        seconds = time.monotonic() - self.began
+        session.notice_stillness(self.trainer.result)
+        stopping = session.run.stop_requested.is_set()
+        due = step % saving.commit_every(session.total) == 0 or step == session.total
+        generators = RandomState.capture()
+        measured = {} if stopping else self._look(step)
+        better = bool(measured) and self._compare(step, measured)
+        if (due or better or stopping or session.counters.ended) and session.counters.unsound == 0:
+            self._require_sound(step)
+            control.should_save = True
+        if step in saving.snapshot_steps(session.total) and session.counters.unsound == 0:
+            self._require_sound(step)
+            session.snapshot(step)
+        generators.restore()
+        self._record(step, seconds, measured)
+        control.should_log = self.logs
+        control.should_training_stop = control.should_training_stop or stopping or session.counters.ended
+        self.interrupted = stopping and step < session.total and not session.counters.ended
+
+    def _record(self, step: int, seconds: float, measured: dict[str, float]) -> None:
+        assert self.trainer is not None
+        numbers = {**self.trainer.numbers, **measured}
+        self.session.run.metric(step, stage=self.session.label, **numbers, seconds=round(seconds, 4))
+        self.track.advance(loss=numbers["loss"], lr=numbers["lr"])
+
+    def _look(self, step: int) -> dict[str, float]:
+        """What dev says, when its turn comes."""
+        session, saving = self.session, self.session.stage.saving
+        every = saving.dev_every or saving.commit_every(session.total)
+        if session.look is None or (step % every and step != session.total):
+            return {}
+        return session.look()
+
+    def _compare(self, step: int, measured: dict[str, float]) -> bool:
+        """Whether this is the best so far; counts the patience."""
+        session, counters, saving = self.session, self.session.counters, self.session.stage.saving
+        score = measured["dev_score"] if "dev_score" in measured else -measured["dev_loss"]
+        if counters.best is None or score > counters.best:
+            counters.best, counters.best_step, counters.stale = score, step, 0
+            if saving.best:
+                session.commits.protected = {session.commits.path(step)}
+            return saving.best
+        counters.stale += 1
+        if saving.patience is not None and counters.stale >= saving.patience and step < session.total:
+            counters.ended = True
+            session.run.event("stopped_early", stage=session.label, step=step, best_step=counters.best_step)
+        return False
+
+    def _require_sound(self, step: int) -> None:
+        """Weights that are not finite, or give a loss that is not, are never committed: one more look at a batch."""
+        session = self.session
+        loss = session.objective.value(session.plan.rows(step - 1))
+        if not (session.objective.masters.finite() and session.sound(loss)):
+            session.run.event("commit_refused", stage=session.label, step=step, loss=loss)
+            raise Diverging(f"the weights after step {step} give the loss {loss}")

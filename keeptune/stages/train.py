@@ -1,0 +1,89 @@
+"""Train: adapts a checkpoint to data with a method, losses and an optimiser."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from keeptune.core.checkpoint import Checkpoint, Scope
+from keeptune.losses import Loss
+from keeptune.methods import Method
+from keeptune.stages import Stage, StageWork
+from keeptune.stages._settings import Memory, Saving
+from keeptune.stages.optimizers import Optimizer
+
+# What may be changed between a kill and a resume: it does not reach the weights.
+NEUTRAL = {"report_to": None, "saving": ("every", "keep", "snapshots"), "id": None}
+
+
+class Train(Stage):
+    """Minimises `sum_i weight_i * mean of loss i` over packed rows; the new weights become an adapter or a model."""
+
+    revision: ClassVar[int] = 1
+
+    method: Method = Field(description="what is trained")
+    data: str | dict[str, float] = Field("task", description="a source, or sources with their share of the tokens")
+    losses: list[Loss] = Field(default_factory=lambda: [_default(Loss, "next_token")], min_length=1)
+    optimizer: Optimizer = Field(default_factory=lambda: _default(Optimizer, "adamw"), description="how weights move")
+    epochs: float | None = Field(None, gt=0, le=1e5, description="passes over the task; unset: 1, or `steps`")
+    steps: int | None = Field(None, ge=1, le=100_000_000, description="optimiser steps, instead of `epochs`")
+    batch_tokens: int = Field(4096, ge=1, le=100_000_000, description="tokens of one optimiser step")
+    memory: Memory = Field(default_factory=Memory, description="what is computed at a time")
+    saving: Saving = Field(default_factory=Saving, description="commits, snapshots, looks at dev")
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="trackers")
+    scope: Scope = Field("always", description="whether the new adapter answers everybody, or only its task")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give 'epochs' or 'steps', not both")
+        if isinstance(self.data, dict) and not (self.data and all(share > 0 for share in self.data.values())):
+            raise ValueError("the shares of 'data' are positive numbers, at least one")
+        if self.scope == "task" and self.method.trains_base:
+            raise ValueError(f"'{self.method.name}' trains the base itself, which answers everybody: scope is 'always'")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each source's share of the tokens; they sum to 1."""
+        shares = {self.data: 1.0} if isinstance(self.data, str) else self.data
+        return {source: share / sum(shares.values()) for source, share in shares.items()}
+
+    def sources(self) -> list[str]:
+        """The sources that it trains on."""
+        return list(self.shares)
+
+    def exactness(self) -> dict[str, Any]:
+        """The settings that reach the weights."""
+        plain = self.to_dict()
+        for key, inner in NEUTRAL.items():
+            if inner is None:
+                del plain[key]
+            for name in inner or ():
+                del plain[key][name]
+        return plain
+
+    def run(self, checkpoint: Checkpoint, work: StageWork) -> Checkpoint:
+        """Trains, or goes on where a killed process stopped.
+
+        Raises:
+            DataError: nothing to learn from (E-TRAIN-NOTHING).
+            PlanError: what was asked cannot work (E-TRAIN-*, E-MODEL-*, E-METHOD-*).
+            RecipeError: begun with other settings (E-RESUME-DIFFERENT).
+            DivergedError: loss or gradient is not finite, also after a roll-back (E-NONFINITE).
+            Interrupted: a signal; everything is committed (E-RUN-INTERRUPTED).
+        """
+        from keeptune.stages._training import train
+
+        return train(self, checkpoint, work)
+
+
+def _default(shelf: Any, name: str) -> Any:
+    return shelf.find(name)()
