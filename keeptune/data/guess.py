@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 from keeptune.core.errors import DataError
 from keeptune.data.formats import FileFormat, Format
+from keeptune.data.label_set import label_set
 from keeptune.data.place import Place
 from keeptune.data.rows import read_rows
 from keeptune.data.source_file import locate
+
+__all__ = ["Guess", "guess_format", "label_set"]
 
 ROWS = 50
 SURE_ENOUGH = 0.5

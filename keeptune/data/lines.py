@@ -72,13 +72,20 @@ def decoded(data: bytes, place: Place, *, last: bool = False) -> str | DataError
         if last and error.reason == "unexpected end of data":
             return truncated(place, column)
         guess = encoding_guess(data)
-        name = place.file.removesuffix(".gz")
         return place.error(
             f"the bytes {data[error.start : error.start + 4].hex(' ')} are not UTF-8; the line looks like {guess}.",
             code="E-DATA-ENCODING",
             column=column,
-            fix=f"Convert it: iconv -f {guess} -t UTF-8 {name} > utf8-{name.rsplit('/', 1)[-1]}",
+            fix=conversion(guess, place.file),
         )
+
+
+def conversion(encoding: str, file: str) -> str:
+    """The command that converts a file to UTF-8 under another name."""
+    new = f"utf8-{file.removesuffix('.gz').rsplit('/', 1)[-1]}"
+    if file.endswith(".gz"):
+        return f"Convert it: gzip -cd {file} | iconv -f {encoding} -t UTF-8 > {new}"
+    return f"Convert it: iconv -f {encoding} -t UTF-8 {file} > {new}"
 
 
 def encoding_guess(data: bytes) -> str:
@@ -125,9 +132,6 @@ def _without_mark(data: bytes, file: str, counts: Counter[str]) -> bytes:
     wide = next((name for mark, name in WIDE_MARKS.items() if data.startswith(mark)), None)
     if wide:
         raise Place(file, 1).error(
-            f"the file is {wide}, not UTF-8.",
-            code="E-DATA-ENCODING",
-            column=1,
-            fix=f"Convert it: iconv -f {wide} -t UTF-8",
+            f"the file is {wide}, not UTF-8.", code="E-DATA-ENCODING", column=1, fix=conversion(wide, file)
         )
     return data

@@ -232,6 +232,21 @@ def test_a_template_that_rewrites_the_past_is_refused_or_read_right():
     assert caught.value.code in ("E-TEMPLATE-UNSTABLE", "E-TEMPLATE-DROPS")
 
 
+def test_a_template_that_looks_into_the_text_is_read_by_prefixes(templates):
+    """The marks disturb it, so whole renderings are compared; a control token's text would then not be safe."""
+    shouting = "{% if m['content'].startswith('one') %}!{% endif %}<|user|>"
+    bare = templates["pocket"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    tokenizer = make(
+        "byte_level", bare.replace("<|user|>{{ m['content'] }}{% elif", shouting + "{{ m['content'] }}{% elif")
+    )
+    encoded = encode(TWO_TURNS, tokenizer)
+    assert "!<|user|>one two" in tokenizer.decode(encoded.tokens)
+    assert texts(encoded, tokenizer) == ["Paris<|end|>", "four five<|end|>"]
+    with pytest.raises(DataError) as caught:
+        encode([*TWO_TURNS[:2], {"role": "user", "content": "one <|end|>"}, TWO_TURNS[3]], tokenizer)
+    assert caught.value.code == "E-TEMPLATE-UNSTABLE"
+
+
 def test_thinking_is_learned_as_the_template_writes_it(make_tokenizer):
     tokenizer = make_tokenizer("byte_level", "thinking")
     turns = [*TWO_TURNS[:2], TWO_TURNS[2], {"role": "assistant", "content": "<think>\nhm\n</think>\n\nfour"}]

@@ -1,0 +1,152 @@
+"""Fitting encoded rows into the context: each is kept, cut, split or dropped by a stated rule, and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example
+from keeptune.data.encoder import Encoded, Encoder
+
+TooLong = Literal["drop", "cut", "split", "refuse"]
+NAMED_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row that is not trained as it stands.
+
+    Attributes:
+        code: E-ROW-LONG (longer than the context), E-ROW-NOTHING (no learned token is left), or the DataError's.
+        id: of the Example.
+        line: of its file.
+        what: one sentence.
+    """
+
+    code: str
+    id: str
+    line: int | None
+    what: str
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """Rows ready to train on.
+
+    Attributes:
+        rows: in the examples' order.
+        counts: `read` = `kept` + `dropped` + `cut`, always. Of the kept, `split` became several rows. `long` were
+            longer than the context; `silent` of the dropped had nothing to learn; `bad` of the dropped could not be
+            written by the template. `open_ended` are whole rows with an answer that does not end in a stop token.
+            `tokens` and `learned` are totals over the rows.
+        problems: the first 100 rows that were cut, dropped or split, by name.
+        notes: what the user should know, such as the choice of the plain template.
+    """
+
+    rows: tuple[Encoded, ...]
+    counts: Mapping[str, int]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Fitting:
+    """Takes rows one by one; see `encode.encode_all` for the policies and errors."""
+
+    def __init__(self, too_long: TooLong, context: int) -> None:
+        self.too_long, self.context = too_long, context
+        self.rows: list[Encoded] = []
+        names = "read kept dropped cut split long silent bad open_ended tokens learned"
+        self.counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
+        self.problems: list[Problem] = []
+        self.whole: list[Encoded] = []
+        self.source = ""
+
+    def add(self, row: Encoded, example: Example) -> None:
+        """Takes one encoded row."""
+        self.source = example.source
+        length = len(row.tokens)
+        if not any(row.learned):
+            self.drop("silent", "E-ROW-NOTHING", example, "it has no token to learn.")
+        elif length <= self.context:
+            self.counts.update(read=1, kept=1)
+            self.rows.append(row)
+            self.whole.append(row)
+        else:
+            self.counts["long"] += 1
+            self._add_long(row, example, f"it has {length} tokens; the context holds {self.context}")
+
+    def _add_long(self, row: Encoded, example: Example, what: str) -> None:
+        if self.too_long == "split" and example.text is not None:
+            pieces = split_document(row, self.context)
+            self.counts.update(read=1, kept=1, split=1)
+            self.rows += pieces
+            self._name("E-ROW-LONG", example, f"{what}: split into {len(pieces)} rows.")
+        elif self.too_long == "cut" and any(row.learned[: self.context]):
+            self.counts.update(read=1, cut=1)
+            self.rows.append(Encoded(row.id, row.source, row.tokens[: self.context], row.learned[: self.context]))
+            self._name("E-ROW-LONG", example, f"{what}: its tail was cut.")
+        elif self.too_long == "cut":
+            self.drop("silent", "E-ROW-NOTHING", example, f"{what}, and nothing to learn is left when it is cut.")
+        else:
+            reason = " A conversation is never split." if self.too_long == "split" else ""
+            self.drop("", "E-ROW-LONG", example, f"{what}.{reason}")
+
+    def drop(self, reason: str, code: str, example: Example, what: str) -> None:
+        """Leaves a row out; `reason` is the count that it adds to beside `dropped`, if any."""
+        self.counts.update(read=1, dropped=1)
+        if reason:
+            self.counts[reason] += 1
+        self._name(code, example, what)
+
+    def result(self, encoder: Encoder, most_dropped: float) -> EncodedSet:
+        """The rows and counts, or the reason why they cannot be trained on."""
+        counts = self.counts
+        if self.too_long == "refuse" and counts["long"]:
+            raise self._error("E-DATA-LONG", f"{counts['long']} of {counts['read']} rows are longer than the context.")
+        if not self.rows:
+            raise self._error("E-DATA-NOTHING", f"none of the {counts['read']} rows teaches anything.")
+        if counts["dropped"] > most_dropped * counts["read"]:
+            text = f"{counts['dropped']} of {counts['read']} rows would be dropped; at most {most_dropped:.0%} may be."
+            raise self._error("E-DATA-DROPPED", text)
+        counts["tokens"] = sum(len(row.tokens) for row in self.rows)
+        counts["learned"] = sum(sum(row.learned) for row in self.rows)
+        used = encoder.used_chat
+        if used is not None:
+            stops = encoder.stop_ids()
+            counts["open_ended"] = sum(not stops.issuperset(last_learned(row)) for row in self.whole)
+        notes = (used.note,) if used is not None and used.note else ()
+        return EncodedSet(tuple(self.rows), dict(counts), tuple(self.problems), notes)
+
+    def _name(self, code: str, example: Example, what: str) -> None:
+        if len(self.problems) < NAMED_ROWS:
+            self.problems.append(Problem(code, example.id, example.line, what))
+
+    def _error(self, code: str, what: str) -> DataError:
+        named = "; ".join(f"row {row.id}: {row.what}" for row in self.problems[:5])
+        return DataError(
+            what,
+            code=code,
+            where={"line": self.problems[0].line if self.problems else None, "key": self.source or None},
+            why=f"First: {named}" if named else "",
+            fix="Raise the context, choose another `too_long` (drop, cut, split, refuse), or shorten the rows.",
+        )
+
+
+def split_document(row: Encoded, context: int) -> list[Encoded]:
+    """Consecutive pieces of at most `context` tokens; each starts with the last token of the one before, unlearned."""
+    pieces = []
+    for number, start in enumerate(range(0, len(row.tokens) - 1, context - 1)):
+        tokens, learned = row.tokens[start : start + context], row.learned[start : start + context]
+        name = row.id if number == 0 else f"{row.id}#{number + 1}"
+        pieces.append(Encoded(name, row.source, tokens, (False, *learned[1:])))
+    return pieces
+
+
+def last_learned(row: Encoded) -> list[int]:
+    """The last token of each run of learned tokens."""
+    following = (*row.learned[1:], False)
+    triples = zip(row.tokens, row.learned, following, strict=True)
+    return [token for token, learned, goes_on in triples if learned and not goes_on]
