@@ -16,6 +16,7 @@ from keeptune.stages._progress import Progress
 if TYPE_CHECKING:
     from keeptune.core.run import Run
     from keeptune.data.encode import EncodedSet
+    from keeptune.evaluations import Context
     from keeptune.models.load import Loaded
 
 
@@ -38,6 +39,7 @@ class StageWork:
             when none of them is used, all of them.
         weights_only: go on from a commit whose optimiser state is lost (`--weights-only`).
         progress: where the user sees it move.
+        context: what `evaluate` stages measure with; None in a run without a proof.
     """
 
     run: Run
@@ -51,6 +53,7 @@ class StageWork:
     task: frozenset[str] = frozenset({"task"})
     weights_only: bool = False
     progress: Progress = field(default_factory=Progress)
+    context: Context | None = None
 
 
 class Stage(Spec, shelf="keeptune.stages"):

@@ -12,8 +12,8 @@ from keeptune.stages._power import attained, forecast
 from keeptune.statistics.admission import admit
 from keeptune.statistics.comparison import LEVEL, Comparison
 from keeptune.statistics.mcnemar import holm, mcnemar_loss
-from keeptune.statistics.noninferiority import compare_pooled
 from keeptune.statistics.noise import noise_floor, noise_floor_ratio
+from keeptune.statistics.noninferiority import compare_pooled
 from keeptune.statistics.verdict import retention_verdict, target_verdict
 
 SCHEMA = 1

@@ -55,7 +55,7 @@ def certify(
     base: Sequence[Score],
     adapted: Sequence[Score],
     *,
-    margins: Margins = Margins(),
+    margins: Margins | None = None,
     seeds: Sequence[int] = (0,),
     deployment: str = "always_on",
     same_model: bool | None = None,
@@ -68,7 +68,7 @@ def certify(
     Args:
         base: scores of the base model.
         adapted: the same scores of the adapted model; `drift` stands only here.
-        margins: fixed before training.
+        margins: fixed before training; the defaults of `Margins` when absent.
         seeds: of the run.
         deployment: `always_on` or `routed`: what was measured.
         same_model: base and adapted are known to be one model, or known not to be; None looks whether every item is
@@ -80,7 +80,7 @@ def certify(
     Raises:
         RecipeError: the two sides were measured on different items (E-PROVE-ITEMS).
     """
-    limits = {name: getattr(margins, name) for name in Margins.model_fields}
+    limits = (margins or Margins()).to_dict()
     return build(
         base,
         adapted,
