@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,11 @@ def prove_pair(
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
-    rows = _rows(target)
+    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress)
     with Run.open(output) as run, run.signals():
         run.enter("checking")
         try:
-            certificate = _certificate(run, base, adapted, rows, fixed, metric, suite, train_data, progress)
+            certificate = pair.certificate(run)
         except KeeptuneError as error:
             run.enter("failed", f"{error.code} {error.what}"[:500])
             raise
@@ -106,51 +107,73 @@ def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
     return Checkpoint(name)
 
 
-def _certificate(
-    run: Run, base: Checkpoint, adapted: Checkpoint, rows: list[Example], margins: Margins, metric: str, suite: str,
-    train_data: Path | None, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
-    from keeptune.report.page import write_certificate
+@dataclass
+class Pair:
+    """Two checkpoints and everything that they are compared with."""
 
-    workshop = Workshop(trusted=_run_of(adapted))
-    data = {f"{ROWS}/test": rows} if rows else {}
-    context = Context(subject=workshop.subject, base=base, data=data, suite=suite_of(suite, None), cache=cache_folder())
-    chosen: list[Evaluation] = [Retention()]
-    if rows:
-        chosen = [Target.model_validate({"data": ROWS, "metric": metric}), *chosen, FormatDrift(data=ROWS)]
-    with measured() as usage:
-        run.enter("baseline")
-        before = _measure("before", [*chosen], base, context, run, progress)
-        run.enter("running")
-        after = _measure("after", [*chosen, Drift(data=ROWS)], adapted, context, run, progress)
-    provenance = {
-        "command": " ".join(["keeptune", *sys.argv[1:]]),
-        "before": base.to_dict(),
-        "after": adapted.to_dict(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "leaks": _leaks(rows, train_data),
-    }
-    cost = {"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes}
-    certificate = certify(
-        before, after, margins=margins, seeds=[0], deployment=adapted.deployment, cost=cost, provenance=provenance
-    )
-    run.write_json("certificate.json", certificate)
-    write_certificate(run.folder)
-    return certificate
+    base: Checkpoint
+    adapted: Checkpoint
+    rows: list[Example]
+    metric: str
+    suite: str
+    margins: Margins
+    train_data: Path | None
+    progress: Progress
 
+    def certificate(self, run: Run) -> dict[str, Any]:
+        """Measures both sides, writes the certificate and its page."""
+        from keeptune.report.page import write_certificate
 
-def _measure(
-    label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run, progress: Progress
-) -> list[Score]:
-    scores: list[Score] = []
-    with progress.track(f"measuring: {label}", len(chosen)) as track:
-        for evaluation in chosen:
-            scores += measure_once(evaluation, checkpoint, context)
-            track.advance()
-    run.write_items("base" if label == "before" else "adapted", scores)
-    progress.say(summary(label, scores))
-    return scores
+        context = Context(
+            subject=Workshop(trusted=_run_of(self.adapted)).subject,
+            base=self.base,
+            data={f"{ROWS}/test": self.rows} if self.rows else {},
+            suite=suite_of(self.suite, None),
+            cache=cache_folder(),
+        )
+        chosen: list[Evaluation] = [Retention()]
+        if self.rows:
+            target = Target.model_validate({"data": ROWS, "metric": self.metric})
+            chosen = [target, *chosen, FormatDrift(data=ROWS)]
+        with measured() as usage:
+            run.enter("baseline")
+            before = self._measure("base", chosen, self.base, context, run)
+            run.enter("running")
+            after = self._measure("adapted", [*chosen, Drift(data=ROWS)], self.adapted, context, run)
+        certificate = certify(
+            before,
+            after,
+            margins=self.margins,
+            seeds=[0],
+            deployment=self.adapted.deployment,
+            cost={"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes},
+            provenance=self._provenance(),
+        )
+        run.write_json("certificate.json", certificate)
+        write_certificate(run.folder)
+        return certificate
+
+    def _measure(
+        self, label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run
+    ) -> list[Score]:
+        scores: list[Score] = []
+        with self.progress.track(f"measuring: {label}", len(chosen)) as track:
+            for evaluation in chosen:
+                scores += measure_once(evaluation, checkpoint, context)
+                track.advance()
+        run.write_items(label, scores)
+        self.progress.say(summary(label, scores))
+        return scores
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "command": " ".join(["keeptune", *sys.argv[1:]]),
+            "before": self.base.to_dict(),
+            "after": self.adapted.to_dict(),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES},
+            "leaks": _leaks(self.rows, self.train_data),
+        }
 
 
 def _rows(target: Path | None) -> list[Example]:

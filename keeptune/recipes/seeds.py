@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from keeptune.core.files import atomic_write, make_folder, write_json
+from keeptune.core.events import read_lines
+from keeptune.core.files import atomic_write, json_bytes, write_json
 from keeptune.recipes.execute import Options, execute
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
     from keeptune.stages._progress import Progress
+
+SHOWN = ("recipe.yaml", "data.json", "manifest.json", "metrics.jsonl", "events.jsonl", "items.jsonl.gz", "scores.json")
 
 
 def execute_seeds(
@@ -28,8 +32,33 @@ def execute_seeds(
         certificates.append(
             execute(single, folder / "seeds" / str(seed), recipe_folder, options=options, progress=progress)
         )
-    return _together(folder, [certificate for certificate in certificates if certificate is not None])
+    proven = [certificate for certificate in certificates if certificate is not None]
+    if len(proven) < count:
+        return None
+    return _together(folder, recipe, proven)
 
 
-def _together(folder: Path, certificates: list[dict[str, Any]]) -> dict[str, Any] | None:
-    raise AssertionError(folder, certificates, atomic_write, make_folder, write_json)
+def _together(folder: Path, recipe: Recipe, certificates: list[dict[str, Any]]) -> dict[str, Any]:
+    """The certificate of all seeds, and the files that the page shows beside it, taken from the worst seed."""
+    from keeptune.report.page import write_certificate
+    from keeptune.stages.prove import certify_seeds
+
+    certificate = certify_seeds(certificates)
+    worst = folder / "seeds" / str(certificate["seeds"]["worst"])
+    for name in SHOWN:
+        if (worst / name).is_file():
+            atomic_write(folder / name, (worst / name).read_bytes())
+    atomic_write(folder / "trail.jsonl", b"".join(json_bytes(row) for row in _mean_trail(folder)))
+    write_json(folder / "certificate.json", certificate)
+    write_certificate(folder)
+    return certificate
+
+
+def _mean_trail(folder: Path) -> list[dict[str, Any]]:
+    """The mean over seeds of every point of the trail; only points that every seed has."""
+    trails = [read_lines(path) for path in sorted((folder / "seeds").glob("*/trail.jsonl"))]
+    rows = []
+    for points in zip(*trails, strict=False):
+        keys = [key for key in points[0] if all(isinstance(point.get(key), (int, float)) for point in points)]
+        rows.append({key: fmean(point[key] for point in points) for key in keys})
+    return rows
