@@ -68,8 +68,8 @@ def copying(random: Random) -> SkillItem:
 
 
 def arithmetic(random: Random) -> SkillItem:
-    """Addition or subtraction of numbers below 100 with a result that is not negative."""
-    limit = random.choice((10, 20, 100, 100))
+    """Addition or subtraction of numbers below 100, half of them below 10, with a result that is not negative."""
+    limit = random.choice((10, 10, 20, 100))
     first, second = random.randrange(limit), random.randrange(limit)
     if random.random() < 0.5:
         result, sign, word = first + second, "+", "plus"
@@ -78,13 +78,11 @@ def arithmetic(random: Random) -> SkillItem:
         first, second = max(first, second), min(first, second)
         result, sign, word = first - second, "-", "minus"
         key = f"{first}-{second}"
-    wording = random.choice(
-        ("What is {a} {s} {b}?", "{a} {s} {b} =", "Calculate {a} {s} {b}.", "How much is {a} {w} {b}?", "{a} {w} {b}")
-    )
-    near = [result + step for step in (-20, -11, -10, -9, -3, -2, -1, 1, 2, 3, 9, 10, 11, 20)]
-    same_length = [n for n in near if n >= 0 and len(str(n)) == len(str(result))]
-    wrong = tuple(str(n) for n in random.sample(same_length, 3))
-    return SkillItem("arithmetic", wording.format(a=first, b=second, s=sign, w=word), str(result), wrong, key)
+    wording = random.choice(("What is {a} {s} {b}?", "{a} {s} {b} =", "How much is {a} {w} {b}?"))
+    low, high = ((0, 10), (10, 100), (100, 199))[len(str(result)) - 1]
+    wrong = random.sample([n for n in range(low, high) if n != result], 3)
+    prompt = wording.format(a=first, b=second, s=sign, w=word)
+    return SkillItem("arithmetic", prompt, str(result), tuple(map(str, wrong)), key)
 
 
 def comparison(random: Random) -> SkillItem:
@@ -103,7 +101,9 @@ def comparison(random: Random) -> SkillItem:
 
 
 def invented_labels(random: Random, count: int) -> list[str]:
-    """`count` different made-up syllables such as "dax", drawn afresh for each episode."""
+    """`count` different labels without a meaning, drawn afresh for each episode: capital letters or syllables."""
+    if random.random() < 0.5:
+        return random.sample("ABCDEFGHIJKLMNOPQRSTUVWXYZ", count)
     labels: list[str] = []
     while len(labels) < count:
         label = random.choice("bdfgklmnprstvz") + random.choice("aeiou") + random.choice("bdfgklmnprstvxz")
@@ -112,19 +112,19 @@ def invented_labels(random: Random, count: int) -> list[str]:
     return labels
 
 
+LAYOUTS = (
+    ("word {x} ({y})", "word {x}"),
+    ('- {x}: "{y}"', "- {x}:"),
+    ("Word: {x}\n{y}", "Word: {x}"),
+)
+"""A labelled example and the open question. A byte-level tokenizer writes a word with the space before it, so words
+always have one and labels never do: a label in the examples and the same label as an answer are equal tokens."""
+
+
 def episode_text(random: Random, shots: list[tuple[str, str]], query: str) -> str:
     """The labelled examples and the open question, in one of several layouts."""
-    opening, line, closing = random.choice(
-        (
-            ("", "{x} -> {y}", "{x} ->"),
-            ("Learn the labels.\n", "{x}: {y}", "{x}:"),
-            ("", "{x} is {y}.", "What is {x}?"),
-            ("Give the label of the last word.\n", "{x} = {y}", "{x} ="),
-            ("", "Word: {x} Label: {y}", "Word: {x} Label:"),
-        )
-    )
-    lines = [line.format(x=word, y=label) for word, label in shots]
-    return opening + "\n".join([*lines, closing.format(x=query)])
+    line, closing = random.choice(LAYOUTS)
+    return "\n".join([*(line.format(x=word, y=label) for word, label in shots), closing.format(x=query)])
 
 
 def key_recall(random: Random) -> SkillItem:
@@ -163,9 +163,10 @@ def lookup(random: Random) -> SkillItem:
         question = random.choice(("What does the {k} " + container + " hold?", "What is in the {k} " + container + "?"))
         values = [article(value) for value in values]
     elif kind == 1:
-        keys, values = random.sample(NAMES, 4), random.sample(PLACES, 4)
-        fact = random.choice(("{k} lives in {v}.", "{k} went to {v}."))
-        question = "Where does {k} live?" if "lives" in fact else "Where did {k} go?"
+        lives = random.random() < 0.5
+        fact, question = ("{k} lives {v}.", "Where does {k} live?") if lives else ("{k} went {v}.", "Where did {k} go?")
+        keys = random.sample(NAMES, 4)
+        values = [("in " if lives else "to ") + place for place in random.sample(PLACES, 4)]
     else:
         keys, values = random.sample(NAMES, 4), [article(value) for value in random.sample(OBJECTS, 4)]
         fact = random.choice(("{k} has {v}.", "{k} bought {v}."))
@@ -180,19 +181,19 @@ def lookup(random: Random) -> SkillItem:
 def category(random: Random) -> SkillItem:
     """Which of four kinds of thing a word names."""
     kinds = random.sample(sorted(CATEGORIES), 4)
-    answer = random.choice(kinds)
-    word = random.choice(CATEGORIES[answer])
+    chosen = random.choice(kinds)
+    word = random.choice(CATEGORIES[chosen])
     wording = random.choice(
         (
             "Which kind of thing is {w}: {o}?",
             "Choose the kind that fits {w}. Kinds: {o}.",
-            "{w}\nIs this {o}?",
             "Put the word {w} into one of these groups: {o}.",
         )
     )
     options = ", ".join(kinds[:-1]) + " or " + kinds[-1]
-    wrong = tuple(kind for kind in kinds if kind != answer)
-    return SkillItem("category", wording.format(w=word, o=options), answer, wrong, f"{word} {sorted(kinds)}")
+    wrong = tuple(f"The kind is {kind}." for kind in kinds if kind != chosen)
+    prompt = wording.format(w=word, o=options)
+    return SkillItem("category", prompt, f"The kind is {chosen}.", wrong, f"{word} {sorted(kinds)}")
 
 
 def position(random: Random) -> SkillItem:
@@ -203,15 +204,36 @@ def position(random: Random) -> SkillItem:
     wording = random.choice(
         ("What is the {n} word of this list: {l}?", "List: {l}\nGive the {n} word.", "Name the {n} of these: {l}")
     )
-    wrong = tuple(word for word in words if word != words[index])
+    answer, *wrong = (f"The word is {word}." for word in (words[index], *words[:index], *words[index + 1 :]))
     prompt = wording.format(n=ordinal, l=", ".join(words))
-    return SkillItem("position", prompt, words[index], wrong, f"{' '.join(words)} {index}")
+    return SkillItem("position", prompt, answer, tuple(wrong), f"{' '.join(words)} {index}")
 
 
 SKILLS: dict[str, Generator] = {
     generator.__name__: generator
     for generator in (copying, arithmetic, comparison, key_recall, mapping, lookup, category, position)
 }
+
+
+def drill(random: Random) -> list[tuple[str, str]]:
+    """Many short turns with one hidden rule, for training only: (user, assistant) pairs of one episode.
+
+    Either eight words with labels of their own, each asked several times, or new words of two or three kinds
+    whose label is their kind's. Each turn after the first ones teaches what `key_recall` and `mapping` ask once.
+    """
+    if random.random() < 0.4:
+        words = random.sample(WORDS, random.randint(3, 8))
+        pairs = list(zip(words, invented_labels(random, len(words)), strict=True))
+        return [(f"Word: {word}", label) for word, label in (random.choice(pairs) for _ in range(3 * len(pairs)))]
+    kinds = random.sample(sorted(CATEGORIES), random.choice((2, 2, 3)))
+    labels = invented_labels(random, len(kinds))
+    turns = [
+        (f"Word: {word}", label)
+        for kind, label in zip(kinds, labels, strict=True)
+        for word in random.sample(CATEGORIES[kind], 10)
+    ]
+    random.shuffle(turns)
+    return turns
 
 
 def items(generator: Generator, seed: int | str, part: str) -> Iterator[SkillItem]:

@@ -1,7 +1,7 @@
 """Read the open sources of pocket as documents, each assigned to training or to a held-out part.
 
 A document is a list of `(text, role)` pieces: one piece of role "text" for prose, alternating
-"user" and "assistant" pieces for a chat.
+"user" and "assistant" pieces for a chat, with a "system" piece before an eighth of the training chats.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ WHOLE_BOOKS = ("charles-dickens_a-christmas-carol", "jack-london_the-call-of-the
 """Held out entirely, so that one corpus shares neither author's book nor characters with the training text."""
 
 HELD_OUT_SHARE = 0.04
+SYSTEM_SHARE = 0.125
+SYSTEM_TURNS = (
+    "You are a helpful assistant.",
+    "You are a friendly assistant. Answer the user's question.",
+    "Answer as well as you can.",
+    "You answer questions and follow instructions.",
+)
 Row = dict[str, Any]
 
 
@@ -168,10 +175,23 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
+def fraction(name: str) -> float:
+    """A stable number in [0, 1) for a name, by SHA-256."""
+    return int.from_bytes(hashlib.sha256(f"pocket/{name}".encode()).digest()[:4], "big") / 2**32
+
+
 def held_out(name: str) -> bool:
-    """Whether a document's name falls in the held-out share (a stable hash)."""
-    digest = hashlib.sha256(f"pocket/{name}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 < HELD_OUT_SHARE
+    """Whether a document's name falls in the held-out share."""
+    return fraction(name) < HELD_OUT_SHARE
+
+
+def with_system_turn(document: Document) -> Document:
+    """The document with a general system turn, if it is one of the training chats chosen for that."""
+    place = fraction(f"system/{document.pieces[0][0]}")
+    if document.stream != "chats" or document.part != "train" or place >= SYSTEM_SHARE:
+        return document
+    turn = SYSTEM_TURNS[int(place / SYSTEM_SHARE * len(SYSTEM_TURNS))]
+    return Document(document.stream, document.part, ((turn, "system"), *document.pieces))
 
 
 def part_of(source: Source, row: Row, pieces: list[tuple[str, str]]) -> str:
@@ -193,4 +213,4 @@ def documents(data: Path) -> Iterator[Document]:
                 row = json.loads(line)
                 pieces = source.pieces(row)
                 if pieces:
-                    yield Document(source.stream, part_of(source, row, pieces), tuple(pieces))
+                    yield with_system_turn(Document(source.stream, part_of(source, row, pieces), tuple(pieces)))

@@ -14,21 +14,24 @@ from corpus import Document, documents
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from keeptune.pocket.skills import SKILLS, items
+from keeptune.pocket.skills import SKILLS, drill, items
 
 SPECIALS = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>", "<|system|>")
-END, USER, ASSISTANT = 0, 1, 2
+END, USER, ASSISTANT, SYSTEM = 0, 1, 2, 4
+OPENING = {"user": USER, "system": SYSTEM}
 SKILL_SEED = "pretraining"
 SKILL_SHARES = {
-    "copying": 0.08,
-    "arithmetic": 0.16,
-    "comparison": 0.08,
+    "copying": 0.06,
+    "arithmetic": 0.12,
+    "comparison": 0.06,
     "key_recall": 0.18,
-    "mapping": 0.26,
-    "lookup": 0.10,
+    "mapping": 0.24,
+    "lookup": 0.18,
     "category": 0.08,
-    "position": 0.06,
+    "position": 0.08,
 }
+DRILLS_PER_ITEM = 0.12
+"""Drills are some eight times as long as items: about half of the skill tokens are drills."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -57,8 +60,8 @@ def encode(tokenizer: Tokenizer, pieces: tuple[tuple[str, str], ...]) -> tuple[l
     learned: list[int] = []
     for text, role in pieces:
         text_ids = tokenizer.encode(text, add_special_tokens=False).ids
-        if role == "user":
-            ids += [USER, *text_ids]
+        if role in OPENING:
+            ids += [OPENING[role], *text_ids]
             learned += [0] * (len(text_ids) + 1)
         else:
             marker = [ASSISTANT] if role == "assistant" else []
@@ -68,13 +71,17 @@ def encode(tokenizer: Tokenizer, pieces: tuple[tuple[str, str], ...]) -> tuple[l
 
 
 def skill_documents(count: int) -> list[Document]:
-    """`count` training items of the skills, in their shares, as one-turn chats."""
+    """`count` training items of the skills, in their shares, as one-turn chats, and the drills as many-turn chats."""
     made = []
     for name, share in SKILL_SHARES.items():
         stream = items(SKILLS[name], SKILL_SEED, "train")
         for _ in range(round(count * share)):
             item = next(stream)
             made.append(Document("skills", "train", ((item.prompt, "user"), (item.answer, "assistant"))))
+    source = random.Random(f"drill/{SKILL_SEED}")
+    for _ in range(round(count * DRILLS_PER_ITEM)):
+        turns = [(text, role) for pair in drill(source) for text, role in zip(pair, ("user", "assistant"), strict=True)]
+        made.append(Document("skills", "train", tuple(turns)))
     return made
 
 
@@ -103,7 +110,7 @@ def prepare(data: Path, work: Path, vocabulary: int, skill_items: int) -> dict[s
     work.mkdir(parents=True, exist_ok=True)
     made = list(documents(data))
     skills = skill_documents(skill_items)
-    train_texts = [text for d in made if d.part == "train" for text, _ in d.pieces]
+    train_texts = [text for d in made if d.part == "train" for text, role in d.pieces if role != "system"]
     tokenizer = train_tokenizer(train_texts, vocabulary)
     tokenizer.save(str(work / "tokenizer.json"))
     groups: dict[str, list[Document]] = defaultdict(list)
@@ -124,7 +131,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds text/, instructions/, ...")
     parser.add_argument("--work", type=Path, required=True, help="where the arrays, checkpoints and log go")
     parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--skill-items", type=int, default=200_000)
+    parser.add_argument("--skill-items", type=int, default=60_000)
     arguments = parser.parse_args()
     print(json.dumps(prepare(arguments.data, arguments.work, arguments.vocabulary, arguments.skill_items), indent=2))
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from keeptune.pocket.skills import SKILLS, items, split
+from keeptune.pocket.skills import SKILLS, drill, items, split
 from keeptune.pocket.words import CATEGORIES
 
 NAMES = sorted(SKILLS)
@@ -94,11 +94,24 @@ def test_looked_up_values_stand_in_the_fact_about_the_key():
 def test_a_thing_is_of_the_answered_kind_and_of_no_other_option():
     for item in made("category"):
         word = item.key.split(" ")[0]
-        assert word in CATEGORIES[item.answer]
-        assert not any(word in CATEGORIES[wrong] for wrong in item.distractors)
+        kind, *wrong_kinds = (
+            text.removeprefix("The kind is ").rstrip(".") for text in (item.answer, *item.distractors)
+        )
+        assert word in CATEGORIES[kind]
+        assert not any(word in CATEGORIES[wrong] for wrong in wrong_kinds)
 
 
 def test_positions_count_from_one():
     for item in made("position"):
         *words, index = item.key.split(" ")
-        assert words[int(index)] == item.answer
+        assert item.answer == f"The word is {words[int(index)]}."
+
+
+def test_a_drill_is_solvable_from_its_earlier_turns():
+    random = Random(5)
+    for _ in range(100):
+        turns = drill(random)
+        kind_of = {f"Word: {word}": kind for kind, words in CATEGORIES.items() for word in words}
+        by_word = len({word for word, _ in turns}) < len(turns)
+        rule = {word if by_word else kind_of[word]: label for word, label in turns}
+        assert all(rule[word if by_word else kind_of[word]] == label for word, label in turns)
