@@ -28,7 +28,6 @@ class Overlap:
     ngram: tuple[tuple[int, int], ...]
     boilerplate: int = 0
 
-    @property
     def counts(self) -> dict[str, int]:
         """Test rows by kind of overlap."""
         return {"exact": len(self.exact), "ngram": len(self.ngram), "boilerplate": self.boilerplate}

@@ -31,6 +31,10 @@ class Problem:
     line: int | None
     what: str
 
+    def __str__(self) -> str:
+        place = f"line {self.line}" if self.line else f"row {self.id}"
+        return f"{place}: {self.what} ({self.code})"
+
 
 @dataclass(frozen=True)
 class EncodedSet:
@@ -125,7 +129,7 @@ class Fitting:
             self.problems.append(Problem(code, example.id, example.line, what))
 
     def _error(self, code: str, what: str) -> DataError:
-        named = "; ".join(f"row {row.id}: {row.what}" for row in self.problems[:5])
+        named = "; ".join(map(str, self.problems[:5]))
         return DataError(
             what,
             code=code,

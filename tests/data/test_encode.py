@@ -87,7 +87,7 @@ def test_refuse_names_the_lines(tokenizer):
     with pytest.raises(DataError) as caught:
         encode_all([chat(1), chat(2, LONG)], tokenizer, too_long="refuse", context=64)
     assert (caught.value.code, caught.value.where["line"]) == ("E-DATA-LONG", 2)
-    assert "row 2" in caught.value.why
+    assert "line 2: it has" in caught.value.why
 
 
 def test_training_on_nothing_is_refused(tokenizer):
