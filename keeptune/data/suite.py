@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from keeptune.core.spec import digest_of
+from keeptune.core.digest import digest_of
 
 GenerationMetric = Literal["exact_match", "rouge_l", "token_f1"]
 
