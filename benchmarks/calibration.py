@@ -33,6 +33,7 @@ Verdicts = tuple[Floats, Floats]  # shape (N,) each: is it a PASS, is it a FAIL
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 LIMIT = 0.055
 RESAMPLES = 2_000
+FIRST_SEED = 50_000  # not used in any trial while the method was being made
 SIDE_BY_SIDE = 250  # data sets that share one set of resampling counts
 
 
@@ -171,6 +172,7 @@ CASES = [
     clustered(60, "harm", 0.5),
     *(ratio(count, shape, 0.3) for count in (40, 100, 300) for shape in ("normal", "heavy", "harm")),
     ratio(60, "normal", 0.5),
+    ratio(80, "harm", 0.5),
     ratio(60, "extreme", 0.3),
     ratio(300, "extreme", 0.3),
     pooled((100, 100, 100, 100), 0.01, (0.01, 0.01, 0.01, 0.01), (0.01, 0.01, 0.01, 0.01)),
@@ -223,7 +225,7 @@ def main() -> int:
     for index, case in enumerate(CASES):
         if asked.only not in f"{case.kind} {case.name}":
             continue
-        rows.append(measure(case, asked.draws, seed=index + 1))
+        rows.append(measure(case, asked.draws, seed=FIRST_SEED + index))
         row = rows[-1]
         rate, upper = f"{row['false_pass']:.4f}", f"{row['false_pass_upper_99']:.4f}"
         print(f"{rate} (<= {upper})  FAIL {row['fail']:.4f}  {case.kind}: {case.name}", flush=True)
