@@ -15,8 +15,9 @@ from typing import Any
 from keeptune.core.errors import DataError, ModelError
 
 Span = tuple[int, int]
+# The lower half of plane 16; its upper half marks turns (see `marks`).
 FIRST_ALIAS = 0x100000
-FILLER = chr(0x10FFFD)
+FILLER = chr(0x107FFF)
 ALIAS = re.compile(f"[{chr(FIRST_ALIAS)}-{FILLER}]")
 
 

@@ -57,11 +57,10 @@ def check_stop(tokenizer: Any, generation_stops: Iterable[int], template: str | 
     """
     encoder = Encoder(tokenizer, template)
     stops = set(generation_stops)
-    if encoder.chat.end_id not in stops:
-        token = encoder.chat.ending.strip()
+    if stops.isdisjoint(encoder.chat.end_ids):
         raise ModelError(
-            f"the chat template ends a turn with '{token}' (id {encoder.chat.end_id}), which is not among the stop "
-            f"tokens {sorted(stops)}.",
+            f"the chat template ends a turn with '{encoder.chat.endings[0].strip()}' (id {encoder.chat.end_id}), "
+            f"which is not among the stop tokens {sorted(stops)}.",
             code="E-TEMPLATE-STOP",
             where={"file": getattr(tokenizer, "name_or_path", None) or None},
             why="The adapted model would never stop.",

@@ -92,9 +92,9 @@ class Encoder:
         return self.chat.control.ids_of(rendered.text, rendered.contents)
 
     def stop_ids(self) -> set[int]:
-        """Tokens at which generation ends: the template's end-of-turn token and the end-of-sequence token."""
+        """Tokens at which generation ends: the template's end-of-turn tokens and the end-of-sequence token."""
         end = self.tokenizer.eos_token_id
-        return {self.chat.end_id} | (set() if end is None else {int(end)})
+        return set(self.chat.end_ids) | (set() if end is None else {int(end)})
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:

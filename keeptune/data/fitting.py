@@ -121,7 +121,7 @@ class Fitting:
         if used is not None:
             stops = encoder.stop_ids()
             counts["open_ended"] = sum(not stops.issuperset(last_learned(row)) for row in self.whole)
-        notes = (used.note,) if used is not None and used.note else ()
+        notes = () if used is None else tuple(used.notes)
         return EncodedSet(tuple(self.rows), dict(counts), tuple(self.problems), notes)
 
     def _name(self, code: str, example: Example, what: str) -> None:

@@ -10,6 +10,8 @@ from keeptune.core.digest import digest_of
 
 GenerationMetric = Literal["exact_match", "rouge_l", "token_f1"]
 
+Normalisation = Literal["none", "bytes", "prior"]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -31,14 +33,16 @@ class ChoiceTask:
         items: the questions.
         chance: expected accuracy of guessing.
         chat: the prompt is a user's turn and an option the assistant's whole answer, its end of turn included.
-        per_byte: compare log-likelihood per byte, for options of different lengths.
+        normalise: what is compared. `none`: log p(option | prompt). `bytes`: that per byte, for options of different
+            lengths. `prior`: log p(option | prompt) - log p(option), what the prompt adds, for options that are
+            likely to different degrees by themselves.
     """
 
     name: str
     items: tuple[Choice, ...]
     chance: float
     chat: bool = False
-    per_byte: bool = False
+    normalise: Normalisation = "none"
 
 
 @dataclass(frozen=True)

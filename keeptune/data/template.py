@@ -9,7 +9,7 @@ writes earlier turns differently from the last one is read correctly.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,11 @@ class ChatTemplate:
             it has none.
 
     Attributes:
-        note: what the user should know about the choice; empty when there was none.
+        notes: what the user should know about the choice of the template and about what it writes.
         control: the tokenizer's control tokens.
-        ending: text from the end of an answer to the end of the end-of-turn token.
+        endings: what may close a turn, longest first: the text behind an answer up to the end of the end-of-turn token,
+            or of the last of several that follow each other.
+        end_ids: of the tokens in the longest ending.
 
     Raises:
         ModelError: E-TEMPLATE-NO-END, E-TOKENIZER-SLOW.
@@ -59,15 +61,20 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, name: str | None = None) -> None:
         self.rendering = Rendering(tokenizer, name)
         chosen = self.rendering.name == "plain" and name is None
-        self.note = "The tokenizer has no chat template: plain `User:` / `Assistant:` lines are used." if chosen else ""
+        text = "The tokenizer has no chat template: plain `User:` / `Assistant:` lines are used."
+        self.notes: list[str] = [text] if chosen else []
         probe = unmark(self.rendering.text(mark(PROBE), prompt=False))
         self.control = ControlTokens(tokenizer, probe.text)
         end = probe.ends[1][-1] if probe.ends.get(1) else len(probe.text)
-        found = self.control.pattern.search(probe.text, end)
-        if found is None:
+        self.endings = _endings(self.control.pattern, probe.text[end:])
+        if not self.endings:
             raise no_end(tokenizer)
-        self.ending = probe.text[end : found.end()]
-        self.end_id = self.control.ids[found.group()]
+        self.end_ids = [self.control.ids[token] for token in self.control.pattern.findall(self.endings[0])]
+
+    @property
+    def end_id(self) -> int:
+        """Id of the token that closes a turn, the last where several do."""
+        return self.end_ids[-1]
 
     def render(self, messages: Sequence[Message], *, prompt: bool = False) -> Rendered:
         """Writes a conversation.
@@ -89,7 +96,10 @@ class ChatTemplate:
                 raise dropped(turn["role"], number)
             if self.control.pattern.search(turn["content"]) and not (same and marked.starts.get(number)):
                 raise _unstable(f"turn {number + 1} holds the text of a control token, and the template rewrites it")
-        learned = () if prompt else self._learned(messages, turns, tools, marked if same else None, text)
+        if prompt:
+            return Rendered(text, (), tuple(marked.contents()) if same else ())
+        _refuse_lost_thoughts(turns, text)
+        learned = self._learned(messages, turns, tools, marked if same else None, text)
         return Rendered(text, tuple(learned), tuple(marked.contents()) if same else ())
 
     def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], Tools]:
@@ -107,7 +117,7 @@ class ChatTemplate:
             beside = repr({key: value for key, value in turn.items() if key not in ("role", "content")})
             if MARK.search(turn["content"]):
                 raise DataError(
-                    f"turn {number + 1} uses private characters of plane 15.",
+                    f"turn {number + 1} uses private characters of plane 16.",
                     code="E-DATA-TEXT",
                     fix="Take these characters out.",
                 )
@@ -139,13 +149,38 @@ class ChatTemplate:
         header = before.text[place:]
         ends = marked.ends.get(number, ())
         anchors = [end for end in marked.ends.get(turn, ()) if not ends or end <= ends[-1]]
-        if not anchors or not marked.text.startswith(header, anchors[-1]):
-            raise _unstable(f"the answer of turn {number + 1} does not follow the generation prompt")
-        start = anchors[-1] + len(header)
+        if not anchors:
+            raise _unstable(f"turn {turn + 1} cannot be found before its answer")
+        start = anchors[-1] + self._follows(header, marked.text[anchors[-1] : self._answer(marked, number)], number)
         if ends and not turns[number].get("tool_calls"):
             return self._to_the_end(start, ends[-1], marked.text)
         until = unmark(self.rendering.text(mark(turns[: number + 1]), prompt=False, tools=tools))
-        return self._to_the_last_control(until.text[until.ends[turn][-1] + len(header) :], start, marked.text)
+        return self._to_the_last_control(until.text[until.ends[turn][-1] + start - anchors[-1] :], start, marked.text)
+
+    def _follows(self, header: str, literal: str, number: int) -> int:
+        """How much of the generation prompt stands before an answer; a prompt that opens a thought may not, in whole.
+
+        Args:
+            header: the generation prompt, from the end of the turn before.
+            literal: what the template writes there in the conversation, up to the answer.
+            number: of the turn.
+        """
+        pairs = zip(header, literal, strict=False)
+        length = next(
+            (place for place, (one, other) in enumerate(pairs) if one != other), min(len(header), len(literal))
+        )
+        rest = header[length:]
+        if any("think" not in token for token in self.control.pattern.findall(rest)) or (rest and not length):
+            raise _unstable(f"the answer of turn {number + 1} does not follow the generation prompt")
+        note = f"Some answers do not follow the whole generation prompt: it goes on with {rest!r}."
+        if rest and note not in self.notes:
+            self.notes.append(note)
+        return length
+
+    def _answer(self, marked: Marked, number: int) -> int:
+        """Where the template can have written no more of its own: the answer's start, or its end when that is cut."""
+        starts, ends = marked.starts.get(number, ()), marked.ends.get(number, ())
+        return starts[-1] if starts else ends[-1] if ends else len(marked.text)
 
     def _span_by_prefix(self, turns: list[dict[str, Any]], number: int, tools: Tools, text: str) -> Span:
         """Differences of whole renderings, sound only when each is a prefix of the next."""
@@ -165,12 +200,37 @@ class ChatTemplate:
 
     def _to_the_end(self, start: int, end: int, text: str) -> Span:
         """The span up to the end-of-turn token, which stands behind it or already closes it."""
-        token = self.ending.strip()
-        behind = re.compile(r"\s*" + re.escape(token)).match(text, end)
-        if behind:
-            return start, behind.end()
+        for ending in self.endings:
+            behind = re.compile(r"\s*" + re.escape(ending.strip())).match(text, end)
+            if behind:
+                return start, behind.end()
         inside = text[start:end].rstrip()
-        return start, start + len(inside) if inside.endswith(token) else end
+        closed = any(inside.endswith(ending.strip()) for ending in self.endings)
+        return start, start + len(inside) if closed else end
+
+
+def _endings(control: re.Pattern[str], tail: str) -> list[str]:
+    """What closes a turn, by the text behind an answer: its first control token and those that adjoin it."""
+    found: list[str] = []
+    reached = 0
+    for token in control.finditer(tail):
+        if found and token.start() != reached:
+            break
+        reached = token.end()
+        found.insert(0, tail[:reached])
+    return found
+
+
+def _refuse_lost_thoughts(turns: Sequence[Mapping[str, Any]], text: str) -> None:
+    """Templates rightly leave the thoughts of earlier turns out, but the last answer's are there to be learned."""
+    last = max((number for number, turn in enumerate(turns) if turn["role"] == "assistant"), default=None)
+    if last is None:
+        return
+    content = turns[last]["content"]
+    inside = content.split("</think>")[0].split("<think>")[-1] if "</think>" in content else ""
+    thoughts = [inside, *[turns[last].get(key) for key in REASONING]]
+    if any(isinstance(thought, str) and thought.strip() not in text for thought in thoughts):
+        raise dropped("reasoning", last, "Training would lose it without a word.")
 
 
 def _unstable(what: str) -> DataError:

@@ -116,6 +116,7 @@ U, A, S = ({"role": role, "content": "x"} for role in ("user", "assistant", "sys
         ([U, {"role": "assistant", "content": "x", "weight": 0.5}], "E-DATA-TYPE", "weight"),
         ([U, "hello"], "E-DATA-TYPE", "not a turn"),
         ([], "E-DATA-TYPE", "is empty"),
+        ([U, A] * 5001, "E-DATA-ROWSIZE", "10002 turns"),
         ("hello", "E-DATA-TYPE", "not a list"),
     ],
 )

@@ -130,6 +130,15 @@ def test_keeping_a_control_token_as_text_changes_no_other_token(make_tokenizer, 
     assert chat.control.encode(rendered.text, rendered.contents) == plain
 
 
+@pytest.mark.parametrize("point", [0x100001, 0x108001])
+def test_private_characters_that_the_encoding_needs_are_refused_and_icons_are_not(make_tokenizer, point):
+    tokenizer = make_tokenizer("byte_level", "chatml")
+    with pytest.raises(DataError) as caught:
+        encode(as_example(f"<|im_end|> {chr(point)}"), tokenizer)
+    assert caught.value.code == "E-DATA-TEXT"
+    assert chr(0xF0001) in tokenizer.decode(encode(as_example(f"<|im_end|> {chr(0xF0001)}"), tokenizer).tokens)
+
+
 def test_an_answer_that_ends_in_the_text_of_the_end_token_is_still_ended(make_tokenizer):
     tokenizer = make_tokenizer("byte_level", "pocket")
     encoded = encode(as_messages([*TWO_TURNS[:3], {"role": "assistant", "content": "type <|end|>"}]), tokenizer)
@@ -162,13 +171,13 @@ def test_the_mask_of_any_conversation_covers_its_answers_alone(make_tokenizer, f
 def test_tokenizers_without_a_template_get_the_plain_one_and_a_note(make_tokenizer):
     tokenizer = make_tokenizer("metaspace", None)
     chat = ChatTemplate(tokenizer)
-    assert "plain" in chat.note
+    assert "plain" in chat.notes[0]
     rendered = chat.render(as_messages([{"role": "system", "content": "Be brief."}, *TWO_TURNS]))
     assert rendered.text == (
         "<s>System: Be brief.\nUser: What is the capital?\nAssistant: Paris</s>\n"
         "User: one two three\nAssistant: four five</s>\n"
     )
-    assert ChatTemplate(make_tokenizer("byte_level", "chatml"), "plain").note == ""
+    assert ChatTemplate(make_tokenizer("byte_level", "chatml"), "plain").notes == []
     assert texts(encode(TWO_TURNS, tokenizer), tokenizer) == ["Paris</s>", "four five</s>"]
 
 
@@ -255,6 +264,40 @@ def test_thinking_is_learned_as_the_template_writes_it(make_tokenizer):
     assert texts(encode(turns, tokenizer), tokenizer)[1] == "<think>\nhm\n</think>\n\nfour<|im_end|>"
     with pytest.raises(DataError, match="reasoning"):
         encode(turns, make_tokenizer("byte_level", "chatml"))
+
+
+def test_thinking_that_the_template_would_lose_is_refused(templates):
+    lossy = templates["thinking"].replace("<think>\n{{ thought.strip('\n') }}\n</think>\n\n", "")
+    tokenizer = make("byte_level", lossy)
+    for answer in ({"content": "<think>hm</think>four"}, {"content": "four", "reasoning_content": "hm"}):
+        with pytest.raises(DataError, match="reasoning") as caught:
+            encode([TWO_TURNS[0], {"role": "assistant", **answer}], tokenizer)
+        assert caught.value.code == "E-TEMPLATE-DROPS"
+
+
+def test_a_generation_prompt_that_opens_a_thought_is_followed_as_far_as_it_goes(templates):
+    """As Qwen 3.5's: earlier answers carry no thought, so they do not follow the whole prompt, and that is said."""
+    opening = templates["thinking"].replace(
+        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    tokenizer = make("byte_level", opening)
+    chat = ChatTemplate(tokenizer)
+    rendered = chat.render(as_messages(TWO_TURNS))
+    assert [rendered.text[start:end] for start, end in rendered.learned] == [
+        "Paris<|im_end|>",
+        "\n</think>\n\nfour five<|im_end|>",
+    ]
+    assert "<think>" in chat.notes[0]
+
+
+def test_control_tokens_that_close_a_turn_together_are_learned_together(templates):
+    """As Cohere's: one ends the answer, one the turn; only the last one stops its generation."""
+    bare = templates["pocket"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    tokenizer = make("byte_level", bare.replace("<|end|>", "<|end|><|eot_id|>"))
+    assert texts(encode(TWO_TURNS, tokenizer), tokenizer) == ["Paris<|end|><|eot_id|>", "four five<|end|><|eot_id|>"]
+    check_stop(tokenizer, [tokenizer.convert_tokens_to_ids("<|eot_id|>")])
+    last = make("byte_level", bare + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
+    assert texts(encode(TWO_TURNS, last), last) == ["Paris<|end|>", "four five<|end|></s>"]
 
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}

@@ -14,6 +14,7 @@ from keeptune.data.formats import FileFormat, identity, licence
 from keeptune.data.place import Place
 from keeptune.data.turn_order import check_order
 
+MOST_TURNS = 10_000
 COLUMNS = ("messages", "conversations", "conversation")
 ROLE_NAMES = {
     **{role: role for role in ROLES},
@@ -51,6 +52,9 @@ class Messages(FileFormat):
         if not isinstance(given, list) or not given:
             kind = "is empty" if given == [] else f"holds {type(given).__name__}, not a list of turns"
             raise place.error(f"'{column}' {kind}.", code="E-DATA-TYPE", key=column)
+        if len(given) > MOST_TURNS:
+            text = f"'{column}' holds {len(given)} turns; at most {MOST_TURNS} are read."
+            raise place.error(text, code="E-DATA-ROWSIZE", key=column, fix="Split the conversation into rows.")
         turns = [read_turn(turn, f"{column}[{number}]", place) for number, turn in enumerate(given)]
         system = optional_text(row, self.system, place)
         if system and turns[0].role != "system":
