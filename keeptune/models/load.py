@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 import keeptune.pocket
-from keeptune.core.errors import MachineError, ModelError, PlanError
+from keeptune.core.errors import ModelError, PlanError
 from keeptune.models.anatomy import Anatomy, anatomy_of
+from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint
 from keeptune.models.folder import check_folder
@@ -75,18 +77,13 @@ def load(
         PlanError: the family is not supported (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION).
         MachineError: there is no such device (E-ENV-DEVICE).
     """
-    weights_dtype, place = _dtype(dtype), _device(device)
+    weights_dtype, place = _dtype(dtype), find_device(device)
     folder = _folder(str(name), revision)
     settings = check_folder(folder)
     family_of(settings)
     config = _parsed(folder, settings)
     tokenizer = _tokenizer(folder, config)
-    with _quiet():
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=weights_dtype, use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
-    _check_complete(folder, found)
+    model = _model(folder, config, weights_dtype)
     _check_vocabulary(folder, model, tokenizer)
     _switch_off_dropout(model)
     model = model.to(place).eval()
@@ -129,15 +126,44 @@ def _folder(name: str, revision: str | None) -> Path:
 
 
 def _parsed(folder: Path, settings: dict[str, Any]) -> Any:
-    kind = settings.pop("model_type")
+    """The configuration object, checked to describe a model and to keep the rotary settings of the file."""
+    wanted = copy.deepcopy(settings.get("rope_parameters") or {})
     try:
-        return AutoConfig.for_model(kind, **settings)
+        config = AutoConfig.for_model(**settings)
+        with _quiet(), torch.device("meta"):
+            AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise ModelError(
-            f"the configuration is not valid for '{kind}': {_first_line(error)}",
-            code="E-MODEL-CONFIG",
-            where={"file": folder / "config.json"},
-        ) from error
+        raise _bad_config(folder, error) from error
+    got = getattr(config, "rope_parameters", None) or {}
+    for key, value in wanted.items():
+        if got.get(key) != value:
+            raise ModelError(
+                f"the installed transformers reads {key} = {value} as {got.get(key)}.",
+                code="E-MODEL-ROPE",
+                where={"file": folder / "config.json", "key": f"rope_parameters.{key}"},
+                fix="Use a newer transformers.",
+            )
+    return config
+
+
+def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with every weight from the files."""
+    with _quiet():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    _check_complete(folder, found)
+    return model
+
+
+def _bad_config(folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"no model can be built from this configuration: {_first_line(error)}",
+        code="E-MODEL-CONFIG",
+        where={"file": folder / "config.json"},
+        fix="Copy or download the file again.",
+    )
 
 
 def _tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
@@ -198,20 +224,6 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device, checked to exist."""
-    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
-    if device is None:
-        return torch.device("cuda:0" if "cuda:0" in devices else "cpu")
-    wanted = "cuda:0" if str(device) == "cuda" else str(device)
-    if wanted not in devices:
-        raise MachineError(
-            f"this machine has no device '{device}'.", code="E-ENV-DEVICE", fix=f"It has: {', '.join(devices)}."
-        )
-    return torch.device(wanted)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bars and load reports: every fault has its own message here."""
@@ -227,4 +239,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0][:200]

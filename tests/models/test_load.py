@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import keeptune.pocket
 from keeptune.core.errors import KeeptuneError, MachineError, PlanError
@@ -128,9 +128,27 @@ def test_a_config_that_is_no_json_object(folder, content):
     assert error.where["file"] == str(folder / "config.json")
 
 
-def test_a_config_with_impossible_values(folder):
-    edit_config(folder, num_attention_heads=5)
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_act": "no such function"}, {"num_key_value_heads": 0}, {"hidden_size": "wide"}, {"vocab_size": -1}],
+)
+def test_a_config_with_impossible_values(folder, changes):
+    edit_config(folder, **changes)
     assert refusal(folder).code == "E-MODEL-CONFIG"
+
+
+def test_rotary_settings_that_transformers_would_lose_are_noticed(folder, monkeypatch):
+    read = AutoConfig.for_model
+
+    def forgetful(**settings):
+        config = read(**settings)
+        config.rope_parameters = {**config.rope_parameters, "rope_theta": 1.0}
+        return config
+
+    monkeypatch.setattr(AutoConfig, "for_model", forgetful)
+    error = refusal(folder)
+    assert error.code == "E-MODEL-ROPE"
+    assert "rope_theta" in error.what
 
 
 def test_no_tokenizer(folder):
