@@ -73,18 +73,11 @@ class Encoder:
         Raises:
             DataError: the template cannot write the conversation; the place names the row's line.
         """
-        if example.text is not None:
-            body = self._control.ids_of(example.text, [(0, len(example.text))])
-            end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
-            tokens = (*self._begin, *body, *end)
-            return Encoded(example.id, example.source, tokens, tuple(place > 0 for place in range(len(tokens))))
         try:
-            rendered = self.chat.render(example.messages)
+            return self._conversation(example) if example.text is None else self._document(example, example.text)
         except DataError as error:
-            raise _placed(error, example) from error
-        ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
-        learned = covered(spans, rendered.learned)
-        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]))
+            where = {"line": example.line, "key": example.source or None, **error.where}
+            raise DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix) from error
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the generation prompt, as served."""
@@ -95,6 +88,18 @@ class Encoder:
         """Tokens at which generation ends: the template's end-of-turn tokens and the end-of-sequence token."""
         end = self.tokenizer.eos_token_id
         return set(self.chat.end_ids) | (set() if end is None else {int(end)})
+
+    def _document(self, example: Example, text: str) -> Encoded:
+        body = self._control.ids_of(text, [(0, len(text))])
+        end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+        tokens = (*self._begin, *body, *end)
+        return Encoded(example.id, example.source, tokens, tuple(place > 0 for place in range(len(tokens))))
+
+    def _conversation(self, example: Example) -> Encoded:
+        rendered = self.chat.render(example.messages)
+        ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
+        learned = covered(spans, rendered.learned)
+        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]))
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -121,8 +126,3 @@ def covered(tokens: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
             index += 1
         found.append(index < len(spans) and spans[index][0] < max(end, start + 1))
     return found
-
-
-def _placed(error: DataError, example: Example) -> DataError:
-    where = {"line": example.line, "key": example.source or None, **error.where}
-    return DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix)
