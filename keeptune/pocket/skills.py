@@ -153,28 +153,30 @@ def mapping(random: Random) -> SkillItem:
     return SkillItem("mapping", episode_text(random, shots, query), answer, wrong, key)
 
 
-def lookup(random: Random) -> SkillItem:
-    """Four facts and a question about one of them."""
+def invented_facts(random: Random) -> tuple[list[tuple[str, str]], str, str]:
+    """Four made-up (key, value) facts, and the sentences that state one and ask for it."""
     kind = random.randrange(3)
     if kind == 0:
         container = random.choice(CONTAINERS)
-        keys, values = random.sample(COLOURS, 4), random.sample(OBJECTS, 4)
-        fact = "The {k} " + container + " holds {v}."
+        keys, things = random.sample(COLOURS, 4), random.sample(OBJECTS, 4)
         question = random.choice(("What does the {k} " + container + " hold?", "What is in the {k} " + container + "?"))
-        values = [article(value) for value in values]
-    elif kind == 1:
-        lives = random.random() < 0.5
-        fact, question = ("{k} lives {v}.", "Where does {k} live?") if lives else ("{k} went {v}.", "Where did {k} go?")
-        keys = random.sample(NAMES, 4)
-        values = [("in " if lives else "to ") + place for place in random.sample(PLACES, 4)]
-    else:
-        keys, values = random.sample(NAMES, 4), [article(value) for value in random.sample(OBJECTS, 4)]
-        fact = random.choice(("{k} has {v}.", "{k} bought {v}."))
-        question = "What does {k} have?" if "has" in fact else "What did {k} buy?"
-    facts = list(zip(keys, values, strict=True))
+        return list(zip(keys, map(article, things), strict=True)), "The {k} " + container + " holds {v}.", question
+    keys = random.sample(NAMES, 4)
+    if kind == 1:
+        fact, question, before = random.choice(
+            (("{k} lives {v}.", "Where does {k} live?", "in "), ("{k} went {v}.", "Where did {k} go?", "to "))
+        )
+        return [(k, before + place) for k, place in zip(keys, random.sample(PLACES, 4), strict=True)], fact, question
+    fact, question = random.choice((("{k} has {v}.", "What does {k} have?"), ("{k} bought {v}.", "What did {k} buy?")))
+    return [(k, article(thing)) for k, thing in zip(keys, random.sample(OBJECTS, 4), strict=True)], fact, question
+
+
+def lookup(random: Random) -> SkillItem:
+    """Four facts and a question about one of them."""
+    facts, fact, question = invented_facts(random)
     asked, answer = random.choice(facts)
     text = " ".join(fact.format(k=k, v=v) for k, v in facts)
-    wrong = tuple(value for value in values if value != answer)
+    wrong = tuple(value for _, value in facts if value != answer)
     return SkillItem("lookup", f"{text} {question.format(k=asked)}", answer, wrong, f"{sorted(facts)} {asked}")
 
 
@@ -213,27 +215,6 @@ SKILLS: dict[str, Generator] = {
     generator.__name__: generator
     for generator in (copying, arithmetic, comparison, key_recall, mapping, lookup, category, position)
 }
-
-
-def drill(random: Random) -> list[tuple[str, str]]:
-    """Many short turns with one hidden rule, for training only: (user, assistant) pairs of one episode.
-
-    Either eight words with labels of their own, each asked several times, or new words of two or three kinds
-    whose label is their kind's. Each turn after the first ones teaches what `key_recall` and `mapping` ask once.
-    """
-    if random.random() < 0.4:
-        words = random.sample(WORDS, random.randint(3, 8))
-        pairs = list(zip(words, invented_labels(random, len(words)), strict=True))
-        return [(f"Word: {word}", label) for word, label in (random.choice(pairs) for _ in range(3 * len(pairs)))]
-    kinds = random.sample(sorted(CATEGORIES), random.choice((2, 2, 3)))
-    labels = invented_labels(random, len(kinds))
-    turns = [
-        (f"Word: {word}", label)
-        for kind, label in zip(kinds, labels, strict=True)
-        for word in random.sample(CATEGORIES[kind], 10)
-    ]
-    random.shuffle(turns)
-    return turns
 
 
 def items(generator: Generator, seed: int | str, part: str) -> Iterator[SkillItem]:

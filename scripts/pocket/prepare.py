@@ -11,27 +11,28 @@ from pathlib import Path
 
 import numpy as np
 from corpus import Document, documents
+from drills import drill
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from keeptune.pocket.skills import SKILLS, drill, items
+from keeptune.pocket.skills import SKILLS, items
 
 SPECIALS = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>", "<|system|>")
 END, USER, ASSISTANT, SYSTEM = 0, 1, 2, 4
 OPENING = {"user": USER, "system": SYSTEM}
 SKILL_SEED = "pretraining"
 SKILL_SHARES = {
-    "copying": 0.06,
-    "arithmetic": 0.12,
-    "comparison": 0.06,
-    "key_recall": 0.18,
-    "mapping": 0.24,
+    "copying": 0.04,
+    "arithmetic": 0.22,
+    "comparison": 0.12,
+    "key_recall": 0.10,
+    "mapping": 0.14,
     "lookup": 0.18,
-    "category": 0.08,
-    "position": 0.08,
+    "category": 0.10,
+    "position": 0.10,
 }
-DRILLS_PER_ITEM = 0.12
-"""Drills are some eight times as long as items: about half of the skill tokens are drills."""
+DRILLS_PER_ITEM = 0.25
+"""Drills are several times as long as items: about half of the skill tokens are drills."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from keeptune.pocket.skills import SKILLS, drill, items, split
+from keeptune.pocket.skills import SKILLS, items, split
 from keeptune.pocket.words import CATEGORIES
 
 NAMES = sorted(SKILLS)
@@ -105,13 +105,3 @@ def test_positions_count_from_one():
     for item in made("position"):
         *words, index = item.key.split(" ")
         assert item.answer == f"The word is {words[int(index)]}."
-
-
-def test_a_drill_is_solvable_from_its_earlier_turns():
-    random = Random(5)
-    for _ in range(100):
-        turns = drill(random)
-        kind_of = {f"Word: {word}": kind for kind, words in CATEGORIES.items() for word in words}
-        by_word = len({word for word, _ in turns}) < len(turns)
-        rule = {word if by_word else kind_of[word]: label for word, label in turns}
-        assert all(rule[word if by_word else kind_of[word]] == label for word, label in turns)
