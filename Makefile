@@ -31,6 +31,7 @@ check: $(READY)         ## format, lint, types, layers, sizes, README commands
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_house.py
 	$(BIN)/python scripts/check_readme.py
+	$(BIN)/python scripts/error_page.py --check
 
 format: $(READY)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
