@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IN_A_ROW = 3
 STILL = 10
+VANISHED = 1e-3  # nats per token: below it, a gradient of exactly zero is success
 
 
 class Diverging(Exception):
@@ -33,6 +34,7 @@ class Counters:
         micro_batch_tokens: what memory allowed so far.
         threads: CPU threads; another number of them would sum in another order.
         unsound: steps in a row whose loss or gradient was not finite.
+        alive: whether there was a gradient yet.
         best: best dev score so far.
         best_step: the step it was reached at.
         stale: looks at dev since.
@@ -46,6 +48,7 @@ class Counters:
     micro_batch_tokens: int
     threads: int
     unsound: int = 0
+    alive: bool = False
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
@@ -101,13 +104,16 @@ class Session:
         """Share of the peak learning rate at `step`."""
         return self.counters.rate_scale * self.stage.optimizer.factor(step, self.total)
 
-    def sound(self, loss: float, norm: float = 0.0) -> bool:
-        """Whether loss and gradient norm can be used.
+    def sound(self, result: StepResult) -> bool:
+        """Whether loss and gradient can be used.
 
-        A uniform guess costs ln V; ten times that is a model that has been blown up, even where it is still finite.
+        Both must be finite. A uniform guess costs ln V; ten times that is a model that has been blown up, even where it
+        is still finite. And norms can hide an explosion: hidden states that overflow inside a norm come out as zeros,
+        with a loss of exactly ln V and no gradient. So a gradient that was there must not vanish before the loss does.
         """
         limit = 10 * math.log(max(self.vocabulary, 3)) * sum(loss.weight for loss in self.stage.losses)
-        return math.isfinite(loss) and math.isfinite(norm) and loss < limit
+        dead = self.counters.alive and result.norm == 0 and result.loss > VANISHED
+        return math.isfinite(result.loss) and math.isfinite(result.norm) and result.loss < limit and not dead
 
     def judge(self, step: int, result: StepResult) -> bool:
         """Whether the step may be taken; records one that may not.
@@ -115,8 +121,9 @@ class Session:
         Raises:
             Diverging: it is the third in a row.
         """
-        if self.sound(result.loss, result.norm):
+        if self.sound(result):
             self.counters.unsound = 0
+            self.counters.alive |= result.norm > 0
             return True
         self.counters.unsound += 1
         rows = [f"{row.source}/{row.id}" for row in self.plan.rows(step)]

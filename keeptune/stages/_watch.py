@@ -84,9 +84,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return False
 
     def _require_sound(self, step: int) -> None:
-        """Weights that are not finite, or give a loss that is not, are never committed: one more look at a batch."""
-        session = self.session
-        loss = session.objective.value(session.plan.rows(step - 1))
-        if not (session.objective.masters.finite() and session.sound(loss)):
-            session.run.event("commit_refused", stage=session.label, step=step, loss=loss)
-            raise Diverging(f"the weights after step {step} give the loss {loss}")
+        """Weights are committed only after they gave a sound loss and gradient: one more look at the last batch."""
+        session, objective = self.session, self.session.objective
+        result = objective.backward(session.plan.rows(step - 1))
+        objective.masters.drop_gradients()
+        if not (objective.masters.finite() and session.sound(result)):
+            session.run.event(
+                "commit_refused", stage=session.label, step=step, loss=result.loss, gradient_norm=result.norm
+            )
+            raise Diverging(f"the weights after step {step} give the loss {result.loss}")
