@@ -32,6 +32,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from keeptune.core.errors import PlanError
+from keeptune.engine.matrix_gradient import attend, worthwhile
 from keeptune.models.anatomy import anatomy_of
 
 ATTENTION = "keeptune"
@@ -179,7 +180,9 @@ def _packed(
         k, v = _per_query_head(q, k, v)
         beyond = window is not None and window < length
         mask = packed.band(length, window, q.device) if beyond or softcap is not None else None
-        if softcap is None:
+        if softcap is None and worthwhile(q, dropout):
+            part = attend(q, k, v, mask, scaling)
+        elif softcap is None:
             part = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
             )
