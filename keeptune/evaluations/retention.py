@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
-from typing import Any
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Message
@@ -21,6 +22,8 @@ from keeptune.evaluations._likelihood import (
 )
 from keeptune.evaluations._summary import summarise
 from keeptune.evaluations._text_match import METRICS
+
+T = TypeVar("T")
 
 
 class Retention(Evaluation):
@@ -44,14 +47,19 @@ class Retention(Evaluation):
 
 
 def choice_accuracy(subject: Subject, task: ChoiceTask, context: Context) -> Score:
-    """Share of questions whose right option has the greatest log-likelihood; a tie is a wrong answer.
+    """Share of questions whose right option has the greatest log-likelihood, normalised as the task says.
 
-    Per byte where the task asks for it: argmax_i log p(option_i | prompt) / bytes(option_i).
+    A tie is a wrong answer: a model that finds everything equally likely has answered nothing.
     """
+    values_NO = _option_values(subject, task, context)
+    priors_NO = _prior_values(subject, task, context) if task.normalise == "prior" else values_NO
     items = []
-    for item, values in zip(task.items, _option_values(subject, task, context), strict=True):
-        lengths = [len(option.encode()) if task.per_byte else 1 for option in item.options]
-        ranked = [value / length for value, length in zip(values, lengths, strict=True)]
+    for item, values, priors in zip(task.items, values_NO, priors_NO, strict=True):
+        ranked = values
+        if task.normalise == "prior":
+            ranked = [value - prior for value, prior in zip(values, priors, strict=True)]
+        elif task.normalise == "bytes":
+            ranked = [value / len(option.encode()) for value, option in zip(values, item.options, strict=True)]
         best = best_option(ranked)
         items.append(
             Item(
@@ -71,19 +79,31 @@ def choice_accuracy(subject: Subject, task: ChoiceTask, context: Context) -> Sco
 
 def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
     """Log p of every option of every question."""
-    sizes = [len(item.options) for item in task.items]
     if task.chat:
         answers = Answers(subject.tokenizer)
         groups = [answers.rows([Message("user", item.prompt)], item.options) for item in task.items]
         return option_log_likelihoods(subject, groups, context, task.name)
-    prompts = [item.prompt for item in task.items for _ in item.options]
-    rows = after_prompt(subject.tokenizer, prompts, [option for item in task.items for option in item.options])
-    ends = list(accumulate(sizes))
-    if any(prompts):
-        groups = [rows[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-        return option_log_likelihoods(subject, groups, context, task.name)
-    values = log_likelihoods(subject, rows, context, task.name)
-    return [values[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    rows = after_prompt(
+        subject.tokenizer,
+        [item.prompt for item in task.items for _ in item.options],
+        [option for item in task.items for option in item.options],
+    )
+    if any(item.prompt for item in task.items):
+        return option_log_likelihoods(subject, by_question(rows, task), context, task.name)
+    return by_question(log_likelihoods(subject, rows, context, task.name), task)
+
+
+def _prior_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
+    """Log p of every option as a text of its own."""
+    options = [option for item in task.items for option in item.options]
+    rows = after_prompt(subject.tokenizer, [""] * len(options), options)
+    return by_question(log_likelihoods(subject, rows, context, f"{task.name}, options alone"), task)
+
+
+def by_question(flat: Sequence[T], task: ChoiceTask) -> list[list[T]]:
+    """One value per option of the whole task, cut into one list per question."""
+    values = iter(flat)
+    return [list(islice(values, len(item.options))) for item in task.items]
 
 
 def bits_per_byte(subject: Subject, corpus: Corpus, context: Context) -> Score:

@@ -7,10 +7,13 @@ same from run to run on one machine and may differ between machines; a certifica
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.util
+import os
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,14 +58,15 @@ def source_files(place: str) -> list[tuple[str, Path]]:
     if root is None:
         return []
     single = root / f"{inside}.py"
-    paths = [single] if inside and single.is_file() else (root / inside).rglob("*.py")
-    found = []
-    for path in paths:
-        parts = path.relative_to(root).with_suffix("").parts
-        # A test package is skipped unless the place itself names it.
-        if not SKIPPED_FOLDERS & set(parts[len(Path(inside).parts) : -1]):
-            found.append(("/".join((package, *parts)), path))
-    return sorted(found)
+    paths = [single] if inside and single.is_file() else _python_files(root / inside)
+    return sorted(("/".join((package, *path.relative_to(root).with_suffix("").parts)), path) for path in paths)
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    """Below a folder, without entering folders of tests: a place that is to be read although it is one is named."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
+        yield from (Path(parent, name) for name in files if name.endswith(".py"))
 
 
 def docstrings(
@@ -112,15 +116,29 @@ def _parse(path: Path) -> ast.Module:
             return ast.Module(body=[], type_ignores=[])
 
 
-def _of_file(module: str, path: Path) -> Iterator[Docstring]:
-    def visit(
-        node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
-    ) -> Iterator[Docstring]:
+def _of_file(module: str, path: Path) -> list[Docstring]:
+    found: list[Docstring] = []
+
+    def visit(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> None:
         text = ast.get_docstring(node)
         if text:
-            yield Docstring(module, name, text)
+            found.append(Docstring(module, name, text))
         for child in node.body:
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                yield from visit(child, f"{name}.{child.name}".lstrip("."))
+                visit(child, f"{name}.{child.name}".lstrip("."))
 
-    yield from visit(_parse(path), "")
+    with _garbage_collector_paused():
+        visit(_parse(path), "")
+    return found
+
+
+@contextmanager
+def _garbage_collector_paused() -> Iterator[None]:
+    """A syntax tree has no cycles, and walking every object of a process that has torch loaded doubles the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()

@@ -1,4 +1,4 @@
-"""The embedded suite: eight abilities and three corpora, generated or harvested when it is asked for.
+"""The embedded suite: nine abilities and three corpora, generated or harvested when it is asked for.
 
 Nothing of it is stored. The questions come from templates and from the skills that pocket was taught (their held-out
 contents); the sentences and texts come from the documentation of installed packages, without the places that the
@@ -22,8 +22,9 @@ from keeptune.pocket.requests import free_requests
 from keeptune.pocket.skills import SKILLS, SkillItem, items
 
 VERSION = "1"
-SKILL_TASKS = ("copying", "arithmetic", "comparison", "key_recall", "mapping")
-"""The skills that the suite asks for; the option counts are those of the generators."""
+SKILL_TASKS = {"copying": 1, "arithmetic": 3, "comparison": 1, "key_recall": 3, "mapping": 1}
+"""The skills that the suite asks for, and how many wrong options each question has."""
+FUNCTION_WORDS = "the a of to is in for and with by on as that from be are".split()
 
 PROSE_PLACES: dict[str, tuple[str, ...]] = {
     "scientific_libraries": (
@@ -39,7 +40,15 @@ PROSE_PLACES: dict[str, tuple[str, ...]] = {
         "sympy/functions",
         "sympy/solvers",
         "sympy/combinatorics",
+        "sympy/ntheory",
+        "sympy/series",
+        "sympy/simplify",
+        "networkx/readwrite",
+        "networkx/drawing",
+        "networkx/linalg",
+        "networkx/utils",
         "pandas/core",
+        "pandas/io",
     ),
     "learning_libraries": (
         "transformers/generation",
@@ -49,27 +58,29 @@ PROSE_PLACES: dict[str, tuple[str, ...]] = {
         "torch/distributed",
         "torch/optim",
         "torch/utils",
-        "torch/ao",
+        "torch/nn/utils",
+        "torch/onnx",
+        "torch/export",
         "accelerate",
         "datasets/features",
         "peft/utils",
     ),
     "standard_library": ("stdlib",),
 }
-MOST_FILES = 150
+MOST_FILES = 400
 """Source files read per place."""
 
 
 @cache
 def build_suite(
-    name: str = "embedded", seed: int = 0, size: int = 1500, documents: int = 120, instructions: int = 200
+    name: str = "embedded", seed: int = 0, size: int = 1500, documents: int = 120, instructions: int = 600
 ) -> Suite:
-    """Make the suite.
+    """Makes the suite.
 
     Args:
         name: `embedded`, the only one there is; other suites are files (`data.suite_files`).
         seed: fixes every draw.
-        size: questions per task.
+        size: questions per task; the sentence tasks have fewer where little documentation is installed.
         documents: documents per corpus.
         instructions: unrelated requests.
 
@@ -78,13 +89,14 @@ def build_suite(
     """
     assert name == "embedded", name
     texts = {corpus: _prose(places) for corpus, places in PROSE_PLACES.items()}
-    pool = sorted({s for found in texts.values() for _, p in found for s in sentences(p) if is_plain(s, 9, 18)})
-    if len(pool) < 2 * size:
+    pool = sorted({s for found in texts.values() for _, p in found for s in sentences(p) if is_plain(s, 8, 18)})
+    share = min(size, len(pool) // 3)
+    if share < size / 2:
         raise MachineError(
-            f"the embedded suite needs {2 * size} sentences and finds {len(pool)}.",
+            f"the embedded suite needs {3 * size} sentences and finds {len(pool)}.",
             code="E-POCKET-TEXT",
             why="It reads the docstrings of installed packages, and this installation has few of them.",
-            fix="Reinstall the packages with their Python sources, set a smaller `size`, or use a suite file.",
+            fix="Reinstall the packages with their Python sources, or use a suite file.",
         )
     Random(f"suite/{seed}/sentences").shuffle(pool)
     topics = [(topic, p) for topic, text in reference_topics().items() for p in paragraphs(text)]
@@ -94,8 +106,9 @@ def build_suite(
         version=VERSION,
         tasks=(
             _templates("agreement", agreement, seed, size),
-            _word_order(pool[:size], Random(f"suite/{seed}/word_order")),
-            _cloze(pool[size : 2 * size], Random(f"suite/{seed}/cloze")),
+            _word_order(pool[:share], Random(f"suite/{seed}/word_order")),
+            _cloze(pool[share : 2 * share], Random(f"suite/{seed}/cloze")),
+            _function_words(pool[2 * share :], Random(f"suite/{seed}/function_words"), size),
             *(_skill(skill, seed, size) for skill in SKILL_TASKS),
         ),
         corpora=tuple(_corpus(corpus, found, seed, documents) for corpus, found in corpora.items() if found),
@@ -146,15 +159,28 @@ def _word_order(pool: list[str], random: Random) -> ChoiceTask:
 def _cloze(pool: list[str], random: Random) -> ChoiceTask:
     """The last five words of a sentence against the last five words of three others."""
     endings = [" " + " ".join(sentence.split()[-5:]) for sentence in pool]
+    distinct = sorted(set(endings))
 
-    def question(index: int) -> Choice:
-        own = endings[index]
-        wrong = random.sample(sorted({ending for ending in endings if ending != own}), 3)
-        start = " ".join(pool[index].split()[:-5])
-        return _mixed(stable_id("cloze", pool[index]), start, own, wrong)
+    def question(sentence: str, own: str) -> Choice:
+        wrong = [ending for ending in random.sample(distinct, 4) if ending != own][:3]
+        return _mixed(stable_id("cloze", sentence), " ".join(sentence.split()[:-5]), own, wrong)
 
-    questions = tuple(question(index) for index in range(len(pool)))
-    return ChoiceTask("cloze", questions, chance=0.25, per_byte=True)
+    questions = tuple(question(sentence, own) for sentence, own in zip(pool, endings, strict=True))
+    return ChoiceTask("cloze", questions, chance=0.25, normalise="prior")
+
+
+def _function_words(pool: list[str], random: Random, size: int) -> ChoiceTask:
+    """A function word of a sentence and the three words after it, against three other function words there."""
+
+    def question(sentence: str) -> Choice:
+        words = sentence.split()
+        at = random.choice([i for i in range(2, len(words) - 2) if words[i] in FUNCTION_WORDS])
+        wrong = random.sample([word for word in FUNCTION_WORDS if word != words[at]], 3)
+        endings = [" ".join(["", word, *words[at + 1 : at + 4]]) for word in (words[at], *wrong)]
+        return _mixed(stable_id("function_words", sentence), " ".join(words[:at]), endings[0], endings[1:])
+
+    usable = [s for s in pool if any(word in FUNCTION_WORDS for word in s.split()[2:-2])][:size]
+    return ChoiceTask("function_words", tuple(question(sentence) for sentence in usable), chance=0.25)
 
 
 def _skill(name: str, seed: int, size: int) -> ChoiceTask:
@@ -162,7 +188,7 @@ def _skill(name: str, seed: int, size: int) -> ChoiceTask:
 
     def choice(item: SkillItem) -> Choice:
         identity = stable_id(item.skill, item.prompt, item.answer)
-        return _mixed(identity, item.prompt, item.answer, item.distractors, cluster=item.key)
+        return _mixed(identity, item.prompt, item.answer, item.distractors[: SKILL_TASKS[name]], cluster=item.key)
 
     stream = items(SKILLS[name], f"suite/{seed}", "test")
     questions = _distinct((choice(item) for item in islice(stream, 20 * size)), size)
