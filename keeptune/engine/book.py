@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
-from keeptune.engine.deltas import Placed
+from keeptune.engine.adapter import Adapter
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Selection, Serving, Stack
@@ -26,40 +26,6 @@ if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-class Adapter(nn.Module):
-    """One name's methods and their deltas.
-
-    Attributes:
-        methods: the settings, one or (a hybrid) several.
-        parts: for each method its deltas, by the key of their place.
-        trains_base: its parameters are the base's own (full fine-tuning), so it has no deltas and cannot be taken off.
-    """
-
-    def __init__(
-        self, name: str, methods: Sequence[Any], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
-    ) -> None:
-        super().__init__()
-        self.name, self.methods, self.trainable, self.trains_base = name, tuple(methods), trainable, trains_base
-        self.placed = [list(part) for part in placed]
-        self.parts = nn.ModuleList(nn.ModuleDict({p.place.key: p.delta for p in part}) for part in placed)
-        assert all(len({p.place for p in part}) == len(part) for part in placed), "a method has one delta at a place"
-        self.parts.requires_grad_(trainable)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The parameters as files name them."""
-        return tensors_of(self.placed)
-
-
-def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:
-    """The parameters of deltas by `path.parameter`, as files name them; a hybrid's begin with the method's number."""
-    named = {}
-    for number, part in enumerate(placed):
-        prefix = f"{number}." if len(placed) > 1 else ""
-        for place, delta, _ in part:
-            named.update({prefix + place.name_of(key): tensor for key, tensor in delta.state_dict().items()})
-    return named
 
 
 class Adapters(nn.Module):
@@ -140,6 +106,7 @@ class Adapters(nn.Module):
         for placed in (placed for part in adapter.placed for placed in part):
             if placed.place not in self.slots:
                 self.slots[placed.place] = placed.place.open(model, self)
+            placed.delta.to(device_of(model, placed.place.path))
             self.slots[placed.place].entries.setdefault(adapter.name, []).append(placed)
         self.add_module(module_name(adapter.name), adapter.train(model.training))
         self.order.append(adapter.name)
@@ -160,6 +127,13 @@ class Adapters(nn.Module):
         self.order.remove(name)
         rest = None if self._chosen is None else tuple(other for other in self._chosen if other != name)
         self.choose(rest or None)
+
+
+def device_of(model: PreTrainedModel, path: str) -> torch.device:
+    """Where a module's parameters are; the model's first ones, where it has none."""
+    own = next(model.get_submodule(path).parameters(), None)
+    device: torch.device = (next(model.parameters()) if own is None else own).device
+    return device
 
 
 def module_name(name: str) -> str:

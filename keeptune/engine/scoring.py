@@ -16,8 +16,8 @@ from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.selection import Stack
 
-LOGITS_AT_ONCE = 2**25
-"""Numbers in one block of logits: 128 MB in float32."""
+POSITIONS_AT_ONCE = 256
+"""Rows of one block of logits: few enough to stay near the processor, enough to read the head's weights seldom."""
 
 
 class Scored(NamedTuple):
@@ -64,9 +64,9 @@ def token_logprobs(
 
 def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """(N,): log softmax of the logits of hidden states (N, D) at their targets (N,), block by block."""
-    block = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
     parts = []
-    for states, wanted in zip(torch.split(hidden, block), torch.split(targets, block), strict=True):
+    blocks = zip(torch.split(hidden, POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True)
+    for states, wanted in blocks:
         logits = head.logits(states)
         parts.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from keeptune.core.shape import ModelShape
     from keeptune.engine.deltas import Placed
+    from keeptune.methods._saved import load_adapter as load_adapter
+    from keeptune.methods._saved import save_adapter as save_adapter
 
 
 class Cost(NamedTuple):
@@ -118,7 +120,8 @@ def install_methods(
     model: PreTrainedModel, methods: Sequence[Method], placed: Sequence[list[Placed]], name: str, *, trainable: bool
 ) -> None:
     """Puts methods whose deltas are ready on a model."""
-    from keeptune.engine.book import Adapter, install
+    from keeptune.engine.adapter import Adapter
+    from keeptune.engine.book import install
 
     trains_base = any(method.trains_base for method in methods)
     install(model, Adapter(name, methods, placed, trainable, trains_base))

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import ModelError, PlanError, RecipeError, did_you_mean
 from keeptune.core.spec import validate
-from keeptune.engine.book import Adapter, check_name, require_book, tensors_of
+from keeptune.engine.adapter import Adapter, tensors_of
+from keeptune.engine.book import check_name, require_book
 from keeptune.methods import Method, install_methods
 from keeptune.models.adapter_files import read_adapter, write_adapter
 from keeptune.models.fingerprint import fingerprint

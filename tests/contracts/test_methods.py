@@ -20,8 +20,7 @@ from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active, off, rows
-from keeptune.methods import LoRA, Method, attach
-from keeptune.methods._saved import load_adapter, save_adapter
+from keeptune.methods import LoRA, Method, attach, load_adapter, save_adapter
 from tests.tiny_models import VOCABULARY, tiny_model
 
 NAMES = Method.names()
@@ -150,7 +149,7 @@ import json, sys
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
-from keeptune.methods._saved import load_adapter
+from keeptune.methods import load_adapter
 folder, tokens = sys.argv[1], torch.tensor(json.loads(sys.argv[2]))
 torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained(f"{folder}/base", dtype=torch.float32, attn_implementation="eager").eval()

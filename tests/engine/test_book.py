@@ -75,3 +75,11 @@ def test_an_adapter_takes_the_mode_of_the_model():
     model = tiny_model("llama").train()
     LoRA().attach(model)
     assert all(module.training for module in model.keeptune.modules() if module is not model.keeptune)
+
+
+def test_deltas_live_where_their_place_does():
+    model = tiny_model("llama")
+    model.model.layers[1].to("meta")
+    LoRA(rank=2).attach(model)
+    for key, parameter in model.keeptune.adapter("default").tensors().items():
+        assert parameter.is_meta == key.startswith("model.layers.1.")

@@ -8,7 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.book import Adapter, detach, install
+from keeptune.engine.adapter import Adapter
+from keeptune.engine.book import detach, install
 from keeptune.engine.deltas import Delta, Gate, Placed, Scale, multiply, replace
 from keeptune.engine.places import ModuleInput, ModuleOutput
 from keeptune.engine.rows import active, gated, off, rows

@@ -39,7 +39,7 @@ def test_scores_are_those_of_a_plain_loop(family, batch_tokens):
 def test_a_head_in_many_blocks_scores_alike(monkeypatch):
     model = adapted()
     whole = token_logprobs(model, rows())
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr(scoring, "POSITIONS_AT_ONCE", 2)
     parts = token_logprobs(model, rows())
     for one, other in zip(whole, parts, strict=True):
         assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-5, atol=1e-5)

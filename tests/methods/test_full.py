@@ -7,8 +7,7 @@ import torch
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.book import activate, base_parameters, book_of, detach
-from keeptune.methods import Full, Method, Prompt
-from keeptune.methods._saved import save_adapter
+from keeptune.methods import Full, Method, Prompt, save_adapter
 from tests.tiny_models import tiny_model
 
 

@@ -12,8 +12,7 @@ from torch.testing import assert_close
 from keeptune.core.errors import ModelError, PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.rows import off
-from keeptune.methods import LoRA
-from keeptune.methods._saved import load_adapter, save_adapter
+from keeptune.methods import LoRA, load_adapter, save_adapter
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from keeptune.core.errors import PlanError
-from keeptune.methods import Prompt
-from keeptune.methods._saved import load_adapter, save_adapter
+from keeptune.methods import Prompt, load_adapter, save_adapter
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

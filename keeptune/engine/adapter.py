@@ -1,0 +1,44 @@
+"""Adapter: what is attached under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from keeptune.engine.deltas import Placed
+
+
+class Adapter(nn.Module):
+    """One name's methods and their deltas.
+
+    Attributes:
+        methods: the settings, one or (a hybrid) several.
+        parts: for each method its deltas, by the key of their place.
+        trains_base: its parameters are the base's own (full fine-tuning), so it has no deltas and cannot be taken off.
+    """
+
+    def __init__(
+        self, name: str, methods: Sequence[Any], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
+    ) -> None:
+        super().__init__()
+        self.name, self.methods, self.trainable, self.trains_base = name, tuple(methods), trainable, trains_base
+        self.placed = [list(part) for part in placed]
+        self.parts = nn.ModuleList(nn.ModuleDict({p.place.key: p.delta for p in part}) for part in placed)
+        assert all(len({p.place for p in part}) == len(part) for part in placed), "a method has one delta at a place"
+        self.parts.requires_grad_(trainable)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters as files name them."""
+        return tensors_of(self.placed)
+
+
+def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:
+    """The parameters of deltas by `path.parameter`, as files name them; a hybrid's begin with the method's number."""
+    named = {}
+    for number, part in enumerate(placed):
+        prefix = f"{number}." if len(placed) > 1 else ""
+        for place, delta, _ in part:
+            named.update({prefix + place.name_of(key): tensor for key, tensor in delta.state_dict().items()})
+    return named
