@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keeptune import data, evaluations, losses, methods
-    from keeptune.engine.adapter_folders import load_adapter, save_adapter
     from keeptune.engine.book import detach
     from keeptune.engine.rows import active, off, rows
-    from keeptune.methods import attach, merge
+    from keeptune.methods import attach, load_adapter, merge, save_adapter
     from keeptune.models.load import load_pair as load
     from keeptune.recipes.check import check
     from keeptune.recipes.execute import run
