@@ -117,14 +117,14 @@ def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
 def _plain_name(name: str, folder: Path) -> str:
     plain = name.removeprefix(PREFIX).removesuffix(".weight")
     if name != f"{PREFIX}{plain}.weight" or not plain.endswith(LORA_SIDES):
-        raise _refusal(folder, f"the tensor '{name}' is not part of a plain LoRA.", "UNSUPPORTED")
+        raise _refusal(folder, f"the tensor '{name}' is not part of a plain LoRA.", "E-ADAPTER-UNSUPPORTED")
     return plain
 
 
 def _check_pairs(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
     """Each module has A (rank, in) and B (out, rank), of the rank that the settings say."""
     if not tensors:
-        raise _refusal(folder, "the adapter holds no tensors.", "WEIGHTS")
+        raise _refusal(folder, "the adapter holds no tensors.", "E-ADAPTER-WEIGHTS")
     for module in _modules(tensors):
         named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
         rank = next(named, settings["rank"])
@@ -132,13 +132,13 @@ def _check_pairs(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], fol
         match shapes:
             case [(below, _), (_, above)] if below == above == rank:
                 continue
-        raise _refusal(folder, f"'{module}' has no pair of lora_A and lora_B of rank {rank}.", "WEIGHTS")
+        raise _refusal(folder, f"'{module}' has no pair of lora_A and lora_B of rank {rank}.", "E-ADAPTER-WEIGHTS")
 
 
 def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> None:
     shape = tuple(tensors[PROMPT].shape) if set(tensors) == {PROMPT} else ()
     if len(shape) != 2 or shape[0] != length:
-        raise _refusal(folder, f"expected one tensor '{PROMPT}' of {length} rows.", "WEIGHTS")
+        raise _refusal(folder, f"expected one tensor '{PROMPT}' of {length} rows.", "E-ADAPTER-WEIGHTS")
 
 
 def _check_agreement(settings: Mapping[str, Any], meant: Mapping[str, Any], folder: Path) -> None:
@@ -194,4 +194,4 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refusal(folder: Path, what: str, code: str) -> ModelError:
-    return ModelError(what, code=f"E-ADAPTER-{code}", where={"file": folder / PEFT_TENSORS})
+    return ModelError(what, code=code, where={"file": folder / PEFT_TENSORS})

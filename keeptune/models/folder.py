@@ -25,12 +25,12 @@ def check_folder(folder: Path) -> dict[str, Any]:
             E-MODEL-QUANTIZED, E-MODEL-TOKENIZER, E-MODEL-PICKLE, E-MODEL-WEIGHTS).
     """
     if not folder.is_dir():
-        raise _error(folder, "there is no such model folder.", "MISSING", "Check the path, or use 'pocket'.")
+        raise _error(folder, "there is no such model folder.", "E-MODEL-MISSING", "Check the path, or use 'pocket'.")
     if not any(folder.iterdir()):
-        raise _error(folder, "the model folder is empty.", "EMPTY", "Copy or download the model again.")
+        raise _error(folder, "the model folder is empty.", "E-MODEL-EMPTY", "Copy or download the model again.")
     if (folder / "adapter_config.json").exists() or (folder / "adapter.json").exists():
         raise _error(
-            folder, "this is the folder of an adapter, not of a model.", "ADAPTER",
+            folder, "this is the folder of an adapter, not of a model.", "E-MODEL-ADAPTER",
             "Load the base model, then put the adapter on it with keeptune.load_adapter.",
         )  # fmt: skip
     config = _config(folder)
@@ -38,7 +38,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise _error(
             folder,
             "the folder holds no tokenizer.",
-            "TOKENIZER",
+            "E-MODEL-TOKENIZER",
             "Copy tokenizer.json and tokenizer_config.json to it.",
         )
     for file in weight_files(folder):
@@ -59,11 +59,11 @@ def weight_files(folder: Path) -> list[Path]:
         shards = read_object(index, "E-MODEL-WEIGHTS").get("weight_map")
         names = set(shards.values()) if isinstance(shards, dict) else set()
         if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise _error(index, "the index names no shards of this folder.", "WEIGHTS", "Copy the model again.")
+            raise _error(index, "the index names no shards of this folder.", "E-MODEL-WEIGHTS", "Copy the model again.")
         missing = sorted(name for name in names if not (folder / name).exists())
         if missing:
             raise _error(
-                folder, f"{len(missing)} of {len(names)} shards are missing: {', '.join(missing[:5])}.", "WEIGHTS",
+                folder, f"{len(missing)} of {len(names)} shards are missing: {', '.join(missing[:5])}.", "E-MODEL-WEIGHTS",
                 "Copy or download the missing files.",
             )  # fmt: skip
         return [folder / name for name in sorted(names)]
@@ -98,11 +98,13 @@ def read_object(path: Path, code: str) -> dict[str, Any]:
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
-        raise _error(folder, "the folder holds no config.json.", "CONFIG", "Point to the folder that holds the model.")
+        raise _error(
+            folder, "the folder holds no config.json.", "E-MODEL-CONFIG", "Point to the folder that holds the model."
+        )
     config = read_object(path, "E-MODEL-CONFIG")
     if config.get("quantization_config"):
         raise _error(
-            path, "the weights of this folder are already quantised.", "QUANTIZED",
+            path, "the weights of this folder are already quantised.", "E-MODEL-QUANTIZED",
             "Use the original 16-bit model; quantisation is a setting of loading.",
         )  # fmt: skip
     return {key: value for key, value in config.items() if not _untrusted(key)}
@@ -116,16 +118,18 @@ def _no_weights(folder: Path) -> ModelError:
     endings = {path.suffix for path in folder.iterdir()}
     if endings & PICKLES:
         return _error(
-            folder, f"the weights are pickles only ({', '.join(sorted(endings & PICKLES))}).", "PICKLE",
+            folder, f"the weights are pickles only ({', '.join(sorted(endings & PICKLES))}).", "E-MODEL-PICKLE",
             "A pickle can run code when it is read. Use the safetensors version of this model.",
         )  # fmt: skip
     if endings & FOREIGN:
         found = ", ".join(sorted(endings & FOREIGN))
         return _error(
-            folder, f"the weights are in another format ({found}).", "WEIGHTS", "Use the safetensors version."
+            folder, f"the weights are in another format ({found}).", "E-MODEL-WEIGHTS", "Use the safetensors version."
         )
-    return _error(folder, "the folder holds no weights (model.safetensors).", "WEIGHTS", "Copy the weights to it.")
+    return _error(
+        folder, "the folder holds no weights (model.safetensors).", "E-MODEL-WEIGHTS", "Copy the weights to it."
+    )
 
 
 def _error(path: Path, what: str, code: str, fix: str) -> ModelError:
-    return ModelError(what, code=f"E-MODEL-{code}", where={"file": path}, fix=fix)
+    return ModelError(what, code=code, where={"file": path}, fix=fix)

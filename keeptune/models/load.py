@@ -93,6 +93,21 @@ def load(
     return loaded
 
 
+def load_pair(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "bfloat16",
+    device: str | torch.device | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """`load` as `keeptune.load` shows it: the model and its tokenizer.
+
+    >>> model, tokenizer = load_pair("pocket")  # doctest: +SKIP
+    """
+    loaded = load(name, revision=revision, dtype=dtype, device=device)
+    return loaded.model, loaded.tokenizer
+
+
 def loaded_of(model: PreTrainedModel) -> Loaded:
     """What `load` learned about `model`.
 

@@ -85,18 +85,22 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     kind = config.get("peft_type")
     _refuse_unsafe(config, file)
     if kind not in UNDERSTOOD:
-        raise _refusal(file, "UNSUPPORTED", "peft_type", f"adapters of PEFT's type '{kind}' are not supported.")
+        raise _refusal(
+            file, "E-ADAPTER-UNSUPPORTED", "peft_type", f"adapters of PEFT's type '{kind}' are not supported."
+        )
     for key, value in config.items():
         if key not in INFORMATIVE | UNDERSTOOD[kind] and not _neutral(key, value):
-            raise _refusal(file, "UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
+            raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise _refusal(file, "UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model.")
+        raise _refusal(
+            file, "E-ADAPTER-UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model."
+        )
     if kind == "PROMPT_TUNING":
         return {"name": "prompt", "length": _number(config, "num_virtual_tokens", file, whole=True)}
     start = config.get("init_lora_weights", True)
     if start not in HARMLESS_STARTS:
         what = f"the start '{start}' changed the base's weights, which this folder does not hold."
-        raise _refusal(file, "UNSUPPORTED", "init_lora_weights", what)
+        raise _refusal(file, "E-ADAPTER-UNSUPPORTED", "init_lora_weights", what)
     return {
         "name": "lora",
         "rank": _number(config, "r", file, whole=True),
@@ -113,7 +117,11 @@ def _refuse_unsafe(config: Mapping[str, Any], file: Path) -> None:
         if (key in UNSAFE or key.startswith("_")) and not _neutral(key, value):
             what = f"the key {key} could make a program load code or files that this folder names."
             raise _refusal(
-                file, "UNSAFE", key, what, "If you trust the adapter, remove the key; its weights do not need it."
+                file,
+                "E-ADAPTER-UNSAFE",
+                key,
+                what,
+                "If you trust the adapter, remove the key; its weights do not need it.",
             )
 
 
@@ -127,7 +135,7 @@ def _number(config: Mapping[str, Any], key: str, file: Path, *, least: float = 1
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= 2**20:
         kind = "whole number" if whole else "number"
-        raise _refusal(file, "CONFIG", key, f"{key} must be a positive {kind} (given: {value!r}).")
+        raise _refusal(file, "E-ADAPTER-CONFIG", key, f"{key} must be a positive {kind} (given: {value!r}).")
     return value
 
 
@@ -135,9 +143,9 @@ def _pattern(config: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
     """Module name to number. PEFT reads the names as regular expressions; plain names mean the same to both."""
     pattern = config.get(key) or {}
     if not isinstance(pattern, dict) or not all(PLAIN_NAME.fullmatch(name) for name in pattern):
-        raise _refusal(file, "UNSUPPORTED", key, f"{key} may hold plain module names only.")
+        raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"{key} may hold plain module names only.")
     return {name: _number(pattern, name, file, whole=key == "rank_pattern") for name in pattern}
 
 
 def _refusal(file: Path, code: str, key: str, what: str, fix: str = "") -> ModelError:
-    return ModelError(what, code=f"E-ADAPTER-{code}", where={"file": file, "key": key}, fix=fix)
+    return ModelError(what, code=code, where={"file": file, "key": key}, fix=fix)

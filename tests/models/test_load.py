@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 import keeptune.pocket
 from keeptune.core.errors import KeeptuneError, MachineError, PlanError
 from keeptune.engine.attention import use_attention
-from keeptune.models.load import load, loaded_of
+from keeptune.models.load import load, load_pair, loaded_of
 from tests.tiny_models import CONFIGS, VOCABULARY, tiny_model
 
 TOKENS = torch.arange(3, 12)[None]
@@ -265,3 +265,8 @@ def test_two_loads_of_a_moved_folder_have_one_fingerprint(folder, tmp_path):
     first = load(folder, dtype="float32", device="cpu").fingerprint
     shutil.move(folder, tmp_path / "elsewhere")
     assert load(tmp_path / "elsewhere", dtype="bfloat16", device="cpu").fingerprint == first
+
+
+def test_the_public_load_gives_the_model_and_its_tokenizer(folder):
+    model, tokenizer = load_pair(folder, dtype="float32", device="cpu")
+    assert loaded_of(model).tokenizer is tokenizer
