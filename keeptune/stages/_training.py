@@ -107,7 +107,7 @@ class Attempt:
             objective=objective,
             commits=commits,
             counters=counters,
-            look=self._look if work.dev or work.dev_rows else None,
+            look=self._look if _has_dev(work) else None,
             snapshot=self.output.snapshot,
             vocabulary=self.loaded.model.get_output_embeddings().weight.shape[0],
         )
@@ -175,8 +175,13 @@ class Attempt:
             with torch.no_grad(), active(model, on_task):
                 return {"dev_score": float(work.dev(self.loaded))}
         assert work.dev_rows is not None
-        stacks = {row.source: on_task for row in work.dev_rows.rows}
-        dev = replace(self.session.objective, losses=[_next_token()], stacks=stacks, reference=None)
+        dev = replace(
+            self.session.objective,
+            losses=[_next_token()],
+            stacks={row.source: on_task for row in work.dev_rows.rows},
+            reference=None,
+            micro_batch_tokens=min(self.session.objective.micro_batch_tokens, self.stage.batch_tokens),
+        )
         return {"dev_loss": dev.value(work.dev_rows.rows)}
 
     def _overhead(self) -> int:
@@ -224,13 +229,17 @@ def _check(stage: Train, work: StageWork) -> None:
             code="E-TRAIN-WORLD",
             fix="Start it without torchrun or accelerate launch.",
         )
-    if stage.saving.watches_dev and work.dev is None and work.dev_rows is None:
+    if stage.saving.watches_dev and not _has_dev(work):
         raise PlanError(
             "`best` and `patience` look at dev data, and this recipe has none.",
             code="E-TRAIN-DEV",
             where={"key": f"stages[{work.index}].saving"},
             fix="Give the data source a dev split, or take these settings out.",
         )
+
+
+def _has_dev(work: StageWork) -> bool:
+    return work.dev is not None or (work.dev_rows is not None and len(work.dev_rows.rows) > 0)
 
 
 def _new_name(stage: Train, checkpoint: Checkpoint) -> str:
