@@ -63,9 +63,11 @@ def weight_files(folder: Path) -> list[Path]:
         missing = sorted(name for name in names if not (folder / name).exists())
         if missing:
             raise _error(
-                folder, f"{len(missing)} of {len(names)} shards are missing: {', '.join(missing[:5])}.", "E-MODEL-WEIGHTS",
+                folder,
+                f"{len(missing)} of {len(names)} shards are missing: {', '.join(missing[:5])}.",
+                "E-MODEL-WEIGHTS",
                 "Copy or download the missing files.",
-            )  # fmt: skip
+            )
         return [folder / name for name in sorted(names)]
     raise _no_weights(folder)
 
