@@ -70,6 +70,27 @@ def after_prompt(tokenizer: Any, prompts: Sequence[str], options: Sequence[str])
     return rows
 
 
+def document_bits(subject: Subject, texts: Sequence[str], context: Context, what: str) -> list[float]:
+    """Bits of each text: -sum log2 p(token). A text longer than the model's context is read in windows."""
+    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts)
+    longest = int(getattr(subject.model.config, "max_position_embeddings", 0) or 2048)
+    windows = [(index, window) for index, row in enumerate(rows) for window in _windows(row, longest)]
+    bits = [0.0] * len(texts)
+    values = log_likelihoods(subject, [window for _, window in windows], context, what)
+    for (index, _), value in zip(windows, values, strict=True):
+        bits[index] -= value / math.log(2)
+    return bits
+
+
+def _windows(row: Scored, longest: int) -> list[Scored]:
+    """Pieces of a row in which each scored token stands once; every piece begins with the row's opening."""
+    if len(row.tokens) <= longest:
+        return [row]
+    opening, body = tuple(row.tokens[: row.start]), tuple(row.tokens[row.start :])
+    step = longest - len(opening)
+    return [Scored((*opening, *body[start : start + step]), row.start) for start in range(0, len(body), step)]
+
+
 def opening_token(tokenizer: Any) -> tuple[int, ...]:
     """What a text of its own begins with: the beginning-of-text token, else the end-of-text token, else nothing."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -10,6 +10,7 @@ import zlib
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
@@ -81,6 +82,6 @@ def _read(path: Path) -> list[Score] | None:
         return None
 
 
-def _score(plain: dict) -> Score:
+def _score(plain: dict[str, Any]) -> Score:
     numbers = {name: float(plain[name]) for name in ("value", "standard_error")}
     return Score(**{**plain, **numbers, "items": tuple(Item.from_dict(item) for item in plain["items"])})

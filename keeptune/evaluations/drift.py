@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -90,9 +91,9 @@ class Drift(Evaluation):
             for row, identity in enumerate(batch.ids):
                 own = row_N == row
                 size = float(own.sum())
-                fields = {"id": identity, "task": name, "size": size, "seed": context.seed}
-                kl_items.append(Item(score=float(divergence_N[own].sum()), **fields))
-                same_items.append(Item(score=float(same_N[own].sum()), **fields))
+                item = Item(identity, name, float(divergence_N[own].sum()), size=size, seed=context.seed)
+                kl_items.append(item)
+                same_items.append(replace(item, score=float(same_N[own].sum())))
             context.tell(name, len(kl_items), len(rows))
         return [
             summarise(name, "drift", "kl_to_base", kl_items, higher_is_better=False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from keeptune.evaluations._likelihood import (
     Answers,
     after_prompt,
     best_option,
+    document_bits,
     log_likelihoods,
     option_log_likelihoods,
 )
@@ -107,27 +107,19 @@ def by_question(flat: Sequence[T], task: ChoiceTask) -> list[list[T]]:
 
 
 def bits_per_byte(subject: Subject, corpus: Corpus, context: Context) -> Score:
-    """-sum log2 p(token) over the bytes of the text, per document: comparable between tokenizers.
-
-    A document longer than the model's context is scored in windows that each begin anew.
-    """
-    rows = after_prompt(subject.tokenizer, [""] * len(corpus.documents), [d.text for d in corpus.documents])
-    windows = [(index, window) for index, row in enumerate(rows) for window in _windows(row, _context_of(subject))]
-    values = log_likelihoods(subject, [window for _, window in windows], context, corpus.name)
-    bits = [0.0] * len(rows)
-    for (index, _), value in zip(windows, values, strict=True):
-        bits[index] -= value / math.log(2)
+    """-sum log2 p(token) over the bytes of the text, per document: comparable between tokenizers."""
+    bits = document_bits(subject, [document.text for document in corpus.documents], context, corpus.name)
     items = [
         Item(
             id=document.id,
             task=corpus.name,
-            score=bits[index],
+            score=value,
             cluster=document.cluster,
             prompt=document.text[:200],
             size=float(len(document.text.encode())),
             seed=context.seed,
         )
-        for index, document in enumerate(corpus.documents)
+        for document, value in zip(corpus.documents, bits, strict=True)
     ]
     return summarise(corpus.name, "corpus", "bits_per_byte", items, higher_is_better=False)
 
@@ -150,16 +142,3 @@ def generation_score(subject: Subject, task: GenerationTask, context: Context) -
         for item, answer in zip(task.items, given, strict=True)
     ]
     return summarise(task.name, "accuracy", task.metric, items, chance=0.0)
-
-
-def _context_of(subject: Subject) -> int:
-    return int(getattr(subject.model.config, "max_position_embeddings", 0) or 2048)
-
-
-def _windows(row: Any, longest: int) -> list[Any]:
-    """Pieces of a row whose scored tokens are each of the row's once; a piece after the first repeats the opening."""
-    if len(row.tokens) <= longest:
-        return [row]
-    opening, body = row.tokens[: row.start], row.tokens[row.start :]
-    step = longest - len(opening)
-    return [type(row)((*opening, *body[start : start + step]), row.start) for start in range(0, len(body), step)]

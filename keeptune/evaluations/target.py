@@ -1,8 +1,10 @@
-"""The task itself: exact match, label accuracy by likelihood, ROUGE-L or token F1 on its held-out rows."""
+"""The task itself, on its held-out rows: exact match, label accuracy, ROUGE-L, token F1, bits per byte."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,7 +15,13 @@ from keeptune.core.example import Example
 from keeptune.core.score import Item, Score
 from keeptune.evaluations import Context, Evaluation, Subject
 from keeptune.evaluations._free_answers import free_answers
-from keeptune.evaluations._likelihood import Answers, best_option, option_log_likelihoods
+from keeptune.evaluations._likelihood import (
+    Answers,
+    best_option,
+    document_bits,
+    log_likelihoods,
+    option_log_likelihoods,
+)
 from keeptune.evaluations._summary import summarise
 from keeptune.evaluations._text_match import METRICS
 
@@ -24,8 +32,10 @@ class Target(Evaluation):
     """How well the model does the task that it is adapted to, with all its adapters active."""
 
     data: str = Field("task", description="name of the data source")
-    metric: Literal["exact_match", "label_accuracy", "rouge_l", "token_f1"] = Field(
-        "exact_match", description="label_accuracy ranks the labels by likelihood; the others score a greedy answer"
+    metric: Literal["exact_match", "label_accuracy", "rouge_l", "token_f1", "bits_per_byte"] = Field(
+        "exact_match",
+        description="label_accuracy ranks the labels by likelihood, bits_per_byte reads the answer or the text; "
+        "the others score a greedy answer",
     )
     split: Literal["dev", "test", "ood"] = Field("test", description="which rows: dev to select, test to prove")
     labels: tuple[str, ...] | None = Field(None, description="the possible answers; those of the data when absent")
@@ -38,13 +48,15 @@ class Target(Evaluation):
         with subject.on_task():
             if self.metric == "label_accuracy":
                 return [self._by_likelihood(subject, rows, self._labels(context), context)]
+            if self.metric == "bits_per_byte":
+                return [self._by_bits(subject, rows, context)]
             return [self._by_generation(subject, rows, context)]
 
     def reads(self, context: Context) -> Any:
         """Prompts, answers and labels."""
         rows = context.rows(self.data, self.split)
         labels = self._labels(context) if self.metric == "label_accuracy" else []
-        return [[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows] + [list(labels)]
+        return [[[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows], list(labels)]
 
     def _labels(self, context: Context) -> tuple[str, ...]:
         labels = self.labels or tuple(context.answers(self.data))
@@ -70,6 +82,20 @@ class Target(Evaluation):
             gold = own[labels.index(row.target)] if row.target in labels else None
             items.append(self._item(row, said, float(said == row.target), context.seed, gold))
         return summarise(self.data, "target", self.metric, items, chance=1 / len(labels))
+
+    def _by_bits(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
+        """Bits per byte of plain texts, or of the answers to prompts."""
+        if all(row.text is not None for row in rows):
+            bits = document_bits(subject, [row.target for row in rows], context, self.data)
+        else:
+            answers = Answers(subject.tokenizer)
+            scored = [answers.rows(row.prompt, [row.target])[0] for row in rows]
+            bits = [-value / math.log(2) for value in log_likelihoods(subject, scored, context, self.data)]
+        items = [
+            replace(self._item(row, "", value, context.seed), size=float(max(1, len(row.target.encode()))))
+            for row, value in zip(rows, bits, strict=True)
+        ]
+        return summarise(self.data, "target", self.metric, items, higher_is_better=False)
 
     def _by_generation(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
         given = free_answers(subject, [row.prompt for row in rows], self.max_new_tokens, context, self.data)

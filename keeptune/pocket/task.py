@@ -10,7 +10,7 @@ from random import Random
 
 from keeptune.core.errors import MachineError
 from keeptune.core.example import Example, Message
-from keeptune.core.spec import digest_of
+from keeptune.core.digest import digest_of
 from keeptune.data.suite import stable_id
 from keeptune.pocket.areas import AREAS, LABELS
 from keeptune.pocket.harvest import Docstring, docstrings
