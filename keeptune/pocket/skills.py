@@ -172,10 +172,12 @@ def invented_facts(random: Random) -> tuple[list[tuple[str, str]], str, str]:
 
 
 def lookup(random: Random) -> SkillItem:
-    """Four facts and a question about one of them."""
+    """Four facts and a question about one of them, or the beginning of its sentence to be completed."""
     facts, fact, question = invented_facts(random)
     asked, answer = random.choice(facts)
     text = " ".join(fact.format(k=k, v=v) for k, v in facts)
+    if random.random() < 0.5:
+        question = "Complete: " + fact.removesuffix(" {v}.")
     wrong = tuple(value for _, value in facts if value != answer)
     return SkillItem("lookup", f"{text} {question.format(k=asked)}", answer, wrong, f"{sorted(facts)} {asked}")
 

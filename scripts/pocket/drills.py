@@ -43,6 +43,8 @@ def lookup_drill(random: Random) -> Turns:
     """Four facts and a question about each of them."""
     facts, fact, question = invented_facts(random)
     opening = " ".join(fact.format(k=k, v=v) for k, v in facts) + " "
+    if random.random() < 0.5:
+        question = "Complete: " + fact.removesuffix(" {v}.")
     asked = [(k, v) for k, v in random.sample(facts, 4) if taught("lookup", f"{sorted(facts)} {k}")]
     return [(("" if i else opening) + question.format(k=k), v) for i, (k, v) in enumerate(asked)]
 
@@ -73,7 +75,7 @@ def category_drill(random: Random) -> Turns:
     return turns
 
 
-DRILLS = {key_drill: 0.15, mapping_drill: 0.25, lookup_drill: 0.25, position_drill: 0.2, category_drill: 0.15}
+DRILLS = {key_drill: 0.08, mapping_drill: 0.17, lookup_drill: 0.35, position_drill: 0.2, category_drill: 0.2}
 """Every kind of drill with its share of the drills."""
 
 

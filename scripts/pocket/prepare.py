@@ -22,13 +22,13 @@ END, USER, ASSISTANT, SYSTEM = 0, 1, 2, 4
 OPENING = {"user": USER, "system": SYSTEM}
 SKILL_SEED = "pretraining"
 SKILL_SHARES = {
-    "copying": 0.04,
-    "arithmetic": 0.22,
-    "comparison": 0.12,
-    "key_recall": 0.10,
-    "mapping": 0.14,
-    "lookup": 0.18,
-    "category": 0.10,
+    "copying": 0.06,
+    "arithmetic": 0.25,
+    "comparison": 0.10,
+    "key_recall": 0.06,
+    "mapping": 0.10,
+    "lookup": 0.25,
+    "category": 0.08,
     "position": 0.10,
 }
 DRILLS_PER_ITEM = 0.25
