@@ -8,7 +8,6 @@ from typing import Any
 
 from corpus import SOURCES, WHOLE_BOOKS
 from measure import Measured
-from prepare import SKILL_SHARES
 
 CORPUS_NAMES = {
     "books": "books, held-out chapters",
@@ -104,12 +103,12 @@ def figures_table(figures: dict[str, Measured], abilities: dict[str, Measured]) 
         "",
         "Windows of 512 tokens, no overlap: the first tokens of a window are guessed blind. One seed.",
         "",
-        "| skill, test items | accuracy | standard error | chance | n | share of the training items |",
-        "|---|---|---|---|---|---|",
+        "| skill, test items | accuracy | standard error | chance | n |",
+        "|---|---|---|---|---|",
     ]
     for name, m in abilities.items():
         error = (m.value * (1 - m.value) / m.n) ** 0.5
-        lines.append(f"| {name} | {m.value:.3f} | {error:.3f} | {m.chance:.2f} | {m.n} | {SKILL_SHARES[name]:.0%} |")
+        lines.append(f"| {name} | {m.value:.3f} | {error:.3f} | {m.chance:.2f} | {m.n:,} |")
     lines += [
         "",
         "Likeliest of the options by mean log-probability a token; contents never trained on (`skills.split`).",
@@ -125,6 +124,7 @@ def model_card(
     abilities: dict[str, Measured],
     difference: float,
     size: int,
+    note: str,
 ) -> str:
     """The whole card as Markdown.
 
@@ -135,13 +135,14 @@ def model_card(
         abilities: accuracy by skill.
         difference: largest difference of logits to transformers' Llama.
         size: bytes of `model.safetensors`.
+        note: what the log does not say about the training; may be empty.
     """
     parameters = size / 2e6
     sections = [
         HEADER.format(parameters=parameters).rstrip(),
         "## What it can do\n\n" + "\n".join(figures_table(figures, abilities)),
         FORMAT,
-        "## Training\n\n" + "\n".join(training_table(work, state)),
+        "## Training\n\n" + "\n".join(training_table(work, state)) + (f"\n\n{note}" if note else ""),
         "## Data\n\n" + "\n".join(data_table(work)),
         LIMITS,
         "## Made by\n\nThe commands are in `scripts/pocket/README.md`. Largest difference of fp32 logits to "

@@ -100,7 +100,7 @@ def write_tokenizer(work: Path, folder: Path, context: int) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def export(work: Path, run: str, output: Path, skill_items: int, windows: int) -> None:
+def export(work: Path, run: str, output: Path, skill_items: int, windows: int, note: str) -> None:
     """Check, measure and write; the output folder is replaced as a whole.
 
     Raises:
@@ -126,7 +126,9 @@ def export(work: Path, run: str, output: Path, skill_items: int, windows: int) -
         write_tokenizer(work, staging, network.shape.context)
         figures = corpora(network, work, 512, windows, torch.float32)
         abilities = skills(network, Tokenizer.from_file(str(work / "tokenizer.json")), skill_items, torch.bfloat16)
-        card = model_card(work, state, figures=figures, abilities=abilities, difference=difference, size=size)
+        card = model_card(
+            work, state, figures=figures, abilities=abilities, difference=difference, size=size, note=note
+        )
         (staging / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
         os.replace(staging, output)
@@ -143,9 +145,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--skill-items", type=int, default=1000, help="test items per skill in the model card")
     parser.add_argument("--windows", type=int, default=10_000, help="held-out windows of 512 tokens per corpus")
+    parser.add_argument("--note", default="", help="a remark for the model card's section on training")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    export(arguments.work, arguments.run, arguments.output, arguments.skill_items, arguments.windows)
+    export(arguments.work, arguments.run, arguments.output, arguments.skill_items, arguments.windows, arguments.note)
 
 
 if __name__ == "__main__":
