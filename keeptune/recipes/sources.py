@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,10 @@ def _embedded(name: str, settings: Embedded) -> Source:
     from keeptune.pocket.task import build_task
 
     task = build_task(settings.seed, settings.train, settings.dev, settings.test)
-    parts: dict[str, Any] = {"train": task.train, "dev": task.dev, "test": task.test, "ood": task.ood}
+    made = {"train": task.train, "dev": task.dev, "test": task.test, "ood": task.ood}
+    parts: dict[str, Any] = {
+        part: tuple(replace(example, source=name) for example in rows) for part, rows in made.items()
+    }
     total = sum(len(rows) for rows in parts.values())
     return Source(name, **parts, digest=task.digest(), counts={"read": total, "kept": total}, labels=task.labels)
 
