@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from keeptune.engine.attention import use_attention
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
-from keeptune.engine.scoring import Scored, logprobs
+from keeptune.engine.rotary import rotary_groups
+from keeptune.engine.scoring import Scored, logprobs, token_logprobs
 
 Group = Sequence[Scored]
 
@@ -38,11 +39,17 @@ def group_logprobs(
         model: a causal language model of a known family; what serves it now, serves every row.
         groups: rows to compare, such as the options of one question; at least one row each.
         pad: any token of the vocabulary.
-        batch_tokens: bounds the tokens, pads included, of a forward pass; a larger group is a batch of its own.
+        batch_tokens: bounds the tokens of a forward pass, pads and repeated prompts included at a quarter; a larger
+            group is a batch of its own.
 
     Returns:
         For each group, in order, natural logarithms.
     """
+    longest = max((len(row.tokens) for group in groups for row in group), default=1)
+    # `longrope` turns a token by frequencies that depend on how long its row is: then no prefix can be shared.
+    if len(rotary_groups(model.config, [1, longest])) > 1:
+        flat = iter(token_logprobs(model, [row for group in groups for row in group], batch_tokens))
+        return [[sum(next(flat)) for _ in group] for group in groups]
     shared = [_shared(group) for group in groups]
     sums: list[list[float]] = [[] for _ in groups]
     use_attention(model)
@@ -73,7 +80,7 @@ def _batches(groups: Sequence[Group], shared: Sequence[int], limit: int) -> Iter
     widest = longest = rows = 0
     for index in sorted(range(len(groups)), key=lambda i: (-shared[i], -tail(i), i)):
         prefix, own, count = max(widest, shared[index]), max(longest, tail(index)), rows + len(groups[index])
-        # The cache holds every prompt once per continuation, so both phases count it so.
+        # The cache holds every prompt once per continuation, which costs memory but little time.
         if batch and count * (prefix + own) > 4 * limit:
             yield batch
             batch, prefix, own, count = [], shared[index], tail(index), len(groups[index])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
+from keeptune.core.digest import digest_of
 from keeptune.core.errors import MachineError
 from keeptune.core.example import Example, Message
-from keeptune.core.digest import digest_of
 from keeptune.data.suite import stable_id
 from keeptune.pocket.areas import AREAS, LABELS
 from keeptune.pocket.harvest import Docstring, docstrings

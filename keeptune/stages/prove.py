@@ -13,6 +13,9 @@ from keeptune.core.score import Score
 from keeptune.core.spec import Spec
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._certificate import build, scope
+from keeptune.stages._rescoring import rescore
+
+__all__ = ["Margins", "Prove", "certify", "certify_seeds", "rescore"]
 
 ORDER = ("FAIL", "UNDECIDED", "PASS")
 
@@ -73,7 +76,7 @@ def certify(
         deployment: `always_on` or `routed`: what was measured.
         same_model: base and adapted are known to be one model, or known not to be; None looks whether every item is
             bitwise the same.
-        rescored: scores of the base under another composition of batches, for the noise floor.
+        rescored: what `rescore` gave: the base under another composition of batches, for the noise floor.
         cost: seconds, peak bytes and whatever else a run knows.
         provenance: what another person needs to repeat it.
 
