@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keeptune import data, evaluations, losses, methods
-    from keeptune.engine.book import detach
+    from keeptune.engine.book import activate, detach
     from keeptune.engine.rows import active, off, rows
     from keeptune.methods import attach, load_adapter, merge, save_adapter
     from keeptune.models.load import load_pair as load
@@ -32,6 +32,7 @@ _PLACES = {
     "detach": "keeptune.engine.book:detach",
     "rows": "keeptune.engine.rows:rows",
     "active": "keeptune.engine.rows:active",
+    "activate": "keeptune.engine.book:activate",
     "off": "keeptune.engine.rows:off",
     "save_adapter": "keeptune.methods:save_adapter",
     "load_adapter": "keeptune.methods:load_adapter",
@@ -42,7 +43,7 @@ _PLACES = {
 _PACKAGES = ("methods", "losses", "evaluations", "data")
 
 __all__ = [
-    "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge", "methods",
+    "activate", "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge", "methods",
     "off", "prove", "rows", "run", "save_adapter",
 ]  # fmt: skip
 

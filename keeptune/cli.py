@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -197,6 +198,8 @@ def show(name: Annotated[str, typer.Argument(help="A recipe, method, loss, stage
 
 def main() -> None:
     """Runs the command line; every error that a user can cause ends without a traceback."""
+    # Threads that wait by spinning slow a busy machine down several times; libgomp reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
     try:
