@@ -14,7 +14,7 @@ from keeptune.stages import Stage, StageWork
 class Evaluate(Stage):
     """A measurement between stages. The first and the last measurement are the recipe's `proof`."""
 
-    label: str = Field("between", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="what the scores are stored under")
+    store_as: str = Field("between", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="what the scores are stored under")
     evaluations: list[Evaluation] = Field(min_length=1, max_length=12, description="what to measure, in order")
 
     def sources(self) -> list[str]:
@@ -35,5 +35,5 @@ class Evaluate(Stage):
                 fix="Add `proof:` to the recipe, and run it without --skip-base.",
             )
         scores = [score for chosen in self.evaluations for score in measure_once(chosen, checkpoint, work.context)]
-        work.run.write_items(self.label, scores)
+        work.run.write_items(self.store_as, scores)
         return checkpoint

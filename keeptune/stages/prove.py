@@ -45,7 +45,7 @@ class Prove(Stage):
                 raise RecipeError(
                     f"there are no scores under the label '{label}'.",
                     code="E-PROVE-SCORES",
-                    fix=f"Put a stage {{name: evaluate, label: {label}}} before this one.",
+                    fix=f"Put a stage {{name: evaluate, store_as: {label}}} before this one.",
                 )
             sides.append(scores)
         certificate = certify(*sides, margins=self.margins, seeds=[work.seed], deployment=checkpoint.deployment)
