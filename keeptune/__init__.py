@@ -43,8 +43,8 @@ _PLACES = {
 _PACKAGES = ("methods", "losses", "evaluations", "data")
 
 __all__ = [
-    "activate", "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge", "methods",
-    "off", "prove", "rows", "run", "save_adapter",
+    "activate", "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge",
+    "methods", "off", "prove", "rows", "run", "save_adapter",
 ]  # fmt: skip
 
 
