@@ -99,8 +99,7 @@ def build_suite(
             fix="Reinstall the packages with their Python sources, or use a suite file.",
         )
     Random(f"suite/{seed}/sentences").shuffle(pool)
-    topics = [(topic, p) for topic, text in reference_topics().items() for p in paragraphs(text)]
-    corpora = {"language_reference": topics, **{k: v for k, v in texts.items() if k != "standard_library"}}
+    texts["standard_library"] += [(topic, p) for topic, text in reference_topics().items() for p in paragraphs(text)]
     return Suite(
         name="embedded",
         version=VERSION,
@@ -111,7 +110,7 @@ def build_suite(
             _function_words(pool[2 * share :], Random(f"suite/{seed}/function_words"), size),
             *(_skill(skill, seed, size) for skill in SKILL_TASKS),
         ),
-        corpora=tuple(_corpus(corpus, found, seed, documents) for corpus, found in corpora.items() if found),
+        corpora=tuple(_corpus(corpus, found, seed, documents) for corpus, found in texts.items() if found),
         instructions=free_requests(Random(f"suite/{seed}/instructions"), instructions),
     )
 
@@ -196,18 +195,21 @@ def _skill(name: str, seed: int, size: int) -> ChoiceTask:
 
 
 def _corpus(name: str, found: list[tuple[str, str]], seed: int, documents: int) -> Corpus:
-    """Documents of 400 to 800 characters: neighbouring paragraphs of one module (its cluster) joined."""
+    """Documents of 400 to 800 characters: neighbouring paragraphs of one module joined.
+
+    A module is a cluster, and gives two documents at most: the interval rests on the number of clusters.
+    """
     modules: dict[str, list[str]] = {}
     for module, paragraph in found:
         texts = modules.setdefault(module, [""])
         if len(texts[-1]) >= 400:
             texts.append("")
         texts[-1] = f"{texts[-1]}\n\n{paragraph[:800]}".strip()
-    made = [
-        Document(stable_id(name, text), text[:800], cluster=module)
-        for module, texts in sorted(modules.items())
-        for text in texts
-        if len(text) >= 400
-    ]
-    unique = list({document.id: document for document in made}.values())
-    return Corpus(name, tuple(Random(f"suite/{seed}/{name}").sample(unique, min(documents, len(unique)))))
+    random = Random(f"suite/{seed}/{name}")
+    made: dict[str, Document] = {}
+    for module, texts in sorted(modules.items()):
+        long = [text[:800] for text in texts if len(text) >= 400]
+        for text in random.sample(long, min(2, len(long))):
+            identity = stable_id(name, text)
+            made.setdefault(identity, Document(identity, text, cluster=module))
+    return Corpus(name, tuple(random.sample(list(made.values()), min(documents, len(made)))))

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from keeptune.pocket.areas import AREAS, LABELS, PLACES
+from keeptune.core.errors import MachineError
+from keeptune.pocket.areas import AREAS, LABELS, PLACES, Area
 from keeptune.pocket.task import INSTRUCTION, build_task
 
 
@@ -52,9 +53,18 @@ def test_unseen_places_are_not_known_places():
             assert not any(unseen.startswith(known + "/") or unseen == known for known in area.known)
 
 
-def test_the_same_seed_gives_the_same_rows(task):
-    build_task.cache_clear()
-    assert build_task().digest() == task.digest()
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others(monkeypatch):
+    few = (Area("arrays", ("numpy/lib",), ("numpy/ma",)), Area("records", ("stdlib/logging",), ("stdlib/email",)))
+    monkeypatch.setattr("keeptune.pocket.task.AREAS", few)
+    monkeypatch.setattr("keeptune.pocket.task.LABELS", ("arrays", "records"))
+    made = [build_task.__wrapped__(seed=seed, train=40, dev=5, test=10).digest() for seed in (0, 0, 1)]
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_machine_without_documentation_is_told_so(monkeypatch):
+    monkeypatch.setattr("keeptune.pocket.task.AREAS", (Area("arrays", ("numpy/lib",), ()),))
+    with pytest.raises(MachineError, match="no documentation about: files"):
+        build_task.__wrapped__()
 
 
 def test_counting_words_is_enough_to_learn_most_of_it(task):
