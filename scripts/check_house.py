@@ -49,21 +49,33 @@ def syntax_faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Long functions, forbidden calls and imports."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            length = code_lines(node)
             if length > MAX_FUNCTION:
-                yield node.lineno, f"'{node.name}' has {length} lines; a function has at most {MAX_FUNCTION}"
+                yield node.lineno, f"'{node.name}' has {length} lines of code; a function has at most {MAX_FUNCTION}"
         elif isinstance(node, ast.Call):
-            called = node.func
-            if isinstance(called, ast.Name) and called.id in FORBIDDEN_CALLS:
-                yield node.lineno, f"a call of {called.id}"
-            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-                pair = (called.value.id, called.attr)
-                if pair in FORBIDDEN_ATTRIBUTES:
-                    yield node.lineno, f"a call of {'.'.join(pair)}"
+            yield from call_faults(node)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            for name in imported(node):
-                if name in FORBIDDEN_IMPORTS:
-                    yield node.lineno, f"an import of {name}"
+            for name in FORBIDDEN_IMPORTS.intersection(imported(node)):
+                yield node.lineno, f"an import of {name}"
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring, which is to be as long as it needs."""
+    first = function.body[0]
+    docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    written = (first.end_lineno or first.lineno) - first.lineno + 1 if docstring else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - written
+
+
+def call_faults(node: ast.Call) -> Iterator[tuple[int, str]]:
+    """Calls that the house does not make."""
+    called = node.func
+    if isinstance(called, ast.Name) and called.id in FORBIDDEN_CALLS:
+        yield node.lineno, f"a call of {called.id}"
+    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        pair = (called.value.id, called.attr)
+        if pair in FORBIDDEN_ATTRIBUTES:
+            yield node.lineno, f"a call of {'.'.join(pair)}"
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> list[str]:

@@ -53,7 +53,9 @@ def run(
     import json
 
     settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
-    return run_recipe(str(recipe), Path(output) if output else None, settings, quiet=quiet)["certificate"]
+    result = run_recipe(str(recipe), Path(output) if output else None, settings, quiet=quiet)
+    certificate: dict[str, Any] = result["certificate"]
+    return certificate
 
 
 def run_recipe(

@@ -43,7 +43,8 @@ ROWS = "target"
 def prove(before: str | Path, after: str | Path, **settings: Any) -> dict[str, Any]:
     """Certifies two checkpoints from Python; see `prove_pair`. Returns the certificate."""
     output = Path(settings.pop("output", "runs/proof"))
-    return prove_pair(str(before), str(after), output, **settings)["certificate"]
+    certificate: dict[str, Any] = prove_pair(str(before), str(after), output, **settings)["certificate"]
+    return certificate
 
 
 def prove_pair(

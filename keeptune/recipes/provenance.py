@@ -54,7 +54,8 @@ def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str
 
 def provenance_of(run: Run) -> dict[str, Any]:
     """What the certificate carries of the manifest."""
-    return read_json(run.folder / "manifest.json")
+    manifest: dict[str, Any] = read_json(run.folder / "manifest.json")
+    return manifest
 
 
 def trained_parameters(recipe: Recipe, loaded: Loaded) -> tuple[int, float]:

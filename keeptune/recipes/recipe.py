@@ -95,7 +95,8 @@ def load_recipe(recipe: str | Path, settings: list[str] | None = None) -> Recipe
             where={"file": path},
             fix="See: keeptune show sft",
         )
-    return validate(Recipe, with_overrides(plain, settings or []), file=str(path), lines=lines)
+    made: Recipe = validate(Recipe, with_overrides(plain, settings or []), file=str(path), lines=lines)
+    return made
 
 
 def recipe_path(recipe: str | Path) -> Path:

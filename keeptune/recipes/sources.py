@@ -65,7 +65,7 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
         counts = dict(reading.counts)
         if name == target and name in trained:
             parts = _split(reading.examples, recipe)
-            found[name] = Source(name, **parts, digest=reading.digest, counts=counts)
+            found[name] = replace(parts, name=name, digest=reading.digest, counts=counts)
         elif name == target:
             found[name] = Source(name, test=reading.examples, digest=reading.digest, counts=counts)
         else:
@@ -73,10 +73,11 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
     return found
 
 
-def _split(examples: tuple[Example, ...], recipe: Recipe) -> dict[str, tuple[Example, ...]]:
+def _split(examples: tuple[Example, ...], recipe: Recipe) -> Source:
     shares = {"dev": recipe.split.dev, "test": recipe.split.test}
     parts = split(examples, {name: share for name, share in shares.items() if share > 0}, recipe.seed)
-    return {name: tuple(examples[index] for index in rows) for name, rows in parts.items()}
+    rows = {name: tuple(examples[index] for index in parts.get(name, ())) for name in ("train", "dev", "test")}
+    return Source("", rows["train"], rows["dev"], rows["test"])
 
 
 def _embedded(name: str, settings: Embedded) -> Source:

@@ -60,7 +60,7 @@ def _count(text: bytes | str, path: Path | str) -> None:
         depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
         depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
         aliases += isinstance(event, yaml.AliasEvent)
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else None
         if depth > MAX_DEPTH:
             raise _refused(path, line, f"the file nests deeper than {MAX_DEPTH} levels.", "E-RECIPE-SIZE")
         if aliases > MAX_ALIASES:

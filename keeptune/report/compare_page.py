@@ -95,8 +95,8 @@ def _path(entry: Entry, key: str, part: str) -> RunPath | None:
     if not rows:
         return None
     start = rows[0][key]
-    lost = (lambda value: start - value) if part == "pooled" else (lambda value: value - start)
-    return RunPath(entry.name, tuple((row["target"], lost(row[key])) for row in rows))
+    sign = -1.0 if part == "pooled" else 1.0
+    return RunPath(entry.name, tuple((row["target"], sign * (row[key] - start)) for row in rows))
 
 
 def _part(entry: Entry, part: str) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Part = "Markup | str | float | int | None | Iterable[Part]"
 
@@ -54,10 +54,10 @@ def visible(text: str) -> str:
     )
 
 
-def table(head: list[object], rows: list[list[object]], *, numeric: frozenset[int] = frozenset()) -> Markup:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, numeric: frozenset[int] = frozenset()) -> Markup:
     """A table; columns in `numeric` are aligned to the right."""
 
-    def cells(name: str, row: list[object]) -> list[Markup]:
+    def cells(name: str, row: Sequence[object]) -> list[Markup]:
         return [
             element(name, cell, class_="number" if index in numeric else None, scope="col" if name == "th" else None)
             for index, cell in enumerate(row)

@@ -65,7 +65,7 @@ def path(points: list[tuple[float, float]], class_: str) -> Markup:
 
 def mark(x: float, y: float, shape: str, class_: str, size: float = 5) -> Markup:
     """A mark whose shape carries the meaning too: circle, square, diamond, triangle, cross."""
-    corners = {
+    corners: dict[str, list[tuple[float, float]]] = {
         "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
         "diamond": [(0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)],
         "triangle": [(0, -1.2), (1.2, 1), (-1.2, 1)],
