@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
 QUICK = [["--help"], ["list"], ["list", "methods", "--json"], ["show", "sft"]]
+
+
+def processor_seconds() -> float:
+    """Processor time of finished children: what a start costs, however busy the machine is."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def keeptune(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,11 +35,11 @@ def test_a_quick_command_needs_neither_torch_nor_half_a_second(arguments):
     )
     fastest = 9.0
     for _ in range(3):
-        start = time.perf_counter()
+        before = processor_seconds()
         result = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
         )
-        fastest = min(fastest, time.perf_counter() - start)
+        fastest = min(fastest, processor_seconds() - before)
         assert result.returncode == 0, result.stderr
     assert fastest < 0.5
 
