@@ -1,6 +1,7 @@
 """Kills training at random moments, resumes it, and compares SHA-256 with an uninterrupted run.
 
     python -m tests.reliability.kill_loop FOLDER --kills 20 --inside-save 5 --seed 1
+    python -m tests.reliability.kill_loop FOLDER --recipe lora --set stages[0].epochs=0.1    (the whole `keeptune run`)
 
 Every trial is two forked processes: one is killed with SIGKILL, the other runs to the end. A kill inside a save comes
 before the n-th disk operation of the commit protocol, n drawn over all saves of the run; any other kill comes when the
@@ -40,6 +41,8 @@ def in_child(work: Callable[[], None]) -> int:
         code = 0
         try:
             work()
+        except SystemExit as end:
+            code = int(end.code or 0)
         except BaseException:
             traceback.print_exc()
             code = 1
@@ -89,17 +92,42 @@ def in_save(path: Path) -> bool:
     return any(part.startswith(("commits-", ".staging-")) for part in path.parts)
 
 
-class KillLoop:
-    """One training, killed again and again, each time from its beginning."""
+def stage_alone(folder: Path, method: str) -> Callable[[str], object]:
+    """Trains a tiny model in the run folder of that name."""
+    bench = Bench(folder)
+    return lambda name: bench.train(name, **METHODS[method])
 
-    def __init__(self, folder: Path, method: str, seed: int) -> None:
-        self.bench, self.settings = Bench(folder), METHODS[method]
+
+def keeptune_run(folder: Path, recipe: str, settings: list[str]) -> Callable[[str], object]:
+    """The command itself, from reading the recipe to the certificate."""
+    from keeptune import cli
+
+    def run(name: str) -> None:
+        sys.argv = ["keeptune", "run", recipe, "--output", str(folder / name)]
+        sys.argv += [word for setting in settings for word in ("--set", setting)]
+        sys.stdout = sys.stderr
+        cli.main()
+
+    return run
+
+
+class KillLoop:
+    """One training, killed again and again, each time from its beginning.
+
+    Args:
+        folder: holds a run folder per trial.
+        train: runs or resumes the run folder of that name; called in child processes only.
+        seed: of the moments.
+    """
+
+    def __init__(self, folder: Path, train: Callable[[str], object], seed: int) -> None:
+        self.folder, self.train = folder, train
         self.random = random.Random(seed)
         counter = folder / "saves"
 
         def whole() -> None:
             files.watchers.append(counting_saves(counter))
-            self.bench.train("whole", **self.settings)
+            self.train("whole")
 
         before = os.times()
         assert finished(in_child(whole)), "the uninterrupted run failed"
@@ -109,10 +137,10 @@ class KillLoop:
         self.expected = self.output("whole")
 
     def output(self, name: str) -> dict[str, str]:
-        """SHA-256 of the weights that the stage left."""
-        stage = self.bench.folder / name / "stages" / "0-train"
-        outputs = [*stage.glob("adapter/*.safetensors"), *stage.glob("model/*.safetensors")]
-        return {path.name: file_digest(path) for path in sorted(outputs)}
+        """SHA-256 of the weights that each stage left."""
+        stages = self.folder / name / "stages"
+        outputs = [*stages.glob("*/adapter/*.safetensors"), *stages.glob("*/model/*.safetensors")]
+        return {str(path.relative_to(stages)): file_digest(path) for path in sorted(outputs)}
 
     def trial(self, name: str, inside_save: bool) -> dict[str, object]:
         """Kill once, resume, compare."""
@@ -131,10 +159,6 @@ class KillLoop:
             "killed": killed,
             "equal": self.output(name) == self.expected,
         }
-
-    def train(self, name: str) -> None:
-        """In a child process."""
-        self.bench.train(name, **self.settings)
 
     def killed_in_save(self, name: str, number: int) -> bool:
         """Whether the process was killed before it ended."""
@@ -164,10 +188,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--inside-save", type=int, default=5)
     parser.add_argument("--method", choices=METHODS, default="lora")
+    parser.add_argument("--recipe", help="kill `keeptune run RECIPE` instead of a stage alone")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    loop = KillLoop(arguments.folder, arguments.method, arguments.seed)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.recipe:
+        train = keeptune_run(arguments.folder, arguments.recipe, arguments.settings)
+    else:
+        train = stage_alone(arguments.folder, arguments.method)
+    loop = KillLoop(arguments.folder, train, arguments.seed)
     trials = [loop.trial(f"trial-{i}", inside_save=i < arguments.inside_save) for i in range(arguments.kills)]
     equal = sum(bool(trial["equal"]) for trial in trials)
     print(json.dumps({"kills": len(trials), "equal": equal, "weights": loop.expected, "trials": trials}))
