@@ -34,8 +34,9 @@ FORMAT = """## Format
 `<|end|>` too. No token is put at the beginning. The chat template marks the assistant's part."""
 LIMITS = """## Limits
 
-English only. It writes grammatical sentences and invents their content; arithmetic and lookups are reliable only in
-the shapes that it was taught. The books are a century old and carry the views of their time."""
+English only. It writes grammatical sentences and invents their content. Asked freely it gets most sums wrong and finds
+only some of the looked-up values; what it does well, it does in the wordings that it was taught. The books are a
+century old and carry the views of their time."""
 
 
 def stretches(work: Path) -> list[dict[str, Any]]:
