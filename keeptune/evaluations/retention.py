@@ -94,10 +94,11 @@ def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list
 
 
 def _prior_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
-    """Log p of every option as a text of its own."""
-    options = [option for item in task.items for option in item.options]
-    rows = after_prompt(subject.tokenizer, [""] * len(options), options)
-    return by_question(log_likelihoods(subject, rows, context, f"{task.name}, options alone"), task)
+    """Log p of every option as a text of its own; an option that several questions have is scored once."""
+    texts = list(dict.fromkeys(option for item in task.items for option in item.options))
+    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts)
+    found = dict(zip(texts, log_likelihoods(subject, rows, context, f"{task.name}, options alone"), strict=True))
+    return [[found[option] for option in item.options] for item in task.items]
 
 
 def by_question(flat: Sequence[T], task: ChoiceTask) -> list[list[T]]:

@@ -22,7 +22,7 @@ from keeptune.pocket.requests import free_requests
 from keeptune.pocket.suite import build_suite
 
 WEIGHTS = Path(keeptune.pocket.__file__).parent / "weights" / "model.safetensors"
-LANGUAGE = ("agreement", "word_order", "cloze", "function_words")
+ASKED = ("agreement", "word_order", "cloze", "function_words", "mapping", "key_recall", "comparison")
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +130,10 @@ def test_pocket_can_do_it_and_a_damaged_copy_fails(suite):
     from keeptune.stages.prove import certify
 
     loaded = load("pocket", device="cpu")
-    part = small(replace(suite, tasks=tuple(t for t in suite.tasks if t.name in LANGUAGE)), 100, 50)
+    part = small(replace(suite, tasks=tuple(t for t in suite.tasks if t.name in ASKED)), 100, 50)
     base = measured(loaded.model, loaded.tokenizer, part)
     scores = {score.task: score.value - score.chance for score in base if score.kind == "accuracy"}
-    assert all(above > 0.10 for above in scores.values()), scores
+    assert all(above > 0.15 for above in scores.values()), scores
     again = certify(base, measured(loaded.model, loaded.tokenizer, part))
     assert (again["verdict"], again["unchanged"]) == ("PASS", True)
     generator = torch.Generator().manual_seed(0)
