@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from keeptune.core.errors import KeeptuneError, RecipeError
+from keeptune.core.machine import calm_process
 
 app = typer.Typer(
     add_completion=False,
@@ -198,8 +198,7 @@ def show(name: Annotated[str, typer.Argument(help="A recipe, method, loss, stage
 
 def main() -> None:
     """Runs the command line; every error that a user can cause ends without a traceback."""
-    # Threads that wait by spinning slow a busy machine down several times; libgomp reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    calm_process()
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
     try:
