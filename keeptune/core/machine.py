@@ -21,7 +21,7 @@ EXTRAS = {
     "scale": ("ray", "studies over many machines"),
 }
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ def calm_process() -> None:
     """Settings of this process that must stand before torch is imported; they change speed, never results.
 
     Threads that wait by spinning make a busy machine several times slower, so OpenMP is told to let them sleep. And
-    glibc gives large blocks back to the system after every step, only to have them cleared and mapped again at the
-    next; it is told to keep them (a fifth of a training step on a processor).
+    glibc gives blocks of some megabytes back to the system after every step, only to have them cleared and mapped again
+    at the next; it is told to keep them.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+        for parameter, value in ((_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**28)):
             mallopt(parameter, value)
 
 

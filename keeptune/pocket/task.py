@@ -17,7 +17,7 @@ from keeptune.pocket.harvest import Docstring, docstrings
 from keeptune.pocket.prose import paragraphs
 
 INSTRUCTION = "Which area of a library does this text document?"
-SHORTEST, LONGEST = 8, 40
+SHORTEST, LONGEST = 8, 24
 """Words of a docstring that the prompt shows: enough to tell, short enough for a small model."""
 MOST_FILES = 120
 """Source files read per place: enough rows, in a second or two."""

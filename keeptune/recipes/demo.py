@@ -22,6 +22,7 @@ class Comparison(Spec):
     """Recipes to run side by side, each with the settings to change in it."""
 
     name: str = Field(description="of the comparison")
+    all: list[str] = Field([], description="settings changed in every arm, as `--set` takes them")
     arms: dict[str, list[str]] = Field(min_length=1, description="recipe to settings, as `--set` takes them")
 
 
@@ -33,7 +34,7 @@ def run_demo(output: Path, *, seeds: int, settings: list[str], quiet: bool) -> d
     progress, begun, folders = Progress(quiet=quiet), time.monotonic(), []
     for number, (arm, own) in enumerate(comparison.arms.items(), start=1):
         progress.say(f"\n[{number}/{len(comparison.arms)}] {arm}")
-        recipe = load_recipe(arm, [*own, *settings, f"proof.seeds={seeds}"])
+        recipe = load_recipe(arm, [*comparison.all, *own, *settings, f"proof.seeds={seeds}"])
         folders.append(output / arm)
         execute_seeds(recipe, output / arm, None, options=Options(command="keeptune demo"), progress=progress)
     scope = "one seed: these checkpoints" if seeds == 1 else f"{seeds} seeds per recipe"

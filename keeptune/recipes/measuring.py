@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from keeptune.stages._progress import Progress
 
 
-def suite_of(name: str, folder: Path | None) -> Suite:
-    """The embedded suite, or the one that a file describes."""
+def suite_of(name: str, folder: Path | None, items: int = 1500) -> Suite:
+    """The embedded suite with so many questions per task, or the suite that a file describes."""
     if name == "embedded":
         from keeptune.pocket.suite import build_suite
 
-        return build_suite()
+        return build_suite(size=items)
     from keeptune.data.suite_files import read_suite
 
     path = Path(name)
@@ -40,7 +40,7 @@ def context_of(
     recipe: Recipe, workshop: Workshop, material: Material, base: Checkpoint, folder: Path | None
 ) -> Context:
     """The context of a run's evaluations."""
-    suite = suite_of(recipe.proof.suite, folder) if recipe.proof else None
+    suite = suite_of(recipe.proof.suite, folder, recipe.proof.items) if recipe.proof else None
     return Context(
         subject=workshop.subject,
         base=base,

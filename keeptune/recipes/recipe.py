@@ -39,6 +39,7 @@ class Proof(Spec):
 
     target: Evaluation | None = Field(None, description="the task: {data: NAME, metric: label_accuracy}")
     suite: str = Field("embedded", description="embedded, or a suite file")
+    items: int = Field(1500, ge=50, le=100_000, description="questions per task of the embedded suite")
     margins: Margins = Field(Margins(), description="fixed before training")
     leak: str | None = Field(None, description="regular expression of the training format; else the label set")
     seeds: int = Field(1, ge=1, le=10, description="runs with seed, seed+1, ...; three speak for the recipe")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
     from keeptune.stages._progress import Progress
 
-QUESTIONS, DOCUMENTS, REQUESTS = 200, 40, 100
+QUESTIONS, DOCUMENTS, REQUESTS = 100, 24, 60
 
 
 def write_trail(

@@ -84,10 +84,9 @@ def _mapping(node: yaml.MappingNode, key: str, path: Path | str, lines: dict[str
     plain: dict[str, Any] = {}
     for name_node, child in node.value:
         line = name_node.start_mark.line + 1
-        name = _build(name_node, f"{key}.{line}", path, {})
-        if not isinstance(name, (str, int, float, bool)):
+        if not isinstance(name_node, yaml.ScalarNode):
             raise _refused(path, line, "a key must be a word.", "E-RECIPE-YAML")
-        name = str(name)
+        name = str(name_node.value)  # as it was written: YAML 1.1 would read the key `on` as true
         if name in plain:
             raise _refused(path, line, f"the key '{name}' appears twice.", "E-RECIPE-DUPLICATE", "Keep one of the two.")
         inner = f"{key}.{name}" if key else name

@@ -22,6 +22,11 @@ def test_every_key_knows_its_line():
     assert lines["stages[0].epochs"] == 4
 
 
+def test_a_key_is_the_word_that_was_written():
+    plain, _ = parse_yaml("losses: [{name: kl_to_base, on: replay, yes: 1, 1: one}]\n", "r.yaml")
+    assert plain["losses"][0] == {"name": "kl_to_base", "on": "replay", "yes": 1, "1": "one"}
+
+
 def test_an_equal_key_twice_is_refused_with_its_line():
     error = complaint("seed: 1\nname: a\nseed: 2\n")
     assert (error.code, error.where["line"]) == ("E-RECIPE-DUPLICATE", 3)
