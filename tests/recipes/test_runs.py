@@ -1,0 +1,124 @@
+"""A recipe from end to end on the embedded model: measured, trained, proven; a second run does nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from keeptune.core.errors import RecipeError
+from keeptune.recipes.execute import run_recipe
+from keeptune.recipes.proof import prove_pair
+from keeptune.recipes.recipe import FOLDER, load_recipe
+
+RECIPE = """\
+name: tiny
+seed: 3
+model: {name: pocket}
+data:
+  task: {format: prompt_completion, path: task.jsonl, prompt: text, completion: label}
+split: {dev: 0.2, test: 0.3}
+stages:
+  - name: train
+    method: {name: lora, rank: 4}
+    data: task
+    optimizer: {name: adamw, lr: 1.0e-3}
+    steps: 4
+    batch_tokens: 256
+    saving: {snapshots: 2}
+proof:
+  target: {data: task, metric: label_accuracy}
+  suite: suite.yaml
+"""
+SUITE = """\
+version: "1"
+tasks:
+  - {name: sums, file: sums.jsonl, kind: choice, chat: true}
+  - {name: prose, file: prose.jsonl, kind: corpus}
+instructions: requests.txt
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with a recipe, its data and a suite; the cache is the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(0)
+    things = {"metal": ["nail", "pan", "key", "coin"], "wood": ["plank", "log", "chair", "mast"]}
+    rows = [
+        {"text": f"A {draw.choice(names)} number {index} lies there.", "label": label}
+        for index in range(40)
+        for label, names in things.items()
+    ]
+    sums = [
+        {"prompt": f"What is {a} plus {a}?", "options": [str(2 * a), str(2 * a + 1)], "gold": 0} for a in range(1, 25)
+    ]
+    prose = [
+        {"text": f"The {word} was carried over the hill by the old man and left at the gate."} for word in "abcdefgh"
+    ]
+    for name, table in (("task", rows), ("sums", sums), ("prose", prose)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    (tmp_path / "requests.txt").write_text("Tell me a story.\nName a river.\nWrite a poem.\n")
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_a_run_ends_in_a_certificate_and_a_second_run_changes_nothing(work):
+    first = run_recipe("recipe.yaml", work / "run", [], quiet=True)
+    certificate = json.loads((work / "run" / "certificate.json").read_text())
+    assert certificate["verdict"] == first["verdict"]
+    assert certificate["target"]["metric"] == "label_accuracy"
+    assert [corpus["name"] for corpus in certificate["retention"]["corpora"]] == ["prose"]
+    assert (work / "run" / "certificate.html").read_text().startswith("<!doctype html>")
+    data = json.loads((work / "run" / "data.json").read_text())["sources"]["task"]
+    encoding = data["encoding"]
+    assert encoding["read"] == encoding["kept"] + encoding["dropped"] + encoding["cut"] == data["train"]
+    trail = [json.loads(line) for line in (work / "run" / "trail.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in trail] == [0, 2, 4]
+    weights = (work / "run" / "stages" / "0-train" / "adapter" / "adapter_model.safetensors").read_bytes()
+    before = (work / "run" / "items.jsonl.gz").read_bytes()
+    run_recipe("recipe.yaml", work / "run", [], quiet=True)
+    assert (work / "run" / "items.jsonl.gz").read_bytes() == before
+    assert (work / "run" / "stages" / "0-train" / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(work):
+    run_recipe("recipe.yaml", work / "run", [], quiet=True, skip_base=True)
+    with pytest.raises(RecipeError) as caught:
+        run_recipe("recipe.yaml", work / "run", ["seed=4"], quiet=True, skip_base=True)
+    assert caught.value.code == "E-RESUME-DIFFERENT"
+    assert "seed: 3 -> 4" in str(caught.value)
+
+
+def test_a_model_against_itself_is_unchanged(work):
+    result = prove_pair("pocket", "pocket", work / "proof", suite="suite.yaml", target=work / "task.jsonl",
+                        metric="label_accuracy")  # fmt: skip
+    certificate = result["certificate"]
+    assert certificate["unchanged"] is True
+    assert certificate["verdict"] == "PASS"
+    assert certificate["target"]["delta"] == 0
+    for part in (*certificate["retention"]["tasks"], *certificate["retention"]["corpora"]):
+        assert part["delta"] == 0
+    assert certificate["target"]["flips_right_to_wrong"] == certificate["target"]["flips_wrong_to_right"] == 0
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo"))
+def test_every_recipe_is_valid_and_survives_the_round_trip(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert type(recipe).model_validate(recipe.to_dict()) == recipe
+
+
+def test_all_faults_of_a_recipe_are_told_at_once_with_file_and_line(work):
+    text = RECIPE.replace("rank: 4", "rnak: 4").replace("seed: 3", "sead: 3").replace("steps: 4", "steps: -1")
+    (work / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("recipe.yaml")
+    told = str(caught.value)
+    assert "3 problems" in told
+    assert "recipe.yaml line 2" in told
+    assert "Did you mean 'rank'?" in told
+    assert "Did you mean 'seed'?" in told
