@@ -83,8 +83,6 @@ def _section(title: str, content: object, lead: str = "") -> Markup | None:
 
 
 def _trail(run: RunFiles) -> list[tuple[float, float]]:
-    return [
-        (row["target"], row["general"])
-        for row in run.trail
-        if row.get("target") is not None and row.get("general") is not None
-    ]
+    """Checkpoints between base and end as changes from the base; both ends are drawn from the proof itself."""
+    rows = [row for row in run.trail if row.get("target") is not None and row.get("general") is not None]
+    return [(row["target"] - rows[0]["target"], row["general"] - rows[0]["general"]) for row in rows[1:-1]]

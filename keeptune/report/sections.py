@@ -31,7 +31,7 @@ def facts(certificate: Mapping[str, Any]) -> Markup:
     share = (certificate.get("cost") or {}).get("trainable_share")
     trained = (certificate.get("cost") or {}).get("trainable_parameters")
     if trained is not None:
-        shown = f"{trained:,}" + (f" ({100 * share:.2g}%)" if share else "")
+        shown = f"{trained:,}" + (f" ({100 * share:.3g}%)" if share else "")
         cards.append((shown, "trained parameters"))
     return element(
         "div", [element("div", element("b", b), element("span", s), class_="fact") for b, s in cards], class_="facts"
