@@ -5,8 +5,8 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
-import mmap
 import math
+import mmap
 import pkgutil
 import re
 import subprocess
