@@ -55,7 +55,7 @@ def frontier(paths: Sequence[Path], label: str, *, limit: float | None = None, m
         parts += _run(path, index, across, up, end)
     scaled = (svg.Axis(100 * axis.low, 100 * axis.high, axis.start, axis.end) for axis in (across, up))
     parts += svg.bottom_axis(next(scaled), BOTTOM, "target score, % (dev)", "{:g}")
-    parts += svg.left_axis(next(scaled), LEFT, label, "{:g}")
+    parts += svg.left_axis(next(scaled), LEFT, "", "{:g}")
     return element(
         "div", svg.picture(WIDTH, HEIGHT, f"{label} against target score, one line per run", parts), class_="figure"
     )

@@ -155,10 +155,10 @@ def test_a_score_is_binary_when_every_item_is_right_or_wrong():
 def test_time_and_peak_memory_of_a_block_are_measured():
     with measured() as small:
         pass
-    with measured() as large:
-        with mmap.mmap(-1, 64 << 20) as block:  # pages of its own: the heap may reuse what earlier tests freed
-            for page in range(0, len(block), 4096):
-                block[page] = 1
+    # Pages of its own: the heap may reuse what earlier tests freed.
+    with measured() as large, mmap.mmap(-1, 64 << 20) as block:
+        for page in range(0, len(block), 4096):
+            block[page] = 1
     assert 0 <= small.seconds < 1
     assert large.peak_bytes - small.peak_bytes > 50 << 20
     assert small.peak_device_bytes == 0
