@@ -69,7 +69,7 @@ def check_recipe(name: str, settings: list[str], row: int | None = None) -> dict
     checks = [_check(sources[name], recipe, loaded, row) for name in trained]
     if row is not None and not any(check.rows for check in checks):
         raise RecipeError(f"no source has a row {row}.", code="E-USAGE", fix="Rows are counted from 0.")
-    return _result(recipe, checks, _leaks(sources))
+    return _result(name, checks, _leaks(sources))
 
 
 def _bad_rows(recipe: Recipe, folder: Path) -> list[DataError]:
@@ -104,7 +104,7 @@ def _leaks(sources: dict[str, Source]) -> dict[str, Any]:
     return overlap(train, test).counts() if train and test else {}
 
 
-def _result(recipe: Recipe, checks: list[SourceCheck], leaks: dict[str, Any]) -> dict[str, Any]:
+def _result(name: str, checks: list[SourceCheck], leaks: dict[str, Any]) -> dict[str, Any]:
     lines: list[str] = []
     for found in checks:
         lines += [found.name, "  " + ", ".join(f"{key} {value:,}" for key, value in found.counts.items() if value)]
@@ -117,7 +117,7 @@ def _result(recipe: Recipe, checks: list[SourceCheck], leaks: dict[str, Any]) ->
     if leaks:
         lines.append("test rows found in train: " + ", ".join(f"{key} {value}" for key, value in leaks.items()))
     lines.append(f"{STYLES['learned']}learned\033[0m  {STYLES['seen']}seen\033[0m  {STYLES['cut']}cut\033[0m")
-    lines.append(f"\nNext: keeptune run {recipe.name}" if recipe else "")
+    lines.append(f"\nNext: keeptune run {name}")
     plain = [
         {
             "name": found.name, "counts": found.counts, "problems": found.problems, "notes": found.notes,
