@@ -157,7 +157,7 @@ class Execution:
         self._timed(
             "trail", lambda: write_trail(self.recipe, self.run, self.base, self.last_input, context, self.progress)
         )
-        return self._certify(before, after, checkpoint)
+        return self._certify(before, after, checkpoint, context)
 
     def _gather(self) -> Material:
         return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
@@ -193,14 +193,18 @@ class Execution:
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})
         return checkpoint
 
-    def _certify(self, before: list[Score], after: list[Score], checkpoint: Checkpoint) -> dict[str, Any]:
+    def _certify(
+        self, before: list[Score], after: list[Score], checkpoint: Checkpoint, context: Context
+    ) -> dict[str, Any]:
         from keeptune.report.page import write_certificate
-        from keeptune.stages.prove import certify
+        from keeptune.stages.prove import certify, rescore
 
         assert self.recipe.proof is not None, "a run without a proof has no certificate"
+        again = self._timed("noise floor", lambda: rescore(self.base, context))
         certificate = certify(
             before,
             after,
+            rescored=again,
             margins=self.recipe.proof.margins,
             seeds=[self.recipe.seed],
             deployment=checkpoint.deployment,

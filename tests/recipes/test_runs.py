@@ -71,6 +71,7 @@ def test_a_run_ends_in_a_certificate_and_a_second_run_changes_nothing(work):
     certificate = json.loads((work / "run" / "certificate.json").read_text())
     assert certificate["verdict"] == first["verdict"]
     assert certificate["target"]["metric"] == "label_accuracy"
+    assert certificate["noise_floor"] is not None
     assert [corpus["name"] for corpus in certificate["retention"]["corpora"]] == ["prose"]
     assert (work / "run" / "certificate.html").read_text().startswith("<!doctype html>")
     data = json.loads((work / "run" / "data.json").read_text())["sources"]["task"]
