@@ -16,7 +16,7 @@ from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured
 from keeptune.evaluations import Context
 from keeptune.recipes.material import Material, gather
-from keeptune.recipes.measuring import context_of, measure
+from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.trail import write_trail
@@ -163,7 +163,7 @@ class Execution:
         return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
 
     def _measure(self, label: str, checkpoint: Checkpoint, context: Context) -> list[Score]:
-        scores = measure(label, checkpoint, context, self.recipe, self.progress)
+        scores = measure(label, evaluations_of(self.recipe, label, context), checkpoint, context, self.progress)
         self.run.write_items(label, scores)
         return scores
 

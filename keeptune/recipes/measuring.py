@@ -66,9 +66,10 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
     return chosen
 
 
-def measure(label: str, checkpoint: Checkpoint, context: Context, recipe: Recipe, progress: Progress) -> list[Score]:
+def measure(
+    label: str, chosen: Sequence[Evaluation], checkpoint: Checkpoint, context: Context, progress: Progress
+) -> list[Score]:
     """All scores of one checkpoint; what was measured before, by whatever run, is read instead."""
-    chosen = evaluations_of(recipe, label, context)
     scores: list[Score] = []
     with progress.track(f"measuring: {label}", len(chosen)) as track:
         for evaluation in chosen:

@@ -18,7 +18,6 @@ from keeptune.data.decontaminate import overlap
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.evaluations import Context, Evaluation
-from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.retention import Retention
@@ -26,7 +25,7 @@ from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
 from keeptune.recipes.execute import finished
 from keeptune.recipes.material import cache_folder
-from keeptune.recipes.measuring import suite_of, summary
+from keeptune.recipes.measuring import measure, suite_of
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
@@ -157,13 +156,8 @@ class Pair:
     def _measure(
         self, label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run
     ) -> list[Score]:
-        scores: list[Score] = []
-        with self.progress.track(f"measuring: {label}", len(chosen)) as track:
-            for evaluation in chosen:
-                scores += measure_once(evaluation, checkpoint, context)
-                track.advance()
+        scores = measure(label, chosen, checkpoint, context, self.progress)
         run.write_items(label, scores)
-        self.progress.say(summary(label, scores))
         return scores
 
     def _provenance(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,7 +11,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-import keeptune.pocket
 from keeptune.core.errors import KeeptuneError, MachineError, PlanError
 from keeptune.engine.attention import use_attention
 from keeptune.models.load import load, load_pair, loaded_of
@@ -92,9 +90,6 @@ def test_the_bases_own_dropout_is_off_even_in_training(tmp_path):
 
 
 def test_the_embedded_model_is_loaded_by_its_name():
-    if not (Path(keeptune.pocket.__file__).parent / "weights" / "config.json").exists():
-        assert refusal("pocket").code == "E-MODEL-MISSING"
-        pytest.skip("the embedded weights are not there yet")
     loaded = load("pocket", device="cpu")
     assert loaded.name == "pocket"
     assert loaded.anatomy.family == "llama"
