@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 
-import keeptune.pocket
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import MachineError
 from keeptune.data.suite import Suite
@@ -21,7 +19,6 @@ from keeptune.pocket.grammar import agreement
 from keeptune.pocket.requests import free_requests
 from keeptune.pocket.suite import build_suite
 
-WEIGHTS = Path(keeptune.pocket.__file__).parent / "weights" / "model.safetensors"
 ASKED = ("agreement", "word_order", "cloze", "function_words", "mapping", "key_recall", "comparison")
 
 
