@@ -1,7 +1,7 @@
 """Text in the base's own words: the replay source of those who have no general data at hand.
 
 Half of the rows are documents, begun from the opening token alone. Half are conversations: the base is given what the
-template writes before a user's words, and goes on by itself, request and answer (as Magpie does, arXiv:2406.08464).
+template writes before a user's words and makes up the request, then it answers it (Magpie does so, arXiv:2406.08464).
 A model without a chat template writes documents only.
 """
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 4
 SHORTEST = 16
+REQUEST_SHARE = 4
+"""A request may take this part of the longest row, the answer the rest."""
 
 
 def self_text(
@@ -41,7 +43,7 @@ def self_text(
     Raises:
         DataError: the base writes nothing usable (E-DATA-GENERATED).
     """
-    key = digest_of([1, loaded.fingerprint, str(loaded.dtype), settings.to_dict(), seed])
+    key = digest_of([2, loaded.fingerprint, str(loaded.dtype), settings.to_dict(), seed])
     file = cache / f"generated-{key[:24]}.jsonl"
     if not file.is_file():
         say(f"{settings.rows} rows of the base's own text")
@@ -82,41 +84,45 @@ def _until_enough(make: Callable[[int, int], Iterable[dict[str, Any]]], wanted: 
     return list(found.values())[:wanted]
 
 
-def _sample(loaded: Loaded, start: list[int], settings: Generated, count: int, seed: int, stops: set[int]) -> list[str]:
+def _sample(
+    loaded: Loaded, starts: list[list[int]], settings: Generated, longest: int, seed: int, *, ended: bool
+) -> list[str]:
+    """One text per start, up to the first special token; with `ended`, empty where none came in `longest` tokens."""
+    from keeptune.data.encode import Encoder
     from keeptune.engine.generation import generate
     from keeptune.engine.rows import off
 
+    stops = {*loaded.tokenizer.all_special_ids, *Encoder(loaded.tokenizer).stop_ids()}
     with off(loaded.model):
         made = generate(
-            loaded.model, loaded.tokenizer, [start] * count, max_new_tokens=settings.max_tokens, stop_ids=stops,
+            loaded.model, loaded.tokenizer, starts, max_new_tokens=longest, stop_ids=stops,
             temperature=settings.temperature, seed=seed, batch_tokens=32_768,
         )  # fmt: skip
-    return [loaded.tokenizer.decode(tokens, skip_special_tokens=False) for tokens in made]
+    return [
+        loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip() if len(tokens) < longest or not ended else ""
+        for tokens in made
+    ]
 
 
 def _documents(loaded: Loaded, settings: Generated, count: int, seed: int) -> Iterable[dict[str, Any]]:
     tokenizer = loaded.tokenizer
     opening = next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if token is not None)
-    stops = {token for token in (tokenizer.eos_token_id, tokenizer.bos_token_id) if token is not None}
-    special = set(tokenizer.all_special_tokens)
-    for text in _sample(loaded, [opening], settings, count, seed, stops):
-        clean = min((text.split(token)[0] for token in special), key=len, default=text).strip()
-        if len(clean) >= SHORTEST:
-            yield {"text": clean}
+    for text in _sample(loaded, [[opening]] * count, settings, settings.max_tokens, seed, ended=False):
+        if len(text) >= SHORTEST:
+            yield {"text": text}
 
 
 def _chats(loaded: Loaded, encoder: Any, settings: Generated, count: int, seed: int) -> Iterable[dict[str, Any]]:
-    marker = "Why?"
-    rendered = encoder.chat.render([Message("user", marker)], prompt=True)
-    begin, end = rendered.contents[0]
-    before, between = rendered.text[:begin], rendered.text[end:]
-    start = encoder.chat.control.encode(before, [])[0]
-    special = set(loaded.tokenizer.all_special_tokens)
-    for text in _sample(loaded, start, settings, count, seed, encoder.stop_ids()):
-        request, mark, answer = text.partition(between)
-        clean = not any(token in request or token in answer for token in special)
-        if mark and clean and request.strip() and answer.strip():
-            yield {"request": request.strip(), "answer": answer.strip()}
+    rendered = encoder.chat.render([Message("user", "Why?")], prompt=True)
+    start = encoder.chat.control.encode(rendered.text[: rendered.contents[0][0]], [])[0]
+    short = max(8, settings.max_tokens // REQUEST_SHARE)
+    found = _sample(loaded, [start] * count, settings, short, seed, ended=True)
+    requests = [request for request in found if request]
+    prompts = [encoder.prompt([Message("user", request)]) for request in requests]
+    answers = _sample(loaded, prompts, settings, settings.max_tokens - short, seed + 500, ended=True)
+    for request, answer in zip(requests, answers, strict=True):
+        if answer:
+            yield {"request": request, "answer": answer}
 
 
 def _example(row: dict[str, Any], name: str, number: int) -> Example:
