@@ -149,9 +149,13 @@ class ModelShape:
     @property
     def layer_norm_parameters(self) -> int:
         """Parameters of all norms of one layer."""
-        over_width = 4 if self.family in ("gemma2", "gemma3") else 2
         over_heads = 2 if self.family in ("qwen3", "gemma3") else 0
-        return over_width * self.norm_width + over_heads * self.head_width
+        return self.layer_norms * self.norm_width + over_heads * self.head_width
+
+    @property
+    def layer_norms(self) -> int:
+        """Norms over the width in one layer: before the two sublayers, and in some families behind them too."""
+        return 4 if self.family in ("gemma2", "gemma3") else 2
 
     def _roles(self, target: str, known: list[str]) -> tuple[str, ...]:
         modules = MODULE_ROLES.get(self.family) or {f"{role}_proj": (role,) for role in known}

@@ -1,0 +1,110 @@
+"""Bottleneck adapters: a two-layer network behind a sublayer (Houlsby et al. 2019, arXiv:1902.00751).
+
+    h <- h + W_up f(W_down h + b_down) + b_up,    W_down: r x D,  W_up: D x r
+
+`houlsby` puts one behind attention and one behind the feed-forward sublayer, each before the residual is added; in
+blocks that normalise a sublayer's output (Gemma 2), before that norm. `pfeiffer` puts one behind the block, where it
+reads and joins the sum of the residual stream and the feed-forward output (Pfeiffer et al. 2020, arXiv:2005.00247).
+
+The paper also trains the layer norms. With `train_layernorm`, each norm of the block gets y <- y * (1 + g) + b beside
+the frozen base, b only where the norm has a bias. The papers start both matrices near zero (std 0.01); here W_up starts
+as exactly zero, so nothing changes at the start, unless `init` is `normal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from keeptune.core.shape import ModelShape
+from keeptune.engine.deltas import Delta, Placed, named_generator
+from keeptune.engine.places import ModuleOutput
+from keeptune.engine.selection import Selection
+from keeptune.methods import Cost, Method
+from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
+from keeptune.methods._layers import Layers, chosen_layers
+from keeptune.models.anatomy import Layer, anatomy_of
+
+DEVIATION = 0.01
+"""Of the paper's start."""
+INSIDE = ("q", "k")
+"""Norms of heads, inside attention: these are no layer norms."""
+
+
+class Bottleneck(Method):
+    """A small network behind the sublayers, the model frozen."""
+
+    mergeable: ClassVar[bool] = False
+
+    bottleneck: int = Field(64, ge=1, le=65536, description="Inner width r.")
+    placement: Literal["houlsby", "pfeiffer"] = Field("houlsby", description="Behind both sublayers, or the block.")
+    activation: Activation = Field("gelu", description="The nonlinearity f.")
+    init: Literal["identity", "normal"] = Field("identity", description="W_up zero, or both matrices near zero.")
+    train_layernorm: bool = Field(False, description="Train gains and biases of the blocks' norms too.")
+    layers: Layers = Field("all", description="The blocks by index, or all.")
+
+    def place(self, model: PreTrainedModel) -> list[Placed]:
+        """One or two networks per block, and with `train_layernorm` one affine map per norm."""
+        anatomy = anatomy_of(model)
+        width = model.get_submodule(anatomy.embedding).weight.shape[1]
+        placed = []
+        for index in chosen_layers(self.layers, len(anatomy.layers)):
+            layer = anatomy.layers[index]
+            for path in self._paths(layer):
+                network = TwoLayer(width, self.bottleneck, activation=self.activation, reads="h")
+                placed.append(Placed(ModuleOutput(path, index), network))
+            if self.train_layernorm:
+                placed += [Placed(ModuleOutput(path, index), _affine(model, path)) for path in norms_of(layer)]
+        return placed
+
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
+        """Each network from its own generator; norms as they are."""
+        for place, delta, _ in placed:
+            if isinstance(delta, TwoLayer):
+                delta.start(named_generator(seed, place.path), DEVIATION if self.init == "normal" else None)
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """Per block 2 (2 D r + D + r), or half of it, and the norms."""
+        networks = 2 if self.placement == "houlsby" else 1
+        per_layer = networks * two_layer_parameters(shape.width, self.bottleneck)
+        if self.train_layernorm:
+            per_layer += shape.layer_norms * shape.norm_width
+        count = per_layer * len(chosen_layers(self.layers, shape.layers))
+        return Cost(count, 4 * count)
+
+    def _paths(self, layer: Layer) -> tuple[str, ...]:
+        return (layer.attention, layer.feed_forward) if self.placement == "houlsby" else (layer.block,)
+
+
+def norms_of(layer: Layer) -> list[str]:
+    """Paths of the norms over the width of a block."""
+    return [path for role, path in layer.norms.items() if role not in INSIDE]
+
+
+def _affine(model: PreTrainedModel, path: str) -> Affine:
+    norm = model.get_submodule(path)
+    return Affine(len(norm.weight), biased=getattr(norm, "bias", None) is not None)
+
+
+class Affine(Delta):
+    """`h * g + b` beside a norm, both starting as zero.
+
+    Attributes:
+        gain: `[D]`.
+        bias: `[D]`, where the norm has one.
+    """
+
+    def __init__(self, width: int, *, biased: bool) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if biased else None
+
+    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
+        """`[..., D]`."""
+        change = h * self.gain.to(h.dtype)
+        return change if self.bias is None else change + self.bias.to(h.dtype)
