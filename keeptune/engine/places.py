@@ -5,6 +5,8 @@
 | output of a linear map, sublayer, norm or block    | `ModuleOutput(path)`                                    |
 | a bias                                             | `ModuleOutput(path)` with a delta that ignores `x`, `h` |
 | input of a linear map or sublayer                  | `ModuleInput(path)`                                     |
+| the residual stream beside a sublayer              | `residual.BesideSublayer(path, norm=path)`              |
+| keys and values of an attention                    | `prefixes.KeysValues(path)`                             |
 | the input embedding                                | `soft_prompt.InputEmbedding(path)`                      |
 
 Another kind of place is another subclass in a file of its own: nothing here asks which kind it holds.

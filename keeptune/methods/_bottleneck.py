@@ -55,7 +55,7 @@ class TwoLayer(Delta):
         return change * (self.scale.to(z.dtype) if self.fixed is None else self.fixed)
 
     def start(self, generator: torch.Generator, deviation: float | None = None) -> None:
-        """W_down as U(-1/sqrt(D), 1/sqrt(D)), the rest 0: the identity; or both matrices normal within two deviations."""
+        """W_down as U(-1/sqrt(D), 1/sqrt(D)), the rest 0 (the identity); or both normal within two deviations."""
         if deviation is None:
             nn.init.kaiming_uniform_(self.down, a=math.sqrt(5), generator=generator)
             return
