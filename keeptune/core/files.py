@@ -72,8 +72,11 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Replaces the content of `path`: after a crash the old or the new content is there, never a mixture."""
-    staging = path.with_name(f"{STAGING}{path.name}")
+    """Replaces the content of `path`: after a crash the old or the new content is there, never a mixture.
+
+    Two processes may write the same path at once, as runs that share a cache do: the last one stands, whole.
+    """
+    staging = path.with_name(f"{STAGING}{os.getpid()}-{path.name}")
     write_bytes(staging, data.encode() if isinstance(data, str) else data)
     sync(staging)
     rename(staging, path)

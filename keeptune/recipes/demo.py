@@ -10,9 +10,8 @@ from pydantic import Field
 
 from keeptune.core.spec import Spec, validate
 from keeptune.recipes.compare import compare_runs
-from keeptune.recipes.execute import Options
 from keeptune.recipes.recipe import FOLDER, load_recipe
-from keeptune.recipes.seeds import execute_seeds
+from keeptune.recipes.side_by_side import processors, run_side_by_side
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.report.words import seconds
 from keeptune.stages._progress import Progress
@@ -27,18 +26,20 @@ class Comparison(Spec):
 
 
 def run_demo(output: Path, *, seeds: int, settings: list[str], quiet: bool) -> dict[str, Any]:
-    """Runs the arms one after another in `output` and writes `output/index.html`."""
+    """Runs the arms in `output`, two at a time where there are two processors, and writes `output/index.html`."""
     file = FOLDER / "demo.yaml"
     plain, lines = read_yaml(file)
     comparison = validate(Comparison, plain, file=str(file), lines=lines)
-    progress, begun, folders = Progress(quiet=quiet), time.monotonic(), []
-    for number, (arm, own) in enumerate(comparison.arms.items(), start=1):
-        progress.say(f"\n[{number}/{len(comparison.arms)}] {arm}")
-        recipe = load_recipe(arm, [*comparison.all, *own, *settings, f"proof.seeds={seeds}"])
-        folders.append(output / arm)
-        execute_seeds(recipe, output / arm, None, options=Options(command="keeptune demo"), progress=progress)
+    progress, begun = Progress(quiet=quiet), time.monotonic()
+    arms = {arm: [*comparison.all, *own, *settings, f"proof.seeds={seeds}"] for arm, own in comparison.arms.items()}
+    for arm, own in arms.items():
+        load_recipe(arm, own)  # what is wrong with a setting is said before anything starts
+    folders = {arm: output / arm for arm in arms}
+    run_side_by_side(arms, folders, at_once=min(2, processors()), say=progress.say)
     scope = "one seed: these checkpoints" if seeds == 1 else f"{seeds} seeds per recipe"
-    result = compare_runs(folders, output / "index.html", lead=f"keeptune demo · the embedded model and task · {scope}")
+    result = compare_runs(
+        list(folders.values()), output / "index.html", lead=f"keeptune demo · the embedded model and task · {scope}"
+    )
     taken = seconds(time.monotonic() - begun)
     text = f"\n{result['text']}\n\nIt took {taken}. Each run has its own certificate.html beside the page."
     return {**result, "seconds": time.monotonic() - begun, "text": text}

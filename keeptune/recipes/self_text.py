@@ -1,6 +1,6 @@
 """Text in the base's own words: the replay source of those who have no general data at hand.
 
-Half of the rows are documents, begun from the opening token alone. Half are conversations: the base is given what the
+Some of the rows are documents, begun from the opening token alone. Some are conversations: the base is given what the
 template writes before a user's words and makes up the request, then it answers it (Magpie does so, arXiv:2406.08464).
 A model without a chat template writes documents only.
 """
@@ -65,7 +65,7 @@ def _write(loaded: Loaded, settings: Generated, seed: int) -> list[dict[str, Any
     from keeptune.data.encode import Encoder
 
     encoder = Encoder(loaded.tokenizer)
-    chats = settings.rows // 2 if loaded.tokenizer.chat_template else 0
+    chats = round(settings.rows * settings.chats) if loaded.tokenizer.chat_template else 0
     documents = _until_enough(
         lambda count, draw: _documents(loaded, settings, count, draw), settings.rows - chats, seed
     )

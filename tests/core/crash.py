@@ -125,4 +125,5 @@ class PowerLoss:
 def _source_of(target: Path) -> Path:
     if target.name.startswith(TRASH):
         return target.with_name(target.name.removeprefix(TRASH))
-    return target.with_name(f"{STAGING}{target.name}")
+    file, folder = (target.with_name(f"{STAGING}{name}") for name in (f"{os.getpid()}-{target.name}", target.name))
+    return file if file.exists() else folder

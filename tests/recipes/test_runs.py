@@ -7,10 +7,14 @@ import random
 
 import pytest
 
-from keeptune.core.errors import RecipeError
+from keeptune.core.errors import MachineError, RecipeError
+from keeptune.data.formats.generated import Generated
+from keeptune.models.load import load
+from keeptune.recipes import self_text
 from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.proof import prove_pair
 from keeptune.recipes.recipe import FOLDER, load_recipe
+from keeptune.recipes.side_by_side import run_side_by_side
 
 RECIPE = """\
 name: tiny
@@ -123,3 +127,32 @@ def test_all_faults_of_a_recipe_are_told_at_once_with_file_and_line(work):
     assert "recipe.yaml line 2" in told
     assert "Did you mean 'rank'?" in told
     assert "Did you mean 'seed'?" in told
+
+
+def test_two_runs_side_by_side_both_end_in_a_certificate(work):
+    said: list[str] = []
+    (work / "other.yaml").write_text(RECIPE.replace("name: tiny", "name: other").replace("rank: 4", "rank: 2"))
+    folders = {"recipe.yaml": work / "one", "other.yaml": work / "two"}
+    run_side_by_side({name: [] for name in folders}, folders, at_once=2, say=said.append)
+    assert all((folder / "certificate.json").is_file() for folder in folders.values())
+    assert any(line.startswith("other.yaml: ") for line in said)
+
+
+def test_a_run_that_fails_is_named_and_what_it_said_is_passed_on(work):
+    said: list[str] = []
+    with pytest.raises(MachineError) as caught:
+        run_side_by_side(
+            {"recipe.yaml": ["stages[0].steps=no"]}, {"recipe.yaml": work / "bad"}, at_once=1, say=said.append
+        )
+    assert caught.value.code == "E-RUN-ARM"
+    assert "recipe.yaml" in caught.value.what
+    assert any("steps" in line for line in said)
+
+
+def test_conversations_that_the_base_makes_up_have_a_request_and_an_answer_without_special_tokens():
+    loaded = load("pocket")
+    rows = self_text._write(loaded, Generated(rows=8, max_tokens=64, chats=1.0), seed=5)
+    assert rows
+    assert all(row["request"] and row["answer"] for row in rows)
+    special = loaded.tokenizer.all_special_tokens
+    assert not any(token in row["request"] + row["answer"] for row in rows for token in special)

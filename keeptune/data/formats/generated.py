@@ -19,5 +19,6 @@ class Generated(Format):
     from_file: ClassVar[bool] = False
 
     rows: int = Field(400, gt=0, le=1_000_000, description="documents to generate")
+    chats: float = Field(0.5, ge=0, le=1, description="share of conversations among the rows; the rest are documents")
     max_tokens: int = Field(256, gt=1, le=65_536, description="longest document in tokens")
     temperature: float = Field(1.0, ge=0, le=10, description="of sampling; 0 is greedy")
