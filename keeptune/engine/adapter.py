@@ -30,15 +30,15 @@ class Adapter(nn.Module):
         self.parts.requires_grad_(trainable)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters as files name them."""
+        """What a file keeps, by the names it has there."""
         return tensors_of(self.placed)
 
 
 def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:
-    """The parameters of deltas by `path.parameter`, as files name them; a hybrid's begin with the method's number."""
+    """What files keep of deltas, by `path.parameter`; the names of a hybrid begin with the method's number."""
     named = {}
     for number, part in enumerate(placed):
         prefix = f"{number}." if len(placed) > 1 else ""
         for place, delta, _ in part:
-            named.update({prefix + place.name_of(key): tensor for key, tensor in delta.state_dict().items()})
+            named.update({prefix + place.name_of(key): tensor for key, tensor in delta.kept().items()})
     return named

@@ -8,8 +8,9 @@ transformers calls it through its attention registry. The contract:
 - *Padded rows.* Outside it the call is transformers' own SDPA with the mask that transformers builds, which is
   right for left and right padding and for more keys than queries (a cache). A soft cap, which SDPA lacks, is
   computed here.
-- *Prefixes.* Keys and values of a prefix, shared or per row, join inside this function and never enter the cache;
-  such a call must always build its mask, since the causal flag of SDPA aligns the triangle to the top left.
+- *Prefixes.* Keys and values of a prefix, shared or per row (`prefixes.py`), arrive as an argument, join here and
+  never enter the cache. Such a call always builds its mask, since the causal flag of SDPA aligns the triangle to the
+  top left. It reads the masks of SDPA (boolean) and of eager attention (additive) alike.
 
 The mask function returns the `Segments` themselves as "the mask". They reach this function as an argument and not
 through the context, so a layer that is recomputed in the backward pass (gradient checkpointing) still sees them.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,12 @@ from keeptune.core.errors import PlanError
 from keeptune.engine.matrix_gradient import attend, worthwhile
 from keeptune.models.anatomy import anatomy_of
 
+if TYPE_CHECKING:
+    from keeptune.engine.prefixes import Prefixes
+
 ATTENTION = "keeptune"
+READABLE = (ATTENTION, "sdpa", "eager")
+"""The implementations whose masks this file reads."""
 
 # Arguments by which a layer would change what attention means; each is refused instead of ignored.
 UNSUPPORTED = {"s_aux": "attention sinks", "position_bias": "a learned position bias", "cache": "a paged cache"}
@@ -108,6 +114,7 @@ def attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
+    prefixes: Prefixes | None = None,
     **extra: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention in the form that transformers calls.
@@ -122,6 +129,7 @@ def attention(
         dropout: probability that an attention weight is dropped.
         softcap: c in c * tanh(score / c).
         sliding_window: a token sees itself and the `sliding_window - 1` tokens before it.
+        prefixes: keys and values before those of the rows; every token of the row sees them.
         extra: further arguments of the layer.
 
     Returns:
@@ -135,19 +143,36 @@ def attention(
             raise PlanError(f"{type(module).__name__} uses {meaning} ('{name}').", code="E-MODEL-ATTENTION")
     settings: dict[str, Any] = {"scaling": scaling, "dropout": dropout}
     if isinstance(attention_mask, Segments):
-        return _packed(query, key, value, attention_mask, window=sliding_window, softcap=softcap, **settings), None
-    if softcap is None:
-        sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
-        return sdpa(module, query, key, value, attention_mask, sliding_window=sliding_window, **settings, **extra)
-    if attention_mask is None and query.shape[2] > 1:
-        attention_mask = causal_band(query.shape[2], key.shape[2], None, query.device)
-    key, value = _per_query_head(query, key, value)
-    return _capped(query, key, value, attention_mask, softcap=softcap, **settings).transpose(1, 2).contiguous(), None
+        settings |= {"window": sliding_window, "softcap": softcap, "prefixes": prefixes}
+        output = _packed(query, key, value, attention_mask, **settings)
+    else:
+        if prefixes is not None and prefixes.joins:
+            seen = causal(query, key) if attention_mask is None else attention_mask
+            key, value, attention_mask = prefixes.join(key, value, seen)
+        if softcap is None:
+            sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
+            extra["sliding_window"] = sliding_window
+            output, _ = sdpa(module, query, key, value, attention_mask, **settings, **extra)
+        else:
+            seen = causal(query, key) if attention_mask is None else attention_mask
+            key, value = _per_query_head(query, key, value)
+            output = _capped(query, key, value, seen, softcap=softcap, **settings).transpose(1, 2).contiguous()
+    if prefixes is not None:
+        output = prefixes.add_gated(query, output, scaling, softcap)
+    return output, None
 
 
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | Segments | None:
     """The mask of one forward pass: the current segments, or what transformers' SDPA would be given."""
     return _current.get() or AttentionMaskInterface()["sdpa"](*args, **kwargs)
+
+
+def causal(query: Tensor, key: Tensor) -> Tensor:
+    """Boolean (T, Tk): what no mask means. A single query comes last and sees every key."""
+    queries, keys = query.shape[2], key.shape[2]
+    if queries == 1:
+        return torch.ones(1, keys, dtype=torch.bool, device=query.device)
+    return causal_band(queries, keys, None, query.device)
 
 
 def causal_band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
@@ -166,20 +191,25 @@ def _packed(
     softcap: float | None,
     scaling: float | None,
     dropout: float,
+    prefixes: Prefixes | None,
 ) -> Tensor:
     """Each row alone: (1, H, T, K) to (1, T, H, K), one kernel call per run of equal lengths."""
     total = packed.offsets[-1]
     assert query.shape[0] == 1, "a packed batch has one row"
     assert query.shape[2] == key.shape[2] == total, f"the segments hold {total} tokens, the batch {query.shape[2]}"
     runs = packed.runs()
+    joined = _of_runs(prefixes, packed, runs)
     sizes = [length * number for length, number in runs]
     parts = []
     # One split, not one slice per run: the gradient of a slice is as large as the whole batch.
-    for (length, number), *states in zip(runs, *(torch.split(x, sizes, 2) for x in (query, key, value)), strict=True):
+    split = (torch.split(x, sizes, 2) for x in (query, key, value))
+    for (length, number), prefix, *states in zip(runs, joined, *split, strict=True):
         q, k, v = (x[0].view(-1, number, length, x.shape[-1]).transpose(0, 1) for x in states)
-        k, v = _per_query_head(q, k, v)
         beyond = window is not None and window < length
-        mask = packed.band(length, window, q.device) if beyond or softcap is not None else None
+        mask = packed.band(length, window, q.device) if beyond or prefix or softcap is not None else None
+        if prefix is not None and mask is not None:
+            k, v, mask = prefix.join(k, v, mask)
+        k, v = _per_query_head(q, k, v)
         if softcap is None and worthwhile(q, dropout):
             part = attend(q, k, v, mask, scaling)
         elif softcap is None:
@@ -190,6 +220,15 @@ def _packed(
             part = _capped(q, k, v, mask, softcap=softcap, scaling=scaling, dropout=dropout)
         parts.append(part.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts).unsqueeze(0)
+
+
+def _of_runs(prefixes: Prefixes | None, packed: Segments, runs: Sequence[tuple[int, int]]) -> Sequence[Prefixes | None]:
+    """The joined prefixes of each run's rows; `runs` leaves empty rows out."""
+    if prefixes is None or prefixes.keys is None:
+        return [None] * len(runs)
+    filled = [row for row, (start, end) in enumerate(itertools.pairwise(packed.offsets)) if start < end]
+    rows = torch.tensor(filled, device=prefixes.keys.device)
+    return [prefixes.of_rows(part) for part in torch.split(rows, [number for _, number in runs])]
 
 
 def _per_query_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +253,8 @@ def _capped(
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        additive = mask.dtype != torch.bool
+        scores = scores + mask if additive else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return functional.dropout(weights, dropout) @ value
 

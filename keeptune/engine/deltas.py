@@ -25,11 +25,20 @@ class Delta(nn.Module):
     `forward(x, h, selection)` gets the input `x [..., D_in]` and the output `h [..., D_out]` of the place, for the
     tokens that it serves and no others, and returns `dh`, which composes with `h`. It computes in the dtype of `x`;
     the engine casts the result to the dtype of `h`.
+
+    Attributes:
+        room: positions that it takes before the text.
     """
+
+    room: int = 0
 
     def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
         """The change, shaped as `h` or broadcastable to it."""
         raise NotImplementedError
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a file keeps of it, by name: its parameters, unless some of them serve training alone."""
+        return self.state_dict()
 
 
 Composition = Callable[[Tensor, Tensor, "Selection"], Tensor]

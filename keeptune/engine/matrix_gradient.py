@@ -3,7 +3,7 @@
 The gradient kernel of SDPA is slow there on short rows; matrix products use the processor's bfloat16 units. The
 forward pass is SDPA's own, so outputs are the same with and without gradients.
 
-Shapes: N rows, H heads, L tokens, K head width.
+Shapes: N rows, H heads, L tokens, Lk keys (more than L behind a prefix), K head width.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def worthwhile(query: Tensor, dropout: float) -> bool:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """softmax(scale q k) v, (N, H, L, K), over the True places of `mask` (L, L), or causal without one."""
+    """softmax(scale q k) v, (N, H, L, K), over the True places of `mask` (..., L, Lk), or causal without one."""
     output: Tensor = _Attend.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
     return output
 

@@ -38,6 +38,11 @@ def rotary_groups(config: PreTrainedConfig, lengths: Sequence[int]) -> list[list
     return [everyone]
 
 
+def depends_on_length(config: PreTrainedConfig) -> bool:
+    """Whether the frequencies depend on the highest position of a forward pass."""
+    return any(rope["rope_type"] in ("dynamic", "longrope") for rope in _ropes(config))
+
+
 def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """The rotary settings: one, or one for each kind of layer."""
     settings = getattr(config, "rope_parameters", None) or {}

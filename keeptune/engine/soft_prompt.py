@@ -42,6 +42,7 @@ class SoftPrompt(Delta):
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
+        self.room = length
         self.prompt_embeddings = nn.Parameter(torch.zeros(length, width))
 
     def virtual(self) -> Tensor:
@@ -186,7 +187,7 @@ class PromptSlot(Slot):
         return torch.cat(parts) if parts else torch.zeros(0, weight.shape[1], dtype=dtype, device=weight.device)
 
     def _length(self, stack: Stack) -> int:
-        return sum(len(placed.delta.virtual()) for name in stack for placed in self.entries[name])
+        return sum(placed.delta.room for name in stack for placed in self.entries[name])
 
     def _block(self, stacks: Sequence[Stack], width: int) -> Tensor:
         """`[B, W, D]`: the virtual tokens of each row, flush right."""

@@ -45,6 +45,7 @@ def save_adapter(model: PreTrainedModel, name: str, folder: str | Path) -> None:
         "revision": None,
         "family": model.config.model_type,
         "fingerprint": fingerprint(model),
+        "sliding_window": getattr(model.config, "sliding_window", None),
     }
     write_adapter(Path(folder), settings, adapter.tensors(), base)
 
@@ -77,10 +78,24 @@ def load_adapter(
             why="Its shapes may fit, but it was trained against other weights.",
             fix="Load that base; or force it, at the risk of meaningless outputs.",
         )
+    _check_window(model, settings, base, folder)
     methods = _methods(settings, folder)
     placed = [method.place(model) for method in methods]
     _fill(tensors_of(placed), tensors, folder)
     install_methods(model, methods, placed, name, trainable=trainable)
+
+
+def _check_window(model: PreTrainedModel, settings: dict[str, Any], base: dict[str, Any], folder: Path) -> None:
+    """Refuses a prefix that PEFT trained behind a sliding window: there it fell out of sight, here it never does."""
+    window = getattr(model.config, "sliding_window", None)
+    if settings.get("name") == "prefix" and window is not None and "sliding_window" not in base:
+        raise ModelError(
+            f"the prefix was trained by PEFT, where this model's window of {window} tokens moves past it.",
+            code="E-ADAPTER-UNSUPPORTED",
+            where={"file": folder},
+            why="In keeptune every token sees the whole prefix, so the outputs would differ.",
+            fix="Train the prefix with keeptune.",
+        )
 
 
 def _methods(settings: dict[str, Any], folder: Path) -> list[Method]:

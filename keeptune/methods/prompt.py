@@ -4,8 +4,7 @@
 
 Starts (section 3.2 of the paper): `vocabulary` takes rows of frequent tokens, drawn without replacement; `labels` takes
 one row per class label (pieces averaged) and fills up from the vocabulary; `text` takes the rows of a sentence and
-fills up likewise; `uniform` is U[-0.5, 0.5] as the paper says (its code draws from [0, 0.5]). Frequency is read off the
-token ids: a byte-pair vocabulary is numbered in the order of its merges, the commonest first.
+fills up likewise; `uniform` is U[-0.5, 0.5] as the paper says (its code draws from [0, 0.5]).
 
 Virtual tokens want a learning rate 100 to 1000 times that of LoRA. An answer to a task's format can be learned here
 and taken off again with the prompt, which is what ProMoT does (Wang et al. 2022, arXiv:2211.00635).
@@ -14,7 +13,7 @@ and taken off again with the prompt, which is what ProMoT does (Wang et al. 2022
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -27,11 +26,9 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
 from keeptune.methods import Cost, Method
+from keeptune.methods._vocabulary import frequent_ids
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.load import loaded_of
-
-FREQUENT = 5000
-"""The paper samples from this many of the commonest tokens."""
 
 
 class Prompt(Method):
@@ -69,7 +66,7 @@ class Prompt(Method):
                 delta.prompt_embeddings.uniform_(-0.5, 0.5, generator=generator)
                 return
             rows = self._chosen_rows(model, embedding)[: self.length]
-            ids = self._frequent(model, embedding.weight.shape[0], self.length - len(rows), generator)
+            ids = frequent_ids(model, self.length - len(rows), generator)
             rest = embedding(torch.tensor(ids, dtype=torch.long, device=embedding.weight.device))
             delta.prompt_embeddings.copy_(torch.cat([rows, rest]).float())
 
@@ -89,22 +86,3 @@ class Prompt(Method):
             embedded = embedding(torch.tensor(ids, device=device))
             rows.append(embedded if self.text else embedded.mean(dim=0, keepdim=True))
         return torch.cat(rows) if rows else torch.zeros(0, embedding.weight.shape[1], device=device)
-
-    @staticmethod
-    def _frequent(model: PreTrainedModel, size: int, count: int, generator: torch.Generator) -> list[int]:
-        """`count` ids of frequent tokens, all different while there are enough."""
-        special = special_ids(model)
-        known = [token for token in range(size) if token not in special][:FREQUENT]
-        drawn: list[int] = []
-        while len(drawn) < count:
-            drawn += [known[i] for i in torch.randperm(len(known), generator=generator).tolist()]
-        return drawn[:count]
-
-
-def special_ids(model: PreTrainedModel) -> set[int]:
-    """The ids of special tokens: the tokenizer's, or of a model without one those that its config names."""
-    loaded: Any = getattr(model, "loaded", None)
-    if loaded is not None:
-        return set(loaded.tokenizer.all_special_ids)
-    named = [getattr(model.config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")]
-    return {token for value in named for token in (value if isinstance(value, list) else [value]) if token is not None}

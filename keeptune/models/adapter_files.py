@@ -7,7 +7,7 @@
 adapter belongs to. A folder without `keeptune.json` was written by PEFT; its base is known by name only.
 
 Names of tensors, in memory: `<module path>.lora_A`, `<module path>.lora_B` for the settings `lora`; `prompt_embeddings`
-for `prompt`; anything for the rest.
+for `prompt`; `<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from keeptune.core.errors import ModelError
 from keeptune.core.files import atomic_write, delete, make_folder, write_json
 from keeptune.models.folder import PICKLES, read_object
-from keeptune.models.peft_config import PREFIX, lora_config, prompt_config, settings_of
+from keeptune.models.peft_config import (
+    PREFIX,
+    lora_config,
+    prefix_config,
+    prefix_tensors,
+    prompt_config,
+    settings_of,
+)
 from keeptune.models.safetensors_header import tensor_shapes
 
 SCHEMA = 1
@@ -41,7 +49,7 @@ def write_adapter(
         folder: made if it is not there.
         settings: plain data with `name`; for `lora` with the resolved numbers `rank` and `alpha`.
         tensors: see the top of this file.
-        base: the base's `name`, `revision`, `family` and `fingerprint`.
+        base: the base's `name`, `revision`, `family` and `fingerprint`; for a prefix its `sliding_window` too.
     """
     make_folder(folder)
     record = {"schema": SCHEMA, "settings": dict(settings), "base": dict(base)}
@@ -51,6 +59,10 @@ def write_adapter(
     elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
         renamed = dict(tensors)
         plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(tensors[PROMPT], base)}
+    elif _is_peft_prefix(settings, base):
+        sides = list(tensors.values())
+        renamed = {PROMPT: torch.stack(sides, dim=1).flatten(1)}
+        plain = {SIDE_FILE: record, PEFT_CONFIG: prefix_config(sides[0], len(sides) // 2, base)}
     else:
         renamed = dict(tensors)
         plain = {OWN_CONFIG: record}
@@ -91,6 +103,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         settings["targets"] = _modules(tensors)
     else:
         _check_prompt(tensors, settings["length"], folder)
+        if settings["name"] == "prefix":
+            tensors = prefix_tensors(config, tensors[PROMPT], folder / PEFT_CONFIG)
     base = {key: value for key, value in (("name", _base_name(config)), ("revision", config.get("revision"))) if value}
     if not (folder / SIDE_FILE).exists():
         return settings, tensors, base
@@ -107,6 +121,12 @@ def _is_peft_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     patterns = {*(settings.get("rank_pattern") or {}), *(settings.get("alpha_pattern") or {})}
     modules = _modules(tensors)
     return all(any(module == name or module.endswith(f".{name}") for module in modules) for name in patterns)
+
+
+def _is_peft_prefix(settings: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Whether PEFT can say the same: it fills the cache, so each layer has a prefix, and a window moves past it."""
+    plain = settings.get("name") == "prefix" and settings["positions"] == "shift" and not settings.get("gate")
+    return plain and settings.get("layers", "all") == "all" and base.get("sliding_window") is None
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -143,7 +163,7 @@ def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> N
 
 def _check_agreement(settings: Mapping[str, Any], meant: Mapping[str, Any], folder: Path) -> None:
     """PEFT and keeptune must read the same function from the folder."""
-    for key in ("name", "rank", "alpha", "rslora", "length"):
+    for key in ("name", "rank", "alpha", "rslora", "length", "positions"):
         if key in meant and settings.get(key, meant[key]) != meant[key]:
             raise ModelError(
                 f"{PEFT_CONFIG} says {key} = {meant[key]!r}, {SIDE_FILE} says {settings[key]!r}.",

@@ -30,7 +30,13 @@ INFORMATIVE = {
 UNDERSTOOD = {
     "LORA": {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"},
     "PROMPT_TUNING": {"num_virtual_tokens"},
-}
+    # How the virtual tokens were made and where they started; the file holds what they became.
+    "P_TUNING": {
+        "num_virtual_tokens", "encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers",
+        "encoder_dropout",
+    },
+    "PREFIX_TUNING": {"num_virtual_tokens", "encoder_hidden_size", "prefix_projection", "init_weights"},
+}  # fmt: skip
 NEUTRAL: Mapping[str, Any] = {
     "bias": "none",
     "megatron_core": "megatron.core",
@@ -75,8 +81,43 @@ def prompt_config(prompt: Tensor, base: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def prefix_config(keys: Tensor, layers: int, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read a prefix whose keys are (virtual tokens, key-value heads, head width) in each layer."""
+    length, heads, width = keys.shape
+    return {
+        "peft_type": "PREFIX_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+        "inference_mode": True,
+        "num_virtual_tokens": length,
+        "token_dim": heads * width,
+        "num_attention_heads": heads,
+        "num_layers": layers,
+        "num_transformer_submodules": 1,
+    }
+
+
+def prefix_tensors(config: Mapping[str, Any], stored: Tensor, file: Path) -> dict[str, Tensor]:
+    """PEFT's one tensor (p, 2 L G K), keys before values in each layer, as `<layer>.prefix_keys` (p, G, K) and values.
+
+    Raises:
+        ModelError: the numbers of the config and the tensor's shape disagree (E-ADAPTER-WEIGHTS).
+    """
+    keys = ("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim")
+    length, layers, heads, width = (_number(config, key, file, whole=True) for key in keys)
+    if tuple(stored.shape) != (length, 2 * layers * width) or width % heads:
+        what = f"expected a prefix of {length} x {2 * layers * width}, the file holds {tuple(stored.shape)}."
+        raise _refusal(file, "E-ADAPTER-WEIGHTS", "num_virtual_tokens", what)
+    split = stored.view(length, layers, 2, heads, width // heads)
+    sides = ((layer, side) for layer in range(layers) for side in (0, 1))
+    return {f"{layer}.prefix_{('keys', 'values')[side]}": split[:, layer, side] for layer, side in sides}
+
+
 def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The settings that a config of PEFT means: `{"name": "lora", ...}` or `{"name": "prompt", "length": p}`.
+    """The settings that a config of PEFT means: those of a `lora`, a `prompt` or a `prefix`.
+
+    P-tuning's file holds the virtual tokens that its encoder made, so it is a `prompt`.
 
     Raises:
         ModelError: a key that could run code (E-ADAPTER-UNSAFE), a kind or an option that is not supported
@@ -95,8 +136,10 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise _refusal(
             file, "E-ADAPTER-UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model."
         )
-    if kind == "PROMPT_TUNING":
-        return {"name": "prompt", "length": _number(config, "num_virtual_tokens", file, whole=True)}
+    if kind != "LORA":
+        length = _number(config, "num_virtual_tokens", file, whole=True)
+        prefix = {"name": "prefix", "length": length, "hidden": None, "positions": "shift"}
+        return prefix if kind == "PREFIX_TUNING" else {"name": "prompt", "length": length}
     start = config.get("init_lora_weights", True)
     if start not in HARMLESS_STARTS:
         what = f"the start '{start}' changed the base's weights, which this folder does not hold."

@@ -15,7 +15,6 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import DivergedError, Interrupted, PlanError
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
-from keeptune.engine.soft_prompt import SoftPrompt
 from keeptune.losses import Loss
 from keeptune.stages import StageWork
 from keeptune.stages._commits import Commits, Start, read_state
@@ -185,12 +184,11 @@ class Attempt:
         return {"dev_loss": dev.value(work.dev_rows.rows)}
 
     def _overhead(self) -> int:
-        """Virtual tokens before a row of the task."""
+        """Positions that virtual tokens and prefixes take before a row of the task."""
         book = book_of(self.loaded.model)
         assert book is not None, "the method is attached"
         names = max(self.stacks(new=True).values(), key=len)
-        deltas = [placed.delta for name in names for part in book.adapter(name).placed for placed in part]
-        return sum(len(delta.prompt_embeddings) for delta in deltas if isinstance(delta, SoftPrompt))
+        return sum(placed.delta.room for name in names for part in book.adapter(name).placed for placed in part)
 
     def _counters(self, rate_scale: float) -> Counters:
         if self.start.commit is not None:

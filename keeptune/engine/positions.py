@@ -1,0 +1,84 @@
+"""Positions: what stands before the text without being in it moves the text's positions on.
+
+A prefix of p keys takes the positions 0 to p - 1, as in the papers' code, where it is a filled cache; the text begins
+at p. Each row is moved by the prefixes that serve it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from keeptune.engine.attention import current_segments
+from keeptune.engine.deltas import Delta
+from keeptune.engine.places import Place, Slot
+
+if TYPE_CHECKING:
+    from keeptune.engine.book import Adapters
+
+
+class Room(Delta):
+    """Positions that are taken before the text."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+
+@dataclass(frozen=True)
+class Positions(Place):
+    """The positions that the decoder's body is given. Its deltas move them on by their `room`."""
+
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+        """Hooks the body before its forward pass."""
+        slot = PositionSlot(book)
+        body = model.get_submodule(self.path)
+        slot.arguments = list(inspect.signature(body.forward).parameters)
+        slot.handles.append(body.register_forward_pre_hook(slot.before, with_kwargs=True))
+        return slot
+
+
+class PositionSlot(Slot):
+    """The hook of `Positions`."""
+
+    def __init__(self, book: Adapters) -> None:
+        super().__init__(book)
+        self.arguments: list[str] = []
+
+    def before(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Moves the positions of each row."""
+        given = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
+        source = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
+        packed = current_segments()
+        rows = source.shape[0] if packed is None else len(packed.offsets) - 1
+        stacks = self.book.serving.stack_of_rows(rows)
+        moves = [sum(p.delta.room for name in stack for p in self.entries.get(name, ())) for stack in stacks]
+        if not any(moves):
+            return None
+        moved = torch.tensor(moves, device=source.device)
+        if packed is None:
+            moved = moved[:, None]
+        else:
+            lengths = torch.tensor(packed.offsets, device=source.device).diff()
+            moved = torch.repeat_interleave(moved, lengths)[None]
+        given["position_ids"] = _positions(given, source) + moved
+        return (), given
+
+
+def _positions(given: dict[str, Any], source: Tensor) -> Tensor:
+    """`[B, T]`: as given, or counted from the mask so that pads take none, cached tokens included."""
+    positions: Tensor | None = given.get("position_ids")
+    if positions is not None:
+        return positions
+    rows, tokens = source.shape[:2]
+    cache = given.get("past_key_values")
+    mask: Tensor | None = given.get("attention_mask")
+    past = 0 if cache is None else cache.get_seq_length()
+    if mask is None or mask.ndim != 2:
+        return torch.arange(past, past + tokens, device=source.device).expand(rows, -1)
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens:]
