@@ -22,14 +22,14 @@ data:
   task: {source}
 """
 CHAT = """\
-  replay: {{format: generated, rows: 400}}   # the base's own text; your own general data is better
-too_long: drop                              # drop | cut | split | refuse
+  replay: {{format: generated, rows: 400, chats: 0.8, max_tokens: 128}}   # the base's own text
+too_long: {too_long:<33}# drop | cut | split | refuse
 split: {{dev: 0.05, test: 0.2}}               # held out of the task, by a stable hash of each row
 stages:
   - name: train
     method: {{name: lora, rank: 16}}          # keeptune list methods
-    data: {{task: 0.98, replay: 0.02}}
-    losses: [next_token, {{name: kl_to_base, on: replay, weight: 0.1}}]
+    data: {{task: 0.5, replay: 0.5}}          # shares of the tokens; half is what kept pocket whole
+    losses: [{{name: next_token, on: task}}, {{name: kl_to_base, on: replay, weight: 60}}]   # less weight learns more
     optimizer: {{name: adamw, lr: {rate}, schedule: cosine, warmup: 0.03}}
     epochs: {epochs}
     batch_tokens: 4096
@@ -59,6 +59,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     text = (HEAD + CHAT).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
         name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
+        too_long="split" if plain else "drop",
         rate="2.0e-3" if small else "2.0e-4", epochs=3 if len(examples) < 5000 else 2,
     )  # fmt: skip
     atomic_write(output, text)
