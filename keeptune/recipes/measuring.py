@@ -85,8 +85,9 @@ def summary(label: str, scores: Sequence[Score]) -> str:
     """One line on a terminal: `base: target 12.0%, abilities 71.3%, bits per byte 1.92, leak 0.0%`."""
     parts = []
     for kind, name in (("target", "target"), ("accuracy", "abilities"), ("corpus", "bits per byte"), ("leak", "leak")):
-        values = [score.value for score in scores if score.kind == kind and not score.task.endswith("/ood")]
-        if values:
-            mean = sum(values) / len(values)
-            parts.append(f"{name} {mean:.3f}" if kind == "corpus" else f"{name} {100 * mean:.1f}%")
+        found = [score for score in scores if score.kind == kind and not score.task.endswith("/ood")]
+        if found:
+            mean = sum(score.value for score in found) / len(found)
+            bits = found[0].metric == "bits_per_byte"
+            parts.append(f"{name} {mean:.3f}" if bits else f"{name} {100 * mean:.1f}%")
     return f"{label}: {', '.join(parts)}"
