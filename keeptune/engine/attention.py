@@ -255,7 +255,7 @@ def _capped(
     if mask is not None:
         additive = mask.dtype != torch.bool
         scores = scores + mask if additive else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
     return functional.dropout(weights, dropout) @ value
 
 

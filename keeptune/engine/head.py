@@ -27,8 +27,9 @@ class Head:
     scale: float = 1.0
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, V) in float32. The product runs in the weight's dtype, as in the reference forward."""
-        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        """(N, D) to (N, V) in float32 or wider. The product runs in the weight's dtype, as in the reference forward."""
+        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.soft_cap is not None:
@@ -44,5 +45,5 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """(N, V) float32 logits of the hidden states (N, D)."""
+    """(N, V) logits, in float32 or wider, of the hidden states (N, D)."""
     return head_of(model).logits(hidden)

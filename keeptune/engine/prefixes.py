@@ -121,7 +121,7 @@ def _read(queries: Tensor, prefix: Gated, scaling: float | None, softcap: float 
     keys, values = (x.to(queries).repeat_interleave(share, dim=1) for x in (prefix.keys, prefix.values))
     scores = torch.einsum("nhk,phk->nhp", queries, keys) * (queries.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
-    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(queries.dtype)
     return torch.einsum("nhp,phk->nhk", weights, values) * prefix.gate.tanh().to(queries)[:, None]
 
 
