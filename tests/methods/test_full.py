@@ -18,10 +18,12 @@ def tokens():
 def test_a_frozen_prompt_stays_active_while_the_base_trains():
     model = tiny_model("llama")
     Prompt(length=3).attach(model, "format", trainable=False)
-    with_prompt = model(tokens()).logits
+    with torch.no_grad():  # a pass that records gradients may take another kernel, which rounds otherwise
+        with_prompt = model(tokens()).logits
     Full().attach(model, "task")
     activate(model, ["format", "task"])
-    assert torch.equal(model(tokens()).logits, with_prompt)
+    with torch.no_grad():
+        assert torch.equal(model(tokens()).logits, with_prompt)
     model(tokens(), labels=tokens()).loss.backward()
     assert all(p.grad is not None for _, p in base_parameters(model))
     assert all(p.grad is None for p in model.keeptune.parameters())
