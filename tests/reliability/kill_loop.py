@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -149,8 +150,11 @@ class KillLoop:
             killed = self.killed_in_save(name, number)
             place = f"disk operation {number} of {self.operations}"
         else:
-            share = self.random.uniform(0.02, 0.98)
-            killed = self.killed_after(name, share * self.seconds)
+            killed = False
+            while not killed:  # processor time varies: a late moment can come after the end, and is drawn again
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                share = self.random.uniform(0.02, 0.98)
+                killed = self.killed_after(name, share * self.seconds)
             place = f"{share:.0%} of the run"
         assert finished(in_child(lambda: self.train(name))), f"the resumed run failed after a kill at {place}"
         return {
