@@ -132,14 +132,24 @@ class ModelShape:
 
         Embedding V D (+ positions), per layer the linear maps with their biases and the norms, a final norm, a head.
         """
-        d = self.width
-        per_layer = sum(
-            linear.inputs * linear.outputs + (linear.outputs if linear.role in self.biased else 0)
-            for linear in self.linear_maps
-        )
-        per_layer += self.layer_norm_parameters
-        head = 0 if self.tied else self.vocabulary * d
-        return (self.vocabulary + self.positions) * d + self.layers * per_layer + self.norm_width + head
+        return self.embedding_parameters + self.layers * self.layer_parameters + self.norm_width + self.head_parameters
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one layer."""
+        biases = sum(linear.outputs for linear in self.linear_maps if linear.role in self.biased)
+        weights = sum(linear.inputs * linear.outputs for linear in self.linear_maps)
+        return weights + biases + self.layer_norm_parameters
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of the tables of tokens and positions."""
+        return (self.vocabulary + self.positions) * self.width
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters that the head has of its own."""
+        return 0 if self.tied else self.vocabulary * self.width
 
     @property
     def norm_width(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,18 +16,28 @@ class Adapter(nn.Module):
     Attributes:
         methods: the settings, one or (a hybrid) several.
         parts: for each method its deltas, by the key of their place.
-        trains_base: its parameters are the base's own (full fine-tuning), so it has no deltas and cannot be taken off.
+        trained: names of the base's own parameters that it trains; with any of them it cannot be taken off.
     """
 
     def __init__(
-        self, name: str, methods: Sequence[Any], placed: Sequence[Sequence[Placed]], trainable: bool, trains_base: bool
+        self,
+        name: str,
+        methods: Sequence[Any],
+        placed: Sequence[Sequence[Placed]],
+        trainable: bool,
+        trained: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        self.name, self.methods, self.trainable, self.trains_base = name, tuple(methods), trainable, trains_base
+        self.name, self.methods, self.trainable, self.trained = name, tuple(methods), trainable, frozenset(trained)
         self.placed = [list(part) for part in placed]
         self.parts = nn.ModuleList(nn.ModuleDict({p.place.key: p.delta for p in part}) for part in placed)
         assert all(len({p.place for p in part}) == len(part) for part in placed), "a method has one delta at a place"
         self.parts.requires_grad_(trainable)
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether it changes the base itself."""
+        return bool(self.trained)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a file keeps, by the names it has there."""

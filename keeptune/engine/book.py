@@ -217,15 +217,16 @@ def forget(model: PreTrainedModel, name: str) -> None:
     book.close(model)
     del model._modules["keeptune"]
     for key, parameter in model.named_parameters():
-        parameter.requires_grad_(book.base_requires_grad[key])
+        parameter.requires_grad_(book.base_requires_grad.get(key, True))  # merging may have added a bias
 
 
 def freeze_base(model: PreTrainedModel) -> None:
     """The base's parameters require gradients exactly when a trainable adapter says that it trains them."""
     book = book_of(model)
-    trained = book is not None and any(adapter.trains_base and adapter.trainable for adapter in book.adapters)
-    for _, parameter in base_parameters(model):
-        parameter.requires_grad_(trained and parameter.is_floating_point())
+    trainable = [] if book is None else [adapter for adapter in book.adapters if adapter.trainable]
+    trained = frozenset().union(*(adapter.trained for adapter in trainable))
+    for name, parameter in base_parameters(model):
+        parameter.requires_grad_(name in trained and parameter.is_floating_point())
 
 
 def base_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:

@@ -60,6 +60,10 @@ class Method(Spec, shelf="keeptune.methods"):
         """Sets the initial values of the deltas."""
         raise NotImplementedError
 
+    def trained(self, model: PreTrainedModel) -> list[str]:
+        """Names of the base's own parameters that it trains."""
+        return []
+
     def cost(self, shape: ModelShape) -> Cost:
         """Trainable parameters and stored bytes on a model of that shape."""
         raise NotImplementedError
@@ -123,8 +127,8 @@ def install_methods(
     from keeptune.engine.adapter import Adapter
     from keeptune.engine.book import install
 
-    trains_base = any(method.trains_base for method in methods)
-    install(model, Adapter(name, methods, placed, trainable, trains_base))
+    trained = [key for method in methods for key in method.trained(model)]
+    install(model, Adapter(name, methods, placed, trainable, trained))
 
 
 def merge(model: PreTrainedModel, name: str) -> None:

@@ -28,12 +28,10 @@ from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
 from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
 from keeptune.methods._layers import Layers, chosen_layers
-from keeptune.models.anatomy import Layer, anatomy_of
+from keeptune.models.anatomy import Layer, anatomy_of, norms_over_width
 
 DEVIATION = 0.01
 """Of the paper's start."""
-INSIDE = ("q", "k")
-"""Norms of heads, inside attention: these are no layer norms."""
 
 
 class Bottleneck(Method):
@@ -59,7 +57,9 @@ class Bottleneck(Method):
                 network = TwoLayer(width, self.bottleneck, activation=self.activation, reads="h")
                 placed.append(Placed(ModuleOutput(path, index), network))
             if self.train_layernorm:
-                placed += [Placed(ModuleOutput(path, index), _affine(model, path)) for path in norms_of(layer)]
+                placed += [
+                    Placed(ModuleOutput(path, index), _affine(model, path)) for path in norms_over_width(layer).values()
+                ]
         return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
@@ -79,11 +79,6 @@ class Bottleneck(Method):
 
     def _paths(self, layer: Layer) -> tuple[str, ...]:
         return (layer.attention, layer.feed_forward) if self.placement == "houlsby" else (layer.block,)
-
-
-def norms_of(layer: Layer) -> list[str]:
-    """Paths of the norms over the width of a block."""
-    return [path for role, path in layer.norms.items() if role not in INSIDE]
 
 
 def _affine(model: PreTrainedModel, path: str) -> Affine:

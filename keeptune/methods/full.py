@@ -12,6 +12,7 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from keeptune.core.shape import ModelShape
+from keeptune.engine.book import base_parameters
 from keeptune.engine.deltas import Placed
 from keeptune.methods import Cost, Method
 
@@ -31,6 +32,10 @@ class Full(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """The weights are there already."""
+
+    def trained(self, model: PreTrainedModel) -> list[str]:
+        """All of them."""
+        return [name for name, _ in base_parameters(model)]
 
     def cost(self, shape: ModelShape) -> Cost:
         """All parameters, each once."""

@@ -9,7 +9,7 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
-from keeptune.models.families import family_of
+from keeptune.models.families import HEAD_NORMS, family_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Layer:
     feed_forward: str
     linear: Mapping[str, str]
     norms: Mapping[str, str]
+
+
+def norms_over_width(layer: Layer) -> dict[str, str]:
+    """Role to path of a block's norms over its width; those of heads, inside attention, are no layer norms."""
+    return {role: path for role, path in layer.norms.items() if role not in HEAD_NORMS}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Bottleneck(Delta):
 
 
 def put(model, name, *placed):
-    install(model, Adapter(name, [], [placed], True, False))
+    install(model, Adapter(name, [], [placed], True))
     return model
 
 

@@ -1,0 +1,100 @@
+"""Partial fine-tuning: the blocks next to the embedding stay frozen, those next to the head are trained.
+
+Lower blocks hold more of what tasks share (Lee et al. 2019, arXiv:1911.03090, reach nine tenths of the quality with the
+upper quarter of BERT's blocks). The final norm is trained with the blocks;
+so is a head with a matrix of its own, and never the embedding, unless asked. Weights change in place, as in `full`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+from transformers import PreTrainedModel
+from typing_extensions import Self
+
+from keeptune.core.errors import PlanError
+from keeptune.core.shape import ModelShape
+from keeptune.engine.book import base_parameters
+from keeptune.engine.deltas import Placed
+from keeptune.methods import Cost, Method
+from keeptune.models.anatomy import anatomy_of
+
+BYTES = 4  # a parameter that is being trained is kept in float32
+
+
+class Freeze(Method):
+    """Trains the upper blocks of the base itself."""
+
+    detachable: ClassVar[bool] = False
+    trains_base: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = True
+
+    bottom: int | None = Field(None, ge=0, description="Frozen blocks, counted from the embedding.")
+    top: int | None = Field(None, ge=0, description="Trained blocks, counted from the head; half of them when null.")
+    embeddings: bool = Field(False, description="Train the tables of tokens and positions too.")
+    head: bool | None = Field(None, description="Train the head; null: where it has a matrix of its own.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.bottom is not None and self.top is not None:
+            raise ValueError("give 'bottom' or 'top', not both")
+        return self
+
+    def place(self, model: PreTrainedModel) -> list[Placed]:
+        """No deltas."""
+        self.trained(model)
+        return []
+
+    def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
+        """The weights are there already."""
+
+    def trained(self, model: PreTrainedModel) -> list[str]:
+        """What lies in a trained block, the final norm, and the ends where they are asked for."""
+        anatomy = anatomy_of(model)
+        count = len(anatomy.layers)
+        chosen = {layer.block for layer in anatomy.layers[count - self._trained_blocks(count) :]}
+        blocks = {layer.block for layer in anatomy.layers}
+        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        ends = {anatomy.embedding: self.embeddings, anatomy.head: self._trains_head(tied), anatomy.final_norm: True}
+        names = []
+        for name, _ in base_parameters(model):
+            block = next((path for path in blocks if name.startswith(f"{path}.")), None)
+            end = next((path for path in ends if path and name.startswith(f"{path}.")), anatomy.embedding)
+            if block in chosen or (block is None and ends[end]):
+                names.append(name)
+        return names
+
+    def cost(self, shape: ModelShape) -> Cost:
+        """The trained blocks, the final norm, and the ends where they are asked for."""
+        count = self._trained_blocks(shape.layers) * shape.layer_parameters + shape.norm_width
+        count += shape.embedding_parameters if self.embeddings else 0
+        count += shape.head_parameters if self._trains_head(shape.tied) else 0
+        return Cost(count, BYTES * shape.parameters())
+
+    def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
+        """The weights are in place already."""
+
+    def _trained_blocks(self, count: int) -> int:
+        chosen, key = (self.bottom, "bottom") if self.top is None else (self.top, "top")
+        if chosen is not None and chosen > count:
+            raise PlanError(
+                f"`{key}` is {chosen}, but the model has {count} blocks.",
+                code="E-METHOD-LAYER",
+                where={"key": key},
+                fix=f"Give a number up to {count}.",
+            )
+        if self.top is not None:
+            return self.top
+        return count - (count // 2 if self.bottom is None else self.bottom)
+
+    def _trains_head(self, tied: bool) -> bool:
+        if tied and self.head is not None and self.head != self.embeddings:
+            raise PlanError(
+                "the head shares its matrix with the embedding, so one cannot be trained without the other.",
+                code="E-METHOD-TIED",
+                where={"key": "head"},
+                fix="Leave `head` out; with `embeddings: true` both are trained.",
+            )
+        return self.head is not False
