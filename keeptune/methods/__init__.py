@@ -146,10 +146,10 @@ def merge(model: PreTrainedModel, name: str) -> None:
                 fix="Keep it as an adapter.",
             )
     for placed in (placed for part in adapter.placed for placed in part):
-        entries = book.slots[placed.place].entries
-        if any(other.composition is not add for key in entries if key != name for other in entries[key]):
+        others = [other for key, part in book.slots[placed.place].entries.items() if key != name for other in part]
+        if others and not all(each.composition is add for each in (placed, *others)):
             raise PlanError(
-                f"another adapter does more than add at '{placed.place.path}', so the order of the two would change.",
+                f"two adapters meet at '{placed.place.path}' and one does more than add, so their order would change.",
                 code="E-ADAPTER-MERGE",
                 fix="Detach it, or merge that one first.",
             )

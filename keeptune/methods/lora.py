@@ -69,17 +69,22 @@ class LoRA(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Sum of rank * (in + out) over the targets."""
+        count = sum(rank * (inputs + outputs) for rank, inputs, outputs in self.sizes(shape))
+        return Cost(count, 4 * count)
+
+    def sizes(self, shape: ModelShape) -> list[tuple[int, int, int]]:
+        """Rank, inputs and outputs of every target on a model of that shape."""
         family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
-        count, unmatched = 0, set() if self.targets == "all" else set(self.targets)
+        found, unmatched = [], set() if self.targets == "all" else set(self.targets)
         for layer, (role, inputs, outputs) in product(range(shape.layers), shape.linear_maps):
             path = f"{family.blocks}.{layer}.{family.linear[role]}"
             named = {target for target in self.targets if _names(target, path, role)}
             if self.targets == "all" or named:
                 unmatched -= named
-                count += int(self._of(self.rank_pattern, path, role, self.rank)) * (inputs + outputs)
+                found.append((int(self._of(self.rank_pattern, path, role, self.rank)), inputs, outputs))
         for target in unmatched:
             shape.linears([target])
-        return Cost(count, 4 * count)
+        return found
 
     def saved_settings(self) -> dict[str, Any]:
         """With alpha as a number."""
@@ -88,12 +93,7 @@ class LoRA(Method):
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
-        if not all(module.weight.is_floating_point() for module in modules):
-            raise PlanError(
-                "the base's weights are quantised, so the update cannot be added to them.",
-                code="E-ADAPTER-MERGE",
-                fix="Merge into a base that is loaded in 16 or 32 bits.",
-            )
+        require_floating(modules)
         with torch.no_grad():
             for module, (_, delta, _) in zip(modules, placed, strict=True):
                 update = delta.update()
@@ -135,6 +135,20 @@ class LowRank(Delta):
     def update(self) -> Tensor:
         """`s B A`, `[out, in]` in float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def require_floating(modules: Sequence[Any]) -> None:
+    """Refuses to merge into quantised weights.
+
+    Raises:
+        PlanError: E-ADAPTER-MERGE.
+    """
+    if not all(module.weight.is_floating_point() for module in modules):
+        raise PlanError(
+            "the base's weights are quantised, so an adapter cannot be folded into them.",
+            code="E-ADAPTER-MERGE",
+            fix="Merge into a base that is loaded in 16 or 32 bits.",
+        )
 
 
 def widths(module: nn.Module, path: str) -> tuple[int, int]:

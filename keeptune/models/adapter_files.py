@@ -6,8 +6,9 @@
 `keeptune.json` and `adapter.json` hold {schema, settings, base}: the settings as they were given and the base that the
 adapter belongs to. A folder without `keeptune.json` was written by PEFT; its base is known by name only.
 
-Names of tensors, in memory: `<module path>.lora_A`, `<module path>.lora_B` for the settings `lora`; `prompt_embeddings`
-for `prompt`; `<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
+Names of tensors, in memory: `<module path>.lora_A`, `<module path>.lora_B` for the settings `lora`, with
+`.lora_magnitude_vector` for `dora`; `<module path>.ia3_l` for `ia3`; `prompt_embeddings` for `prompt`;
+`<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from keeptune.core.files import atomic_write, delete, make_folder, write_json
 from keeptune.models.folder import PICKLES, read_object
 from keeptune.models.peft_config import (
     PREFIX,
+    ia3_config,
     lora_config,
     prefix_config,
     prefix_tensors,
@@ -36,7 +38,13 @@ from keeptune.models.safetensors_header import tensor_shapes
 SCHEMA = 1
 PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE = "adapter_config.json", "adapter_model.safetensors", "keeptune.json"
 OWN_CONFIG, OWN_TENSORS = "adapter.json", "adapter.safetensors"
-LORA_SIDES = (".lora_A", ".lora_B")
+LORA_SIDES = ("lora_A", "lora_B")
+ON_MODULES: Mapping[str, Mapping[str, str]] = {
+    "lora": dict.fromkeys(LORA_SIDES, ".weight"),
+    "dora": {**dict.fromkeys(LORA_SIDES, ".weight"), "lora_magnitude_vector": ""},
+    "ia3": {"ia3_l": ""},
+}
+"""The parameters of the kinds that sit on linear maps, and what PEFT puts behind the name of each."""
 PROMPT = "prompt_embeddings"
 
 
@@ -47,15 +55,20 @@ def write_adapter(
 
     Args:
         folder: made if it is not there.
-        settings: plain data with `name`; for `lora` with the resolved numbers `rank` and `alpha`.
+        settings: plain data with `name`; for `lora` and `dora` with the resolved numbers `rank` and `alpha`.
         tensors: see the top of this file.
         base: the base's `name`, `revision`, `family` and `fingerprint`; for a prefix its `sliding_window` too.
     """
     make_folder(folder)
     record = {"schema": SCHEMA, "settings": dict(settings), "base": dict(base)}
-    if _is_peft_lora(settings, tensors):
-        renamed = {f"{PREFIX}{name}.weight": tensor for name, tensor in tensors.items()}
-        plain = {SIDE_FILE: record, PEFT_CONFIG: lora_config(settings, _modules(tensors), base)}
+    if _is_peft_on_modules(settings, tensors):
+        behind = ON_MODULES[settings["name"]]
+        renamed = {f"{PREFIX}{name}{behind[name.rpartition('.')[2]]}": tensor for name, tensor in tensors.items()}
+        if settings["name"] == "ia3":
+            config = ia3_config({name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}, base)
+        else:
+            config = lora_config(settings, _modules(tensors), base)
+        plain = {SIDE_FILE: record, PEFT_CONFIG: config}
     elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
         renamed = dict(tensors)
         plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(tensors[PROMPT], base)}
@@ -97,10 +110,10 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     config = read_object(folder / PEFT_CONFIG, "E-ADAPTER-CONFIG")
     settings = settings_of(config, folder / PEFT_CONFIG)
     tensors = _read_tensors(folder / PEFT_TENSORS)
-    if settings["name"] == "lora":
-        tensors = {_plain_name(name, folder): tensor for name, tensor in tensors.items()}
-        _check_pairs(tensors, settings, folder)
-        settings["targets"] = _modules(tensors)
+    if settings["name"] in ON_MODULES:
+        tensors = {_plain_name(name, settings["name"], folder): tensor for name, tensor in tensors.items()}
+        _check_modules(tensors, settings, folder)
+        settings |= _places(settings["name"], tensors)
     else:
         _check_prompt(tensors, settings["length"], folder)
         if settings["name"] == "prefix":
@@ -113,10 +126,13 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     return record["settings"], tensors, record["base"]
 
 
-def _is_peft_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+def _is_peft_on_modules(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
     """Whether PEFT can say the same: patterns must name modules, since PEFT knows no roles."""
-    if settings.get("name") != "lora" or not all(name.endswith(LORA_SIDES) for name in tensors):
+    parameters = ON_MODULES.get(str(settings.get("name")), {})
+    if not parameters or not all(name.rpartition(".")[2] in parameters for name in tensors):
         return False
+    if settings["name"] == "ia3":
+        return True
     assert isinstance(settings.get("alpha"), (int, float)), "the settings of a LoRA are written with a resolved alpha"
     patterns = {*(settings.get("rank_pattern") or {}), *(settings.get("alpha_pattern") or {})}
     modules = _modules(tensors)
@@ -130,25 +146,40 @@ def _is_peft_prefix(settings: Mapping[str, Any], base: Mapping[str, Any]) -> boo
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The module paths that have a LoRA pair, in the order of the tensors."""
+    """The module paths that have parameters, in the order of the tensors."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
 
 
-def _plain_name(name: str, folder: Path) -> str:
-    plain = name.removeprefix(PREFIX).removesuffix(".weight")
-    if name != f"{PREFIX}{plain}.weight" or not plain.endswith(LORA_SIDES):
-        raise _refusal(folder, f"the tensor '{name}' is not part of a plain LoRA.", "E-ADAPTER-UNSUPPORTED")
-    return plain
+def _places(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Where an adapter of PEFT's sits, as our settings say it; IA3's vectors of an input are rows."""
+    if kind != "ia3":
+        return {"targets": _modules(tensors)}
+    inputs = [module for module in _modules(tensors) if tensors[f"{module}.ia3_l"].shape[0] == 1]
+    return {"inputs": inputs, "outputs": [module for module in _modules(tensors) if module not in inputs]}
 
 
-def _check_pairs(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
-    """Each module has A (rank, in) and B (out, rank), of the rank that the settings say."""
+def _plain_name(name: str, kind: str, folder: Path) -> str:
+    for parameter, behind in ON_MODULES[kind].items():
+        plain = name.removeprefix(PREFIX).removesuffix(behind)
+        if name == f"{PREFIX}{plain}{behind}" and plain.endswith(f".{parameter}"):
+            return plain
+    raise _refusal(folder, f"the tensor '{name}' is not part of a plain {kind}.", "E-ADAPTER-UNSUPPORTED")
+
+
+def _check_modules(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
+    """Each module has all parameters of its kind; a pair is A (rank, in) and B (out, rank), of the settings' rank."""
+    parameters = ON_MODULES[settings["name"]]
     if not tensors:
         raise _refusal(folder, "the adapter holds no tensors.", "E-ADAPTER-WEIGHTS")
     for module in _modules(tensors):
+        missing = [parameter for parameter in parameters if f"{module}.{parameter}" not in tensors]
+        if missing:
+            raise _refusal(folder, f"'{module}' has no {missing[0]}.", "E-ADAPTER-WEIGHTS")
+        if settings["name"] == "ia3":
+            continue
         named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
         rank = next(named, settings["rank"])
-        shapes = [tuple(tensors[module + side].shape) for side in LORA_SIDES if module + side in tensors]
+        shapes = [tuple(tensors[f"{module}.{side}"].shape) for side in LORA_SIDES]
         match shapes:
             case [(below, _), (_, above)] if below == above == rank:
                 continue

@@ -28,7 +28,11 @@ INFORMATIVE = {
     "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path",
 }  # fmt: skip
 UNDERSTOOD = {
-    "LORA": {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"},
+    "LORA": {
+        "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+        "init_lora_weights",
+    },
+    "IA3": {"feedforward_modules", "init_ia3_weights"},
     "PROMPT_TUNING": {"num_virtual_tokens"},
     # How the virtual tokens were made and where they started; the file holds what they became.
     "P_TUNING": {
@@ -49,7 +53,7 @@ HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[str, Any]) -> dict[str, Any]:
-    """What PEFT needs to read `modules` with these settings (`rank alpha dropout` and the optional patterns)."""
+    """What PEFT needs to read `modules` with the settings of a `lora` or `dora` (`rank alpha dropout`, patterns)."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -60,11 +64,26 @@ def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[s
         "lora_alpha": settings["alpha"],
         "lora_dropout": settings.get("dropout", 0.0),
         "use_rslora": settings.get("rslora", False),
+        "use_dora": settings["name"] == "dora",
         "rank_pattern": settings.get("rank_pattern") or {},
         "alpha_pattern": settings.get("alpha_pattern") or {},
         "target_modules": modules,
         "fan_in_fan_out": base.get("family") == "gpt2",
         "bias": "none",
+    }
+
+
+def ia3_config(vectors: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read the vector of each module: a column scales an output, a row an input."""
+    return {
+        "peft_type": "IA3",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+        "inference_mode": True,
+        "target_modules": list(vectors),
+        "feedforward_modules": [module for module, vector in vectors.items() if vector.shape[0] == 1],
+        "fan_in_fan_out": base.get("family") == "gpt2",
     }
 
 
@@ -115,7 +134,7 @@ def prefix_tensors(config: Mapping[str, Any], stored: Tensor, file: Path) -> dic
 
 
 def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The settings that a config of PEFT means: those of a `lora`, a `prompt` or a `prefix`.
+    """The settings that a config of PEFT means: those of a `lora`, a `dora`, an `ia3`, a `prompt` or a `prefix`.
 
     P-tuning's file holds the virtual tokens that its encoder made, so it is a `prompt`.
 
@@ -136,6 +155,8 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise _refusal(
             file, "E-ADAPTER-UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model."
         )
+    if kind == "IA3":
+        return {"name": "ia3"}
     if kind != "LORA":
         length = _number(config, "num_virtual_tokens", file, whole=True)
         prefix = {"name": "prefix", "length": length, "hidden": None, "positions": "shift"}
@@ -145,7 +166,7 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         what = f"the start '{start}' changed the base's weights, which this folder does not hold."
         raise _refusal(file, "E-ADAPTER-UNSUPPORTED", "init_lora_weights", what)
     return {
-        "name": "lora",
+        "name": "dora" if config.get("use_dora") else "lora",
         "rank": _number(config, "r", file, whole=True),
         "alpha": _number(config, "lora_alpha", file),
         "dropout": _number({"lora_dropout": 0.0, **config}, "lora_dropout", file, least=0.0),

@@ -159,7 +159,7 @@ def test_writing_over_another_layout_leaves_nothing_of_it(tmp_path):
         ({"tokenizer_kwargs": {"trust_remote_code": True}}, "E-ADAPTER-UNSAFE"),
         ({"auto_map": {"AutoModel": "x--y"}}, "E-ADAPTER-UNSAFE"),
         ({"_attn_implementation_internal": "owner/kernel"}, "E-ADAPTER-UNSAFE"),
-        ({"use_dora": True}, "E-ADAPTER-UNSUPPORTED"),
+        ({"use_dora": True}, "E-ADAPTER-WEIGHTS"),
         ({"modules_to_save": ["lm_head"]}, "E-ADAPTER-UNSUPPORTED"),
         ({"layer_replication": [[0, 1]]}, "E-ADAPTER-UNSUPPORTED"),
         ({"trainable_token_indices": [3]}, "E-ADAPTER-UNSUPPORTED"),
