@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+
+from keeptune.models.auto_class import auto_class
 
 VOCABULARY = 61
 
@@ -89,18 +91,90 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "gpt_neox, serial": ("gpt_neox", {**LLAMA, "rotary_pct": 0.5, "use_parallel_residual": False}),
 }
 
+SMALL = {key: LLAMA[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+ENCODER = {**SMALL, "vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0}
+DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+    "eos_token_id": 2,
+}
+BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "max_position_embeddings": 64,
+    **{f"{side}_{what}": size for side in ("encoder", "decoder")
+       for what, size in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))},
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+
+ENCODERS: dict[str, tuple[str, dict[str, object]]] = {
+    "bert": ("bert", ENCODER),
+    "bert, bare": ("bert", {**ENCODER, "architectures": ["BertModel"]}),
+    "roberta": ("roberta", {**ENCODER, "pad_token_id": 1}),
+    "deberta-v2": ("deberta-v2", {**ENCODER, **DEBERTA}),
+    "modernbert": (
+        "modernbert",
+        {**ENCODER, "local_attention": 6, "global_attn_every_n_layers": 2, "bos_token_id": 1, "cls_token_id": 1,
+         "eos_token_id": 2, "sep_token_id": 2},
+    ),
+}
+SEQ2SEQ: dict[str, tuple[str, dict[str, object]]] = {
+    "t5": ("t5", T5),
+    "t5, gated, untied": ("t5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("mt5", {**T5, "num_decoder_layers": 3, "tie_word_embeddings": False}),
+    "bart": ("bart", BART),
+}
+IMAGES: dict[str, tuple[str, dict[str, object]]] = {
+    "vit": ("vit", {**SMALL, "image_size": 8, "patch_size": 4, "num_channels": 1}),
+}
+OTHERS = {**ENCODERS, **SEQ2SEQ, **IMAGES}
+
 
 def tiny_model(name: str, seed: int = 0, **changes: object) -> PreTrainedModel:
     """A random fp32 model in evaluation mode that runs transformers' eager attention.
 
     Weights are large enough (standard deviation 0.3) that a token attended by mistake moves the logits.
     """
-    kind, settings = CONFIGS[name]
+    kind, settings = {**CONFIGS, **OTHERS}[name]
     config = AutoConfig.for_model(kind, **{**settings, **changes})
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    built = auto_class(config.to_dict())
+    model = built.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    model.config.architectures = [type(model).__name__]
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.3)
     return model
+
+
+def inputs_of(name: str, batch: int = 2, width: int = 7, seed: int = 5) -> dict[str, torch.Tensor]:
+    """What a forward pass of that family takes: token ids, those of both sides, or an image."""
+    generator = torch.Generator().manual_seed(seed)
+    if name in IMAGES:
+        return {"pixel_values": torch.randn(batch, 1, 8, 8, generator=generator)}
+    tokens = torch.randint(3, VOCABULARY, (batch, width), generator=generator)
+    if name in SEQ2SEQ:
+        answers = torch.randint(3, VOCABULARY, (batch, width - 2), generator=generator)
+        return {"input_ids": tokens, "decoder_input_ids": answers}
+    return {"input_ids": tokens}

@@ -1,6 +1,6 @@
 """ModelShape: the arithmetic of a model, from its `config.json` alone.
 
-Enough to count parameters and to price an adapter before any weight is touched. Symbols: V vocabulary, D width,
+The layers of an encoder-decoder are counted through, those of the encoder first. Enough to count parameters and to price an adapter before any weight is touched. Symbols: V vocabulary, D width,
 L layers, H heads, G key-value heads, K head width, F feed-forward width.
 """
 
@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from keeptune.core.errors import ModelError, PlanError, did_you_mean
+from keeptune.core.config_count import count
+from keeptune.core.encoder_shapes import READERS
+from keeptune.core.errors import PlanError, did_you_mean
 
 FAMILIES = {
     "llama": "llama",
@@ -24,11 +26,21 @@ FAMILIES = {
     "phi3": "phi3",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
+    "bert": "bert",
+    "roberta": "roberta",
+    "deberta-v2": "deberta-v2",
+    "modernbert": "modernbert",
+    "t5": "t5",
+    "mt5": "t5",
+    "bart": "bart",
+    "vit": "vit",
 }
 """`model_type` of a config to the family whose arithmetic it shares."""
 
 GEMMAS = ("gemma", "gemma2", "gemma3")
 TIED_UNLESS_SAID = (*GEMMAS, "gpt2")
+FUSED = ("gpt2", "gpt_neox", "phi3", "modernbert")
+UNGATED = ("gpt2", "gpt_neox", "bert", "roberta", "deberta-v2", "t5", "bart", "vit")
 GEMMA3_TEXT = {"vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4}
 """What the published config.json of Gemma 3 with a vision tower leaves to its class, `Gemma3TextConfig`."""
 
@@ -43,6 +55,14 @@ MODULE_ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "dense_4h_to_h": ("down",),
     },
     "phi3": {"qkv_proj": ("qkv",), "o_proj": ("o",), "gate_up_proj": ("gate_up",), "down_proj": ("down",)},
+    "bert": {"query": ("q",), "key": ("k",), "value": ("v",), "dense": ("o", "up", "down")},
+    "roberta": {"query": ("q",), "key": ("k",), "value": ("v",), "dense": ("o", "up", "down")},
+    "deberta-v2": {"query_proj": ("q",), "key_proj": ("k",), "value_proj": ("v",), "dense": ("o", "up", "down")},
+    "modernbert": {"Wqkv": ("qkv",), "Wi": ("gate_up",), "Wo": ("o", "down")},
+    "t5": {"wi": ("up",), "wo": ("down",)},
+    "t5_gated": {"wi_0": ("gate",), "wi_1": ("up",), "wo": ("down",)},
+    "bart": {"q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "out_proj": ("o",), "fc1": ("up",), "fc2": ("down",)},
+    "vit": {"q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "fc1": ("up",), "fc2": ("down",)},
 }
 """Names of modules to roles, where they are not `<role>_proj`."""
 
@@ -57,13 +77,18 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The widths and counts of a causal language model.
+    """The widths and counts of a model.
 
     Attributes:
         family: key of `FAMILIES`' values.
         positions: rows of a learned table of positions; 0 with rotary positions.
         tied: whether the head is the embedding's own matrix.
         biased: roles of the linear maps that have a bias.
+        encoder_layers: of an encoder-decoder, how many of the layers are the encoder's.
+        norm_biased: whether norms have a bias beside the gain.
+        first_norms: norms over the width in layer 0, where they are fewer than in the others.
+        first_extra: parameters that the first layer of each stack has more than the others.
+        outside: parameters outside the blocks; None: embedding, positions, one norm, a head.
     """
 
     family: str
@@ -75,9 +100,14 @@ class ModelShape:
     head_width: int
     feed_forward: int
     context: int
-    tied: bool
+    tied: bool = True
     positions: int = 0
     biased: frozenset[str] = frozenset()
+    encoder_layers: int = 0
+    norm_biased: bool = False
+    first_norms: int | None = None
+    first_extra: int = 0
+    outside: int | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
@@ -92,26 +122,36 @@ class ModelShape:
         family = family_of(config)
         inner = config.get("text_config") if family == "gemma3" else None
         settings = {**GEMMA3_TEXT, **config, **inner} if isinstance(inner, Mapping) else config
+        if family in READERS:
+            return cls(family=family, **READERS[family](settings))
         return _READERS.get(family, _llama_like)(family, settings)
+
+    def maps_of(self, layer: int) -> tuple[Linear, ...]:
+        """The linear maps of one layer; the decoder of an encoder-decoder has those of its cross attention too."""
+        if not self.encoder_layers or layer < self.encoder_layers:
+            return self.linear_maps
+        attention = [linear for linear in self.linear_maps if linear.role in ("q", "k", "v", "o")]
+        cross = [linear._replace(role=f"cross_{linear.role}") for linear in attention]
+        return (*attention, *cross, *self.linear_maps[len(attention) :])
 
     @property
     def linear_maps(self) -> tuple[Linear, ...]:
-        """The linear maps of one layer; every layer has the same."""
+        """The linear maps that every layer has."""
         d, f = self.width, self.feed_forward
         q, kv = self.heads * self.head_width, self.kv_heads * self.head_width
         fused = [Linear("qkv", d, q + 2 * kv)]
         split = [Linear("q", d, q), Linear("k", d, kv), Linear("v", d, kv)]
-        attention = fused if self.family in MODULE_ROLES else split
-        if self.family == "phi3":
+        attention = fused if self.family in FUSED else split
+        if self.family in ("phi3", "modernbert"):
             entry = [Linear("gate_up", d, 2 * f)]
-        elif self.family in ("gpt2", "gpt_neox"):
+        elif self.family in UNGATED:
             entry = [Linear("up", d, f)]
         else:
             entry = [Linear("gate", d, f), Linear("up", d, f)]
         return (*attention, Linear("o", q, d), *entry, Linear("down", f, d))
 
     def linears(self, targets: Literal["all"] | Sequence[str] = "all") -> list[Linear]:
-        """The linear maps of one layer that `targets` names, in the order of the forward pass; times `layers` in all.
+        """The linear maps of the last layer that `targets` names, in the order of the forward pass.
 
         Args:
             targets: roles (`q`), names of modules (`q_proj`), or `all`: every linear map of a block, never the head.
@@ -119,53 +159,67 @@ class ModelShape:
         Raises:
             PlanError: a target is no linear map of this family (E-MODEL-TARGET).
         """
-        maps = self.linear_maps
+        maps = self.maps_of(self.layers - 1)
         if targets == "all":
             return list(maps)
         wanted: set[str] = set()
         for target in targets:
             wanted.update(self._roles(target, [linear.role for linear in maps]))
-        return [linear for linear in maps if linear.role in wanted]
+        return [linear for linear in maps if linear.role in wanted or linear.role.removeprefix("cross_") in wanted]
 
     def parameters(self) -> int:
         """All parameters, each counted once (a tied head has none of its own).
 
         Embedding V D (+ positions), per layer the linear maps with their biases and the norms, a final norm, a head.
         """
-        return self.embedding_parameters + self.layers * self.layer_parameters + self.norm_width + self.head_parameters
+        inside = sum(self.parameters_of(layer) for layer in range(self.layers))
+        if self.outside is not None:
+            return inside + self.outside
+        return inside + self.embedding_parameters + self.norm_width + self.head_parameters
 
-    @property
-    def layer_parameters(self) -> int:
+    def parameters_of(self, layer: int) -> int:
         """Parameters of one layer."""
-        biases = sum(linear.outputs for linear in self.linear_maps if linear.role in self.biased)
-        weights = sum(linear.inputs * linear.outputs for linear in self.linear_maps)
-        return weights + biases + self.layer_norm_parameters
+        maps = self.maps_of(layer)
+        biases = sum(linear.outputs for linear in maps if linear.role in self.biased)
+        weights = sum(linear.inputs * linear.outputs for linear in maps)
+        weights += self.first_extra if layer in (0, self.encoder_layers) else 0
+        return weights + biases + self.norms_of(layer) * self.norm_width + self._head_norm_parameters
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the tables of tokens and positions."""
+        """Parameters of the tables of tokens and positions, of a decoder."""
         return (self.vocabulary + self.positions) * self.width
 
     @property
     def head_parameters(self) -> int:
-        """Parameters that the head has of its own."""
+        """Parameters that the head has of its own, of a decoder."""
         return 0 if self.tied else self.vocabulary * self.width
 
     @property
     def norm_width(self) -> int:
         """Parameters of one norm over the width: LayerNorm has gain and bias, RMSNorm gain only."""
-        return 2 * self.width if self.family in ("gpt2", "gpt_neox") else self.width
+        return 2 * self.width if self.norm_biased else self.width
 
     @property
-    def layer_norm_parameters(self) -> int:
-        """Parameters of all norms of one layer."""
-        over_heads = 2 if self.family in ("qwen3", "gemma3") else 0
-        return self.layer_norms * self.norm_width + over_heads * self.head_width
+    def final_norm_parameters(self) -> int:
+        """Of the norm behind the last block; where blocks end in a norm of their own there is none."""
+        return 0 if self.family in ("bert", "roberta", "deberta-v2", "bart") else self.norm_width
 
     @property
     def layer_norms(self) -> int:
         """Norms over the width in one layer: before the two sublayers, and in some families behind them too."""
         return 4 if self.family in ("gemma2", "gemma3") else 2
+
+    def norms_of(self, layer: int) -> int:
+        """Norms over the width in this layer; a layer with cross attention has one more."""
+        if layer == 0 and self.first_norms is not None:
+            return self.first_norms
+        return self.layer_norms + (0 < self.encoder_layers <= layer)
+
+    @property
+    def _head_norm_parameters(self) -> int:
+        """Parameters of the norms of heads, inside one layer's attention."""
+        return 2 * self.head_width if self.family in ("qwen3", "gemma3") else 0
 
     def _roles(self, target: str, known: list[str]) -> tuple[str, ...]:
         modules = MODULE_ROLES.get(self.family) or {f"{role}_proj": (role,) for role in known}
@@ -200,60 +254,70 @@ def family_of(config: Mapping[str, Any]) -> str:
             code="E-MODEL-FAMILY",
             fix=f"Supported: {', '.join(FAMILIES)}.",
         )
+    if model_type in ("t5", "mt5") and _gated(config):
+        return "t5_gated"
     return FAMILIES[str(model_type)]
 
 
+def _gated(config: Mapping[str, Any]) -> bool:
+    """Whether a T5's feed-forward sublayer has a gate; mT5's class has one where its config does not say."""
+    usual = "gated-gelu" if config.get("model_type") == "mt5" else "relu"
+    return str(config.get("feed_forward_proj", usual)).startswith("gated-")
+
+
 def _llama_like(family: str, config: Mapping[str, Any]) -> ModelShape:
-    width, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     usual = {"qwen3": 128, "gemma": 256, "gemma2": 256, "gemma3": 256}.get(family, width // heads)
     return ModelShape(
         family=family,
-        vocabulary=_count(config, "vocab_size"),
+        vocabulary=count(config, "vocab_size"),
         width=width,
-        layers=_count(config, "num_hidden_layers"),
+        layers=count(config, "num_hidden_layers"),
         heads=heads,
-        kv_heads=_count(config, "num_key_value_heads", heads),
-        head_width=_count(config, "head_dim", usual),
-        feed_forward=_count(config, "intermediate_size"),
-        context=_count(config, "max_position_embeddings", 2048),
+        kv_heads=count(config, "num_key_value_heads", heads),
+        head_width=count(config, "head_dim", usual),
+        feed_forward=count(config, "intermediate_size"),
+        context=count(config, "max_position_embeddings", 2048),
         tied=bool(config.get("tie_word_embeddings", family in TIED_UNLESS_SAID)),
         biased=_biased(family, config),
     )
 
 
 def _gpt2(family: str, config: Mapping[str, Any]) -> ModelShape:
-    width, heads, context = _count(config, "n_embd"), _count(config, "n_head"), _count(config, "n_positions", 1024)
+    width, heads, context = count(config, "n_embd"), count(config, "n_head"), count(config, "n_positions", 1024)
     return ModelShape(
         family=family,
-        vocabulary=_count(config, "vocab_size"),
+        vocabulary=count(config, "vocab_size"),
         width=width,
-        layers=_count(config, "n_layer"),
+        layers=count(config, "n_layer"),
         heads=heads,
         kv_heads=heads,
         head_width=width // heads,
-        feed_forward=_count(config, "n_inner", 4 * width),
+        feed_forward=count(config, "n_inner", 4 * width),
         context=context,
         tied=bool(config.get("tie_word_embeddings", True)),
         positions=context,
         biased=frozenset(("qkv", "o", "up", "down")),
+        norm_biased=True,
     )
 
 
 def _gpt_neox(family: str, config: Mapping[str, Any]) -> ModelShape:
-    width, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     attention = ("qkv", "o") if config.get("attention_bias", True) else ()
     return ModelShape(
         family=family,
-        vocabulary=_count(config, "vocab_size"),
+        vocabulary=count(config, "vocab_size"),
         width=width,
-        layers=_count(config, "num_hidden_layers"),
+        layers=count(config, "num_hidden_layers"),
         heads=heads,
         kv_heads=heads,
         head_width=width // heads,
-        feed_forward=_count(config, "intermediate_size"),
-        context=_count(config, "max_position_embeddings", 2048),
+        feed_forward=count(config, "intermediate_size"),
+        context=count(config, "max_position_embeddings", 2048),
         tied=bool(config.get("tie_word_embeddings", False)),
         biased=frozenset((*attention, "up", "down")),
+        norm_biased=True,
     )
 
 
@@ -268,16 +332,3 @@ def _biased(family: str, config: Mapping[str, Any]) -> frozenset[str]:
     attention = ("q", "k", "v", "o") if config.get("attention_bias") else ()
     feed_forward = ("gate", "up", "down") if family == "llama" and config.get("mlp_bias") else ()
     return frozenset((*attention, *feed_forward))
-
-
-def _count(config: Mapping[str, Any], key: str, usual: int | None = None) -> int:
-    value = config.get(key)
-    value = usual if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(
-            f"'{key}' is {value!r}; a positive whole number is needed." if key in config else f"'{key}' is missing.",
-            code="E-MODEL-CONFIG",
-            where={"file": "config.json", "key": key},
-            fix="Use the config.json that belongs to the weights.",
-        )
-    return value

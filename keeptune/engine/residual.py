@@ -24,7 +24,7 @@ class BesideSublayer(Place):
     """What a sublayer returns; its deltas see the residual stream as `x` instead of the sublayer's input.
 
     Attributes:
-        norm: dotted path of the norm before the sublayer; its input is the residual stream.
+        norm: dotted path of the norm before the sublayer, or of whatever module reads the stream first.
     """
 
     norm: str = ""

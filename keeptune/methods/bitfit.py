@@ -27,9 +27,9 @@ from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
 from keeptune.methods.lora import widths
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
+from keeptune.models.families import linear_places, norm_roles
 
 FINAL = "final_norm"
-NORM_ROLES = ("attention_in", "attention_out", "feed_forward_in", "feed_forward_out", FINAL)
 ATTENTION = {"attention_bias": ("q", "k", "v", "o")}
 SWITCHES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "llama": {**ATTENTION, "mlp_bias": ("gate", "up", "down")},
@@ -64,14 +64,13 @@ class BitFit(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """The output width of each targeted linear map and norm."""
-        per_layer = {linear.role: linear.outputs for linear in shape.linear_maps}
-        norms = NORM_ROLES[:4] if shape.layer_norms == 4 else (NORM_ROLES[0], NORM_ROLES[2])
-        per_layer |= dict.fromkeys(norms, shape.width)
-        has_bias = shape.norm_width == 2 * shape.width
-        biased = {*shape.biased, *([*norms, FINAL] if has_bias else [])}
-        chosen = self._chosen([*per_layer, FINAL], {linear.role for linear in shape.linear_maps}, biased)
-        count = shape.layers * sum(width for role, width in per_layer.items() if role in chosen)
-        count += shape.width if FINAL in chosen else 0
+        maps = [linear for _, _, linear in linear_places(shape)]
+        norms = [role for _, role in norm_roles(shape)] + ([FINAL] if shape.final_norm_parameters else [])
+        biased = {*shape.biased, *(norms if shape.norm_biased else [])}
+        roles = list(dict.fromkeys([*(linear.role for linear in maps), *norms]))
+        chosen = self._chosen(roles, {linear.role for linear in maps}, biased)
+        count = sum(linear.outputs for linear in maps if linear.role in chosen)
+        count += shape.width * sum(role in chosen for role in norms)
         return Cost(count, 4 * count)
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
@@ -131,7 +130,7 @@ def _candidates(model: PreTrainedModel, anatomy: Anatomy) -> list[tuple[str, Mod
     for layer in anatomy.layers:
         modules = {**layer.linear, **norms_over_width(layer)}
         found += [(role, ModuleOutput(path, layer.index)) for role, path in modules.items()]
-    return [*found, (FINAL, ModuleOutput(anatomy.final_norm))]
+    return found + ([(FINAL, ModuleOutput(anatomy.final_norm))] if anatomy.final_norm else [])
 
 
 def _bias(model: PreTrainedModel, path: str) -> Tensor | None:

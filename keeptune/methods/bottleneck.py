@@ -3,7 +3,8 @@
     h <- h + W_up f(W_down h + b_down) + b_up,    W_down: r x D,  W_up: D x r
 
 `houlsby` puts one behind attention and one behind the feed-forward sublayer, each before the residual is added; in
-blocks that normalise a sublayer's output (Gemma 2), before that norm. `pfeiffer` puts one behind the block, where it
+blocks that normalise a sublayer's output (Gemma 2), before that norm. A decoder with cross attention gets a third one
+behind that, unless `cross` is false. `pfeiffer` puts one behind the block, where it
 reads and joins the sum of the residual stream and the feed-forward output (Pfeiffer et al. 2020, arXiv:2005.00247).
 
 The paper also trains the layer norms. With `train_layernorm`, each norm of the block gets y <- y * (1 + g) + b beside
@@ -44,12 +45,12 @@ class Bottleneck(Method):
     activation: Activation = Field("gelu", description="The nonlinearity f.")
     init: Literal["identity", "normal"] = Field("identity", description="W_up zero, or both matrices near zero.")
     train_layernorm: bool = Field(False, description="Train gains and biases of the blocks' norms too.")
+    cross: bool = Field(True, description="With houlsby: behind cross attention too, where there is any.")
     layers: Layers = Field("all", description="The blocks by index, or all.")
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
-        """One or two networks per block, and with `train_layernorm` one affine map per norm."""
-        anatomy = anatomy_of(model)
-        width = model.get_submodule(anatomy.embedding).weight.shape[1]
+        """One network per block or one per sublayer, and with `train_layernorm` one affine map per norm."""
+        anatomy, width = anatomy_of(model), ModelShape.from_config(model.config.to_dict()).width
         placed = []
         for index in chosen_layers(self.layers, len(anatomy.layers)):
             layer = anatomy.layers[index]
@@ -69,16 +70,20 @@ class Bottleneck(Method):
                 delta.start(named_generator(seed, place.path), DEVIATION if self.init == "normal" else None)
 
     def cost(self, shape: ModelShape) -> Cost:
-        """Per block 2 (2 D r + D + r), or half of it, and the norms."""
-        networks = 2 if self.placement == "houlsby" else 1
-        per_layer = networks * two_layer_parameters(shape.width, self.bottleneck)
-        if self.train_layernorm:
-            per_layer += shape.layer_norms * shape.norm_width
-        count = per_layer * len(chosen_layers(self.layers, shape.layers))
+        """Per sublayer, or once per block, 2 D r + D + r; and the norms."""
+        count = 0
+        for layer in chosen_layers(self.layers, shape.layers):
+            crossing = self.cross and 0 < shape.encoder_layers <= layer
+            networks = 2 + crossing if self.placement == "houlsby" else 1
+            count += networks * two_layer_parameters(shape.width, self.bottleneck)
+            if self.train_layernorm:
+                count += shape.norms_of(layer) * shape.norm_width
         return Cost(count, 4 * count)
 
-    def _paths(self, layer: Layer) -> tuple[str, ...]:
-        return (layer.attention, layer.feed_forward) if self.placement == "houlsby" else (layer.block,)
+    def _paths(self, layer: Layer) -> list[str]:
+        if self.placement == "pfeiffer":
+            return [layer.block]
+        return [path for name, path in layer.sublayers.items() if self.cross or name != "cross"]
 
 
 def _affine(model: PreTrainedModel, path: str) -> Affine:

@@ -53,11 +53,14 @@ class Freeze(Method):
     def trained(self, model: PreTrainedModel) -> list[str]:
         """What lies in a trained block, the final norm, and the ends where they are asked for."""
         anatomy = anatomy_of(model)
+        self._check_ends(anatomy.kind == "decoder")
         count = len(anatomy.layers)
         chosen = {layer.block for layer in anatomy.layers[count - self._trained_blocks(count) :]}
         blocks = {layer.block for layer in anatomy.layers}
-        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-        ends = {anatomy.embedding: self.embeddings, anatomy.head: self._trains_head(tied), anatomy.final_norm: True}
+        ends = {anatomy.embedding: False, anatomy.final_norm: True}
+        if anatomy.kind == "decoder":
+            tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+            ends |= {anatomy.embedding: self.embeddings, str(anatomy.head): self._trains_head(tied)}
         names = []
         for name, _ in base_parameters(model):
             block = next((path for path in blocks if name.startswith(f"{path}.")), None)
@@ -68,13 +71,25 @@ class Freeze(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """The trained blocks, the final norm, and the ends where they are asked for."""
-        count = self._trained_blocks(shape.layers) * shape.layer_parameters + shape.norm_width
+        decoder = shape.outside is None
+        self._check_ends(decoder)
+        blocks = range(shape.layers - self._trained_blocks(shape.layers), shape.layers)
+        count = sum(shape.parameters_of(layer) for layer in blocks) + shape.final_norm_parameters
         count += shape.embedding_parameters if self.embeddings else 0
-        count += shape.head_parameters if self._trains_head(shape.tied) else 0
+        count += shape.head_parameters if decoder and self._trains_head(shape.tied) else 0
         return Cost(count, BYTES * shape.parameters())
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""
+
+    def _check_ends(self, decoder: bool) -> None:
+        if not decoder and (self.embeddings or self.head):
+            raise PlanError(
+                "`embeddings` and `head` are ends of a decoder; of this model the blocks alone can be trained.",
+                code="E-METHOD-FAMILY",
+                where={"key": "embeddings" if self.embeddings else "head"},
+                fix="Leave them out, or use `full`.",
+            )
 
     def _trained_blocks(self, count: int) -> int:
         chosen, key = (self.bottom, "bottom") if self.top is None else (self.top, "top")

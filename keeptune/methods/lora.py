@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,7 +28,7 @@ from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
 from keeptune.models.anatomy import anatomy_of
-from keeptune.models.families import FAMILIES
+from keeptune.models.families import linear_places
 
 
 class LoRA(Method):
@@ -74,10 +73,8 @@ class LoRA(Method):
 
     def sizes(self, shape: ModelShape) -> list[tuple[int, int, int]]:
         """Rank, inputs and outputs of every target on a model of that shape."""
-        family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
         found, unmatched = [], set() if self.targets == "all" else set(self.targets)
-        for layer, (role, inputs, outputs) in product(range(shape.layers), shape.linear_maps):
-            path = f"{family.blocks}.{layer}.{family.linear[role]}"
+        for _, path, (role, inputs, outputs) in linear_places(shape):
             named = {target for target in self.targets if _names(target, path, role)}
             if self.targets == "all" or named:
                 unmatched -= named
@@ -110,7 +107,7 @@ class LoRA(Method):
 
 def _names(target: str, path: str, role: str) -> bool:
     """Whether a target (role, module name, or path) is this linear map."""
-    return target in (role, path) or path.endswith(f".{target}")
+    return target in (role, role.removeprefix("cross_"), path) or path.endswith(f".{target}")
 
 
 class LowRank(Delta):

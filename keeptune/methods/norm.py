@@ -41,7 +41,7 @@ class Norm(Method):
         anatomy = anatomy_of(model)
         chosen = [anatomy.layers[index] for index in chosen_layers(self.layers, len(anatomy.layers))]
         places = [ModuleOutput(path, layer.index) for layer in chosen for path in norms_over_width(layer).values()]
-        places += [ModuleOutput(anatomy.final_norm)] if self.final else []
+        places += [ModuleOutput(anatomy.final_norm)] if self.final and anatomy.final_norm else []
         return [Placed(place, NormShift(model.get_submodule(place.path), biased=self.biases)) for place in places]
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
@@ -49,7 +49,8 @@ class Norm(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """D per norm, and D per bias."""
-        norms = shape.layer_norms * len(chosen_layers(self.layers, shape.layers)) + self.final
+        norms = sum(shape.norms_of(layer) for layer in chosen_layers(self.layers, shape.layers))
+        norms += self.final and shape.final_norm_parameters > 0
         count = norms * (shape.norm_width if self.biases else shape.width)
         return Cost(count, 4 * count)
 

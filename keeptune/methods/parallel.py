@@ -3,7 +3,8 @@
     h <- h + s (W_up f(W_down x + b_down) + b_up),    W_down: r x D,  W_up: D x r
 
 x is the residual stream before the sublayer's norm, as in the paper's code for models that normalise first; with
-`input: normed` it is what the sublayer itself reads, which is another function. h is the sublayer's output before the
+`input: normed` it is what the sublayer itself reads, which is another function (but the same in models that normalise
+behind their sublayers, as BERT does). h is the sublayer's output before the
 residual is added (in Gemma 2 and 3 before the norm behind it). The paper's best: on the feed-forward sublayer, s = 4.
 `scale: learned` makes s a parameter that starts as 1. W_up starts as zero, so nothing changes at the start.
 """
@@ -40,8 +41,7 @@ class Parallel(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One network per block."""
-        anatomy = anatomy_of(model)
-        width = model.get_submodule(anatomy.embedding).weight.shape[1]
+        anatomy, width = anatomy_of(model), ModelShape.from_config(model.config.to_dict()).width
         scale = None if self.scale == "learned" else self.scale
         return [
             Placed(
@@ -63,7 +63,7 @@ class Parallel(Method):
         return Cost(count, 4 * count)
 
     def _beside(self, layer: Layer) -> Place:
-        path = layer.attention if self.on == "attention" else layer.feed_forward
-        if self.input == "normed":
-            return ModuleOutput(path, layer.index)
-        return BesideSublayer(path, layer.index, norm=layer.norms[f"{self.on}_in"])
+        path, reads = layer.sublayers[self.on], layer.reads[self.on]
+        if self.input == "residual":
+            return BesideSublayer(path, layer.index, norm=layer.streams[self.on])
+        return ModuleOutput(path, layer.index) if reads == path else BesideSublayer(path, layer.index, norm=reads)

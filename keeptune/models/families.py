@@ -6,37 +6,15 @@ stands where. Everything else (adapters, packing, probing) speaks in these roles
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keeptune.core.errors import PlanError
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where the named places of one family are.
-
-    Attributes:
-        embedding: path of the token embedding.
-        blocks: path of the list of blocks.
-        final_norm: path of the norm behind the last block.
-        attention: the attention module, relative to a block.
-        feed_forward: the feed-forward module, relative to a block.
-        linear: role to path relative to a block. Roles are `q k v o gate up down`; a fused map has the joined role
-            `qkv` or `gate_up`.
-        norms: role to path relative to a block. `attention_in` and `feed_forward_in` stand before the two sublayers,
-            `attention_out` and `feed_forward_out` behind them, `q` and `k` inside attention.
-    """
-
-    embedding: str
-    blocks: str
-    final_norm: str
-    attention: str
-    feed_forward: str
-    linear: Mapping[str, str]
-    norms: Mapping[str, str]
-
+from keeptune.core.shape import Linear, ModelShape
+from keeptune.core.shape import family_of as arithmetic_of
+from keeptune.models.encoder_families import ENCODERS
+from keeptune.models.family import Family, Stack
+from keeptune.models.seq2seq_families import SEQ2SEQ
 
 LLAMA_ATTENTION = {role: f"self_attn.{role}_proj" for role in "qkvo"}
 LLAMA_FEED_FORWARD = {role: f"mlp.{role}_proj" for role in ("gate", "up", "down")}
@@ -51,18 +29,25 @@ HEAD_NORMS = {"q": "self_attn.q_norm", "k": "self_attn.k_norm"}
 
 
 def _llama_like(norms: Mapping[str, str], linear: Mapping[str, str] | None = None) -> Family:
-    return Family(
-        embedding="model.embed_tokens",
-        blocks="model.layers",
-        final_norm="model.norm",
-        attention="self_attn",
-        feed_forward="mlp",
-        linear=linear or {**LLAMA_ATTENTION, **LLAMA_FEED_FORWARD},
-        norms=norms,
+    return _decoder(
+        "model",
+        embedding="embed_tokens",
+        final_norm="norm",
+        stack=Stack(
+            blocks="model.layers",
+            attention="self_attn",
+            feed_forward="mlp",
+            linear=linear or {**LLAMA_ATTENTION, **LLAMA_FEED_FORWARD},
+            norms=norms,
+        ),
     )
 
 
-FAMILIES: Mapping[str, Family] = {
+def _decoder(body: str, *, embedding: str, final_norm: str, stack: Stack) -> Family:
+    return Family(embedding=f"{body}.{embedding}", final_norm=f"{body}.{final_norm}", stacks=(stack,), body=body)
+
+
+DECODERS: Mapping[str, Family] = {
     "llama": _llama_like(LLAMA_NORMS),
     "mistral": _llama_like(LLAMA_NORMS),
     "qwen2": _llama_like(LLAMA_NORMS),
@@ -79,30 +64,39 @@ FAMILIES: Mapping[str, Family] = {
             "down": "mlp.down_proj",
         },
     ),
-    "gpt2": Family(
-        embedding="transformer.wte",
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="attn",
-        feed_forward="mlp",
-        linear={"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"},
-        norms={"attention_in": "ln_1", "feed_forward_in": "ln_2"},
+    "gpt2": _decoder(
+        "transformer",
+        embedding="wte",
+        final_norm="ln_f",
+        stack=Stack(
+            blocks="transformer.h",
+            attention="attn",
+            feed_forward="mlp",
+            linear={"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"},
+            norms={"attention_in": "ln_1", "feed_forward_in": "ln_2"},
+        ),
     ),
-    "gpt_neox": Family(
-        embedding="gpt_neox.embed_in",
-        blocks="gpt_neox.layers",
-        final_norm="gpt_neox.final_layer_norm",
-        attention="attention",
-        feed_forward="mlp",
-        linear={
-            "qkv": "attention.query_key_value",
-            "o": "attention.dense",
-            "up": "mlp.dense_h_to_4h",
-            "down": "mlp.dense_4h_to_h",
-        },
-        norms={"attention_in": "input_layernorm", "feed_forward_in": "post_attention_layernorm"},
+    "gpt_neox": _decoder(
+        "gpt_neox",
+        embedding="embed_in",
+        final_norm="final_layer_norm",
+        stack=Stack(
+            blocks="gpt_neox.layers",
+            attention="attention",
+            feed_forward="mlp",
+            linear={
+                "qkv": "attention.query_key_value",
+                "o": "attention.dense",
+                "up": "mlp.dense_h_to_4h",
+                "down": "mlp.dense_4h_to_h",
+            },
+            norms={"attention_in": "input_layernorm", "feed_forward_in": "post_attention_layernorm"},
+        ),
     ),
 }
+
+FAMILIES: Mapping[str, Family] = {**DECODERS, **ENCODERS, **SEQ2SEQ, "mt5": SEQ2SEQ["t5_gated"]}
+"""By `model_type`; a T5 with gates has a table of its own, `t5_gated`."""
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -111,8 +105,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """The table of the family that `config` (the content of a `config.json`) belongs to.
 
     Raises:
-        PlanError: a family without a table (E-MODEL-FAMILY), a mixture of experts (E-MODEL-MOE), or a variant that
-            is not a causal decoder (E-MODEL-ATTENTION).
+        PlanError: a family without a table (E-MODEL-FAMILY), a mixture of experts (E-MODEL-MOE), or a variant whose
+            attention is not the family's own (E-MODEL-ATTENTION).
     """
     name = str(config.get("model_type"))
     experts = next((key for key in EXPERT_COUNTS if isinstance(config.get(key), int) and config[key] > 0), None)
@@ -130,11 +124,49 @@ def family_of(config: Mapping[str, Any]) -> Family:
             why="Each family is verified part by part before it is let in.",
             fix=f"These work: {', '.join(FAMILIES)}.",
         )
-    for key in ("use_bidirectional_attention", "add_cross_attention", "is_encoder_decoder"):
+    family = FAMILIES[arithmetic_of(config)] if name in ("t5", "mt5") else FAMILIES[name]
+    _check_attention(name, config, family)
+    return family
+
+
+def linear_places(shape: ModelShape) -> Iterator[tuple[int, str, Linear]]:
+    """Layer, module path and widths of every linear map inside the blocks, in model order, from the shape alone."""
+    family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+    first = 0
+    for number, stack in enumerate(family.stacks):
+        last = shape.encoder_layers if number + 1 < len(family.stacks) else shape.layers
+        for layer in range(first, last):
+            for linear in shape.maps_of(layer):
+                yield layer, f"{stack.blocks}.{layer - first}.{stack.linear[linear.role]}", linear
+        first = last
+
+
+def norm_roles(shape: ModelShape) -> Iterator[tuple[int, str]]:
+    """Layer and role of every norm over the width inside the blocks, in model order, from the shape alone."""
+    family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+    for layer in range(shape.layers):
+        stack = family.stacks[-1 if layer >= shape.encoder_layers else 0]
+        roles = [role for role in stack.norms if role not in HEAD_NORMS]
+        for role in roles[len(roles) - shape.norms_of(layer) :]:
+            yield layer, role
+
+
+def _check_attention(name: str, config: Mapping[str, Any], family: Family) -> None:
+    """Refuses variants that attend in another way than the family's own."""
+    unusual = ["use_bidirectional_attention", "add_cross_attention"]
+    unusual += [] if family.kind == "encoder_decoder" else ["is_encoder_decoder"]
+    unusual += ["is_decoder"] if family.kind == "encoder" else []
+    what = {"decoder": "a causal decoder", "encoder": "an encoder"}.get(family.kind, "a plain one")
+    for key in unusual:
         if config.get(key):
             raise PlanError(
-                f"this '{name}' sets {key}, so it is not a causal decoder.",
+                f"this '{name}' sets {key}, so it is not {what}.",
                 code="E-MODEL-ATTENTION",
-                fix="Use a decoder-only language model.",
+                fix="Use a model of the usual kind of its family.",
             )
-    return FAMILIES[name]
+    if name == "deberta-v2" and config.get("pos_att_type") and not config.get("share_att_key"):
+        raise PlanError(
+            "this 'deberta-v2' projects positions with maps of their own (share_att_key: false).",
+            code="E-MODEL-ATTENTION",
+            fix="Use DeBERTa v2 or v3 as published, which share the keys' map.",
+        )

@@ -34,7 +34,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             "Load the base model, then put the adapter on it with keeptune.load_adapter.",
         )  # fmt: skip
     config = _config(folder)
-    if not any((folder / name).exists() for name in TOKENIZERS):
+    if "image_size" not in config and not any((folder / name).exists() for name in TOKENIZERS):
         raise _error(
             folder,
             "the folder holds no tokenizer.",

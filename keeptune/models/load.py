@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 import keeptune.pocket
 from keeptune.core.errors import ModelError, PlanError
 from keeptune.models.anatomy import Anatomy, anatomy_of
+from keeptune.models.auto_class import auto_class, spare
 from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint
@@ -35,7 +36,7 @@ class Loaded:
 
     Attributes:
         model: in evaluation mode, its own dropout off.
-        tokenizer: with the model's own chat template, if it has one.
+        tokenizer: with the model's own chat template, if it has one; None of an image encoder.
         name: what the user asked for.
         path: the folder it came from.
         dtype: of the weights.
@@ -45,7 +46,7 @@ class Loaded:
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     name: str
     path: Path
     dtype: torch.dtype
@@ -61,7 +62,7 @@ def load(
     dtype: str | torch.dtype = "bfloat16",
     device: str | torch.device | None = None,
 ) -> Loaded:
-    """Loads a causal language model of a known family and its tokenizer.
+    """Loads a model of a known family and its tokenizer: a decoder, an encoder, an encoder-decoder, or a ViT.
 
     The base's own dropout is switched off for good: training is then the same function as evaluation, the reference
     of a KL term is the model itself with its adapter off, and adapters bring their own dropout.
@@ -80,11 +81,12 @@ def load(
     weights_dtype, place = _dtype(dtype), find_device(device)
     folder = _folder(str(name), revision)
     settings = check_folder(folder)
-    family_of(settings)
+    image = family_of(settings).kind == "image"
     config = _parsed(folder, settings)
-    tokenizer = _tokenizer(folder, config)
+    tokenizer = None if image else _tokenizer(folder, config)
     model = _model(folder, config, weights_dtype)
-    _check_vocabulary(folder, model, tokenizer)
+    if tokenizer is not None:
+        _check_vocabulary(folder, model, tokenizer)
     _switch_off_dropout(model)
     model = model.to(place).eval()
     anatomy, marks = anatomy_of(model), fingerprint(model)
@@ -146,7 +148,7 @@ def _parsed(folder: Path, settings: dict[str, Any]) -> Any:
     try:
         config = AutoConfig.for_model(**settings)
         with _quiet(), torch.device("meta"):
-            AutoModelForCausalLM.from_config(config)
+            auto_class(settings).from_config(config)
     except Exception as error:
         raise _bad_config(folder, error) from error
     got = getattr(config, "rope_parameters", None) or {}
@@ -164,11 +166,13 @@ def _parsed(folder: Path, settings: dict[str, Any]) -> Any:
 def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     """The model with every weight from the files."""
     with _quiet():
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = auto_class(config.to_dict()).from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
+    found["unexpected_keys"] = [key for key in found["unexpected_keys"] if not spare(config.to_dict(), key)]
     _check_complete(folder, found)
+    model.config.architectures = [type(model).__name__]
     return model
 
 
@@ -227,8 +231,9 @@ def _switch_off_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 (a float beside the tensors that mypy expects)
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or name == "layerdrop"):
+                setattr(module, name, 0.0)
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

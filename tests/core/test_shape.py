@@ -103,7 +103,7 @@ def test_a_target_that_is_no_linear_map_is_refused_with_the_nearest_name():
         ({"model_type": "mixtral", **LLAMA}, "E-MODEL-MOE"),
         ({"model_type": "qwen3_moe", **LLAMA}, "E-MODEL-MOE"),
         ({"model_type": "llama", "num_experts": 8, **LLAMA}, "E-MODEL-MOE"),
-        ({"model_type": "bert", **LLAMA}, "E-MODEL-FAMILY"),
+        ({"model_type": "bloom", **LLAMA}, "E-MODEL-FAMILY"),
         ({**LLAMA}, "E-MODEL-FAMILY"),
     ],
 )
