@@ -119,8 +119,11 @@ BART = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
     "max_position_embeddings": 64,
-    **{f"{side}_{what}": size for side in ("encoder", "decoder")
-       for what, size in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))},
+    **{
+        f"{side}_{what}": size
+        for side in ("encoder", "decoder")
+        for what, size in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))
+    },
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -134,8 +137,15 @@ ENCODERS: dict[str, tuple[str, dict[str, object]]] = {
     "deberta-v2": ("deberta-v2", {**ENCODER, **DEBERTA}),
     "modernbert": (
         "modernbert",
-        {**ENCODER, "local_attention": 6, "global_attn_every_n_layers": 2, "bos_token_id": 1, "cls_token_id": 1,
-         "eos_token_id": 2, "sep_token_id": 2},
+        {
+            **ENCODER,
+            "local_attention": 6,
+            "global_attn_every_n_layers": 2,
+            "bos_token_id": 1,
+            "cls_token_id": 1,
+            "eos_token_id": 2,
+            "sep_token_id": 2,
+        },
     ),
 }
 SEQ2SEQ: dict[str, tuple[str, dict[str, object]]] = {

@@ -101,7 +101,7 @@ def _modernbert(config: Mapping[str, Any]) -> Fields:
 
 
 def _t5(config: Mapping[str, Any]) -> Fields:
-    """T5 and mT5: one embedding for both sides, a norm behind each, a head if untied; B H relative biases in block 0."""
+    """T5 and mT5: one embedding for both sides, a norm behind each, a head if untied; B H biases in block 0."""
     d, heads, vocabulary = count(config, "d_model"), count(config, "num_heads"), count(config, "vocab_size")
     encoder = count(config, "num_layers")
     buckets = count(config, "relative_attention_num_buckets", 32)
@@ -124,7 +124,11 @@ def _t5(config: Mapping[str, Any]) -> Fields:
 
 def _bart(config: Mapping[str, Any]) -> Fields:
     """BART: one embedding, learned positions (two more rows than the context) and a norm on each side."""
-    d, vocabulary, context = count(config, "d_model"), count(config, "vocab_size"), count(config, "max_position_embeddings")
+    d, vocabulary, context = (
+        count(config, "d_model"),
+        count(config, "vocab_size"),
+        count(config, "max_position_embeddings"),
+    )
     sides = []
     for side in ("encoder", "decoder"):
         names = (f"{side}_layers", f"{side}_attention_heads", f"{side}_ffn_dim")

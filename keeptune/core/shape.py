@@ -1,7 +1,8 @@
 """ModelShape: the arithmetic of a model, from its `config.json` alone.
 
-The layers of an encoder-decoder are counted through, those of the encoder first. Enough to count parameters and to price an adapter before any weight is touched. Symbols: V vocabulary, D width,
-L layers, H heads, G key-value heads, K head width, F feed-forward width.
+Enough to count parameters and to price an adapter before any weight is touched. The layers of an encoder-decoder are
+counted through, those of the encoder first. Symbols: V vocabulary, D width, L layers, H heads, G key-value heads,
+K head width, F feed-forward width.
 """
 
 from __future__ import annotations
@@ -61,7 +62,14 @@ MODULE_ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "modernbert": {"Wqkv": ("qkv",), "Wi": ("gate_up",), "Wo": ("o", "down")},
     "t5": {"wi": ("up",), "wo": ("down",)},
     "t5_gated": {"wi_0": ("gate",), "wi_1": ("up",), "wo": ("down",)},
-    "bart": {"q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "out_proj": ("o",), "fc1": ("up",), "fc2": ("down",)},
+    "bart": {
+        "q_proj": ("q",),
+        "k_proj": ("k",),
+        "v_proj": ("v",),
+        "out_proj": ("o",),
+        "fc1": ("up",),
+        "fc2": ("down",),
+    },
     "vit": {"q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "fc1": ("up",), "fc2": ("down",)},
 }
 """Names of modules to roles, where they are not `<role>_proj`."""

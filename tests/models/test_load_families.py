@@ -66,7 +66,9 @@ def test_a_folder_with_another_head_or_without_the_masked_one_is_refused(tmp_pat
 def test_a_foreign_tensor_in_an_encoders_files_is_refused(tmp_path):
     folder = saved(tmp_path, "roberta")
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    safetensors.torch.save_file({**tensors, "roberta.extra": torch.ones(2)}, folder / "model.safetensors", {"format": "pt"})
+    safetensors.torch.save_file(
+        {**tensors, "roberta.extra": torch.ones(2)}, folder / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(KeeptuneError) as caught:
         load(folder, device="cpu")
     assert caught.value.code == "E-MODEL-WEIGHTS"
