@@ -98,7 +98,7 @@ def apply(placed: Placed, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
         dh = placed.delta(x, h, selection).to(h.dtype)
         return placed.composition(h, dh, selection)
     flat = h.reshape(-1, h.shape[-1])
-    chosen_x = x.reshape(-1, x.shape[-1]).index_select(0, selection.tokens)
+    chosen_x = x.reshape(len(flat), -1).index_select(0, selection.tokens)  # an embedding's x are ids, without a width
     chosen_h = flat.index_select(0, selection.tokens)
     dh = placed.delta(chosen_x, chosen_h, selection).to(h.dtype)
     return flat.index_copy(0, selection.tokens, placed.composition(chosen_h, dh, selection)).view_as(h)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.attention import current_segments
+from keeptune.engine.attention import current_segments, segments
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Stack
@@ -109,7 +109,8 @@ class PromptSlot(Slot):
         stacks = self._prompts(len(batch.offsets) - 1)
         if not any(stacks):
             return None
-        embedded = self.embedding(batch.tokens)
+        with segments(batch.offsets):  # an adapter on the embedding serves each row as its own
+            embedded = self.embedding(batch.tokens)
         blocks = {stack: self._virtual(stack, embedded.dtype) for stack in dict.fromkeys(stacks)}
         starts, end = {}, len(embedded)
         for stack, block in blocks.items():

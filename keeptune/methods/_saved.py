@@ -79,6 +79,7 @@ def load_adapter(
             fix="Load that base; or force it, at the risk of meaningless outputs.",
         )
     _check_window(model, settings, base, folder)
+    _check_weights(model, base, folder, force)
     methods = _methods(settings, folder)
     placed = [method.place(model) for method in methods]
     _fill(tensors_of(placed), tensors, folder)
@@ -96,6 +97,20 @@ def _check_window(model: PreTrainedModel, settings: dict[str, Any], base: dict[s
             why="In keeptune every token sees the whole prefix, so the outputs would differ.",
             fix="Train the prefix with keeptune.",
         )
+
+
+def _check_weights(model: PreTrainedModel, base: dict[str, Any], folder: Path, force: bool) -> None:
+    """Refuses an adapter of PEFT's that brings along a matrix of its base which is not this model's."""
+    own = dict(model.named_modules())
+    for path, tensor in base.get("weights", {}).items():
+        weight: Any = getattr(own.get(path), "weight", None)
+        if not force and (weight is None or not torch.equal(weight.detach().to(tensor), tensor.to(weight.device))):
+            raise ModelError(
+                f"the folder holds '{path}' of its base, and this model's is another one.",
+                code="E-ADAPTER-BASE",
+                where={"file": folder},
+                fix="Load the base that it was trained on; or force it, which leaves this model's as it is.",
+            )
 
 
 def _methods(settings: dict[str, Any], folder: Path) -> list[Method]:

@@ -6,6 +6,9 @@ A starts as U(-1/sqrt(in), 1/sqrt(in)) (`kaiming_uniform(a=sqrt 5)`), B as zero,
 `rslora`, s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732). The paper adapts the query and value maps;
 the default here is every linear map of the blocks, never the head: a head that shares its matrix with the embedding
 could not be merged without changing the embedding too. A fused map (GPT-2's `c_attn`) gets one update as a whole.
+
+`init` starts A and B from the weight itself (`_lora_starts.py`), `embedding` adds an update of the token embedding
+(`_lora_embedding.py`). LoRA+ (Hayou et al. 2024, arXiv:2402.12354) is the optimiser's `rates: {lora_B: 16}`.
 """
 
 from __future__ import annotations
@@ -27,8 +30,13 @@ from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
+from keeptune.methods._lora_embedding import LowRankEmbedding
+from keeptune.methods._lora_starts import Shifted
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import linear_places
+
+EMBEDDING = "embedding"
+"""What patterns call the token embedding."""
 
 
 class LoRA(Method):
@@ -43,33 +51,52 @@ class LoRA(Method):
     rslora: bool = Field(False, description="Divide alpha by the square root of the rank.")
     rank_pattern: dict[str, int] = Field({}, description="Another rank for some of the targets.")
     alpha_pattern: dict[str, float] = Field({}, description="Another alpha for some of the targets.")
+    init: Literal["zero", "pissa", "olora"] = Field("zero", description="B zero, or A and B parts of the weight.")
+    embedding: bool = Field(False, description="Update the token embedding too.")
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on the output of each target."""
         anatomy = anatomy_of(model)
+        kind = LowRank if self.init == "zero" else Shifted
         roles = {path: (role, layer.index) for layer in anatomy.layers for role, path in layer.linear.items()}
         placed = []
         for path in anatomy.linear_paths(self.targets):
             role, layer = roles[path]
-            rank = int(self._of(self.rank_pattern, path, role, self.rank))
-            alpha = self._of(self.alpha_pattern, path, role, self.alpha or 2 * self.rank)
-            scale = alpha / (math.sqrt(rank) if self.rslora else rank)
+            rank, scale = self._rank(path, role), self._scale(path, role)
             inputs, outputs = widths(model.get_submodule(path), path)
-            delta = LowRank(inputs, outputs, rank=rank, scale=scale, dropout=self.dropout)
+            delta = kind(inputs, outputs, rank=rank, scale=scale, dropout=self.dropout)
             placed.append(Placed(ModuleOutput(path, layer), delta))
+        if self.embedding:
+            path = anatomy.embedding
+            rank, scale = self._rank(path, EMBEDDING), self._scale(path, EMBEDDING)
+            placed.append(
+                Placed(ModuleOutput(path), LowRankEmbedding(model.get_submodule(path), rank=rank, scale=scale))
+            )
         return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
-        """A uniform, each place from its own generator; B zero."""
+        """A uniform, each place from its own generator, and B zero; or as `init` says."""
         for place, delta, _ in placed:
             generator = named_generator(seed, place.path)
+            if isinstance(delta, LowRankEmbedding):
+                delta.start(generator)
+                continue
+            if self.init != "zero":
+                delta.start(model.get_submodule(place.path), self.init)
+                continue
             nn.init.kaiming_uniform_(delta.lora_A, a=math.sqrt(5), generator=generator)
             nn.init.zeros_(delta.lora_B)
 
     def cost(self, shape: ModelShape) -> Cost:
-        """Sum of rank * (in + out) over the targets."""
-        count = sum(rank * (inputs + outputs) for rank, inputs, outputs in self.sizes(shape))
-        return Cost(count, 4 * count)
+        """Sum of rank * (in + out) over the targets, and rank * (V + D) for the embedding.
+
+        A start that is counted from itself stores the targets' share twice.
+        """
+        low_rank = sum(rank * (inputs + outputs) for rank, inputs, outputs in self.sizes(shape))
+        path = (FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]).embedding
+        embedding = self._rank(path, EMBEDDING) * (shape.vocabulary + shape.width) if self.embedding else 0
+        stored = low_rank * (1 if self.init == "zero" else 2) + embedding
+        return Cost(low_rank + embedding, 4 * stored)
 
     def sizes(self, shape: ModelShape) -> list[tuple[int, int, int]]:
         """Rank, inputs and outputs of every target on a model of that shape."""
@@ -78,24 +105,45 @@ class LoRA(Method):
             named = {target for target in self.targets if _names(target, path, role)}
             if self.targets == "all" or named:
                 unmatched -= named
-                found.append((int(self._of(self.rank_pattern, path, role, self.rank)), inputs, outputs))
+                found.append((self._rank(path, role), inputs, outputs))
         for target in unmatched:
             shape.linears([target])
         return found
 
     def saved_settings(self) -> dict[str, Any]:
-        """With alpha as a number."""
-        return {**self.to_dict(), "alpha": float(self.alpha or 2 * self.rank)}
+        """With alpha as a number; a start that is counted from itself is a plain LoRA of twice the rank."""
+        plain = {**self.to_dict(), "alpha": float(self.alpha or 2 * self.rank)}
+        if self.init == "zero":
+            return plain
+        # s = alpha / rank, or alpha / sqrt(rank), stays what it was.
+        factor = math.sqrt(2) if self.rslora else 2
+        return {
+            **plain,
+            "init": "zero",
+            "rank": 2 * self.rank,
+            "alpha": factor * plain["alpha"],
+            "rank_pattern": {key: 2 * rank for key, rank in self.rank_pattern.items()},
+            "alpha_pattern": {key: factor * alpha for key, alpha in self.alpha_pattern.items()},
+        }
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
         require_floating(modules)
+        require_untied(model, modules)
         with torch.no_grad():
             for module, (_, delta, _) in zip(modules, placed, strict=True):
                 update = delta.update()
                 update = update.T if isinstance(module, Conv1D) else update
                 module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
+
+    def _rank(self, path: str, role: str) -> int:
+        return int(self._of(self.rank_pattern, path, role, self.rank))
+
+    def _scale(self, path: str, role: str) -> float:
+        alpha = self._of(self.alpha_pattern, path, role, self.alpha or 2 * self.rank)
+        rank = self._rank(path, role)
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
 
     @staticmethod
     def _of(pattern: Mapping[str, float], path: str, role: str, usual: float) -> float:
@@ -145,6 +193,21 @@ def require_floating(modules: Sequence[Any]) -> None:
             "the base's weights are quantised, so an adapter cannot be folded into them.",
             code="E-ADAPTER-MERGE",
             fix="Merge into a base that is loaded in 16 or 32 bits.",
+        )
+
+
+def require_untied(model: PreTrainedModel, modules: Sequence[Any]) -> None:
+    """Refuses to merge into an embedding whose matrix is the head's too.
+
+    Raises:
+        PlanError: E-ADAPTER-MERGE.
+    """
+    head = model.get_output_embeddings()
+    if head is not None and any(module.weight is head.weight for module in modules):
+        raise PlanError(
+            "the embedding shares its matrix with the head, which the update does not change.",
+            code="E-ADAPTER-MERGE",
+            fix="Keep it as an adapter.",
         )
 
 

@@ -6,9 +6,9 @@
 `keeptune.json` and `adapter.json` hold {schema, settings, base}: the settings as they were given and the base that the
 adapter belongs to. A folder without `keeptune.json` was written by PEFT; its base is known by name only.
 
-Names of tensors, in memory: `<module path>.lora_A`, `<module path>.lora_B` for the settings `lora`, with
-`.lora_magnitude_vector` for `dora`; `<module path>.ia3_l` for `ia3`; `prompt_embeddings` for `prompt`;
-`<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
+Names of tensors, in memory, behind a module's path: `.lora_A` and `.lora_B` for the settings `lora` (of its embedding
+`.lora_embedding_A` and `.lora_embedding_B`), with `.lora_magnitude_vector` for `dora`; `.ia3_l` for `ia3`. Further
+`prompt_embeddings` for `prompt`; `<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ from keeptune.models.safetensors_header import tensor_shapes
 SCHEMA = 1
 PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE = "adapter_config.json", "adapter_model.safetensors", "keeptune.json"
 OWN_CONFIG, OWN_TENSORS = "adapter.json", "adapter.safetensors"
-LORA_SIDES = ("lora_A", "lora_B")
+LORA_SIDES, EMBEDDING_SIDES = ("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")
+BASE_WEIGHT = ".base_layer.weight"
+"""Behind the name of an embedding's own matrix, which PEFT writes beside its update."""
 ON_MODULES: Mapping[str, Mapping[str, str]] = {
-    "lora": dict.fromkeys(LORA_SIDES, ".weight"),
+    "lora": {**dict.fromkeys(LORA_SIDES, ".weight"), **dict.fromkeys(EMBEDDING_SIDES, "")},
     "dora": {**dict.fromkeys(LORA_SIDES, ".weight"), "lora_magnitude_vector": ""},
     "ia3": {"ia3_l": ""},
 }
@@ -91,7 +93,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
 
     Returns:
         settings, tensors and base as `write_adapter` takes them. From PEFT's own files the settings are what they mean,
-        `targets` the full module paths, and the base has its `name` and `revision` only.
+        `targets` the full module paths, and the base has its `name` and `revision` only; and as `weights`, by module
+        path, what PEFT wrote of the base itself.
 
     Raises:
         ModelError: E-ADAPTER-MISSING, E-ADAPTER-CONFIG, E-ADAPTER-SCHEMA, E-ADAPTER-UNSAFE, E-ADAPTER-UNSUPPORTED,
@@ -110,6 +113,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     config = read_object(folder / PEFT_CONFIG, "E-ADAPTER-CONFIG")
     settings = settings_of(config, folder / PEFT_CONFIG)
     tensors = _read_tensors(folder / PEFT_TENSORS)
+    weights = {name: tensors.pop(name) for name in list(tensors) if name.endswith(BASE_WEIGHT)}
     if settings["name"] in ON_MODULES:
         tensors = {_plain_name(name, settings["name"], folder): tensor for name, tensor in tensors.items()}
         _check_modules(tensors, settings, folder)
@@ -118,7 +122,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         _check_prompt(tensors, settings["length"], folder)
         if settings["name"] == "prefix":
             tensors = prefix_tensors(config, tensors[PROMPT], folder / PEFT_CONFIG)
-    base = {key: value for key, value in (("name", _base_name(config)), ("revision", config.get("revision"))) if value}
+    base = {"name": _base_name(config), "revision": config.get("revision"), "weights": _by_path(weights)}
+    base = {key: value for key, value in base.items() if value}
     if not (folder / SIDE_FILE).exists():
         return settings, tensors, base
     record = _record(folder / SIDE_FILE)
@@ -150,10 +155,12 @@ def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
 
 
-def _places(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def _places(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Where an adapter of PEFT's sits, as our settings say it; IA3's vectors of an input are rows."""
     if kind != "ia3":
-        return {"targets": _modules(tensors)}
+        embedding = [module for module in _modules(tensors) if f"{module}.{EMBEDDING_SIDES[0]}" in tensors]
+        targets = [module for module in _modules(tensors) if module not in embedding]
+        return {"targets": targets, **({"embedding": True} if embedding else {})}
     inputs = [module for module in _modules(tensors) if tensors[f"{module}.ia3_l"].shape[0] == 1]
     return {"inputs": inputs, "outputs": [module for module in _modules(tensors) if module not in inputs]}
 
@@ -168,10 +175,12 @@ def _plain_name(name: str, kind: str, folder: Path) -> str:
 
 def _check_modules(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
     """Each module has all parameters of its kind; a pair is A (rank, in) and B (out, rank), of the settings' rank."""
-    parameters = ON_MODULES[settings["name"]]
     if not tensors:
         raise _refusal(folder, "the adapter holds no tensors.", "E-ADAPTER-WEIGHTS")
     for module in _modules(tensors):
+        embedding = any(f"{module}.{side}" in tensors for side in EMBEDDING_SIDES)
+        sides = EMBEDDING_SIDES if embedding else LORA_SIDES
+        parameters = sides if settings["name"] == "lora" else ON_MODULES[settings["name"]]
         missing = [parameter for parameter in parameters if f"{module}.{parameter}" not in tensors]
         if missing:
             raise _refusal(folder, f"'{module}' has no {missing[0]}.", "E-ADAPTER-WEIGHTS")
@@ -179,11 +188,13 @@ def _check_modules(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], f
             continue
         named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
         rank = next(named, settings["rank"])
-        shapes = [tuple(tensors[f"{module}.{side}"].shape) for side in LORA_SIDES]
+        shapes = [tuple(tensors[f"{module}.{side}"].shape) for side in sides]
         match shapes:
             case [(below, _), (_, above)] if below == above == rank:
                 continue
-        raise _refusal(folder, f"'{module}' has no pair of lora_A and lora_B of rank {rank}.", "E-ADAPTER-WEIGHTS")
+        raise _refusal(
+            folder, f"'{module}' has no pair of {sides[0]} and {sides[1]} of rank {rank}.", "E-ADAPTER-WEIGHTS"
+        )
 
 
 def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> None:
@@ -218,6 +229,10 @@ def _record(path: Path) -> dict[str, Any]:
     ):
         raise ModelError("expected schema, settings and base.", code="E-ADAPTER-CONFIG", where={"file": path})
     return record
+
+
+def _by_path(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(PREFIX).removesuffix(BASE_WEIGHT): tensor for name, tensor in weights.items()}
 
 
 def _base_name(config: Mapping[str, Any]) -> str | None:
