@@ -33,7 +33,7 @@ from keeptune.methods import Cost, Method
 from keeptune.methods._lora_embedding import LowRankEmbedding
 from keeptune.methods._lora_starts import Shifted
 from keeptune.models.anatomy import anatomy_of
-from keeptune.models.families import linear_places
+from keeptune.models.families import family_of_shape, linear_places
 
 EMBEDDING = "embedding"
 """What patterns call the token embedding."""
@@ -93,8 +93,8 @@ class LoRA(Method):
         A start that is counted from itself stores the targets' share twice.
         """
         low_rank = sum(rank * (inputs + outputs) for rank, inputs, outputs in self.sizes(shape))
-        path = (FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]).embedding
-        embedding = self._rank(path, EMBEDDING) * (shape.vocabulary + shape.width) if self.embedding else 0
+        rank = self._rank(family_of_shape(shape).embedding, EMBEDDING) if self.embedding else 0
+        embedding = rank * (shape.vocabulary + shape.width)
         stored = low_rank * (1 if self.init == "zero" else 2) + embedding
         return Cost(low_rank + embedding, 4 * stored)
 

@@ -129,9 +129,14 @@ def family_of(config: Mapping[str, Any]) -> Family:
     return family
 
 
+def family_of_shape(shape: ModelShape) -> Family:
+    """The table of the family that a shape belongs to."""
+    return FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+
+
 def linear_places(shape: ModelShape) -> Iterator[tuple[int, str, Linear]]:
     """Layer, module path and widths of every linear map inside the blocks, in model order, from the shape alone."""
-    family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+    family = family_of_shape(shape)
     first = 0
     for number, stack in enumerate(family.stacks):
         last = shape.encoder_layers if number + 1 < len(family.stacks) else shape.layers
@@ -143,7 +148,7 @@ def linear_places(shape: ModelShape) -> Iterator[tuple[int, str, Linear]]:
 
 def norm_roles(shape: ModelShape) -> Iterator[tuple[int, str]]:
     """Layer and role of every norm over the width inside the blocks, in model order, from the shape alone."""
-    family = FAMILIES.get(shape.family) or FAMILIES[f"{shape.family}_text"]
+    family = family_of_shape(shape)
     for layer in range(shape.layers):
         stack = family.stacks[-1 if layer >= shape.encoder_layers else 0]
         roles = [role for role in stack.norms if role not in HEAD_NORMS]
