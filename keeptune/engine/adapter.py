@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,6 +42,15 @@ class Adapter(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """What a file keeps, by the names it has there."""
         return tensors_of(self.placed)
+
+
+def fit(placed: Sequence[Sequence[Placed]], tensors: Mapping[str, Tensor]) -> None:
+    """Gives deltas the sizes of a file's tensors, before they are filled from it."""
+    for number, part in enumerate(placed):
+        prefix = f"{number}." if len(placed) > 1 else ""
+        for place, delta, _ in part:
+            names = {key: prefix + place.name_of(key) for key in delta.kept()}
+            delta.fit({key: tensors[name] for key, name in names.items() if name in tensors})
 
 
 def tensors_of(placed: Sequence[Sequence[Placed]]) -> dict[str, Tensor]:

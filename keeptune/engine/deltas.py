@@ -7,7 +7,7 @@ He et al. (2021, arXiv:2110.04366) write every adapter as `h <- compose(h, dh)` 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class Delta(nn.Module):
     """A function of a place's input and output, with parameters in float32.
+
+    Its buffers are what it remembers from one step of training to the next; a commit holds them beside the parameters.
 
     `forward(x, h, selection)` gets the input `x [..., D_in]` and the output `h [..., D_out]` of the place, for the
     tokens that it serves and no others, and returns `dh`, which composes with `h`. It computes in the dtype of `x`;
@@ -39,6 +41,9 @@ class Delta(nn.Module):
     def kept(self) -> dict[str, Tensor]:
         """What a file keeps of it, by name: its parameters, unless some of them serve training alone."""
         return self.state_dict()
+
+    def fit(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over the sizes of a file's tensors, where training may have changed what the settings say."""
 
 
 Composition = Callable[[Tensor, Tensor, "Selection"], Tensor]

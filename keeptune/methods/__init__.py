@@ -13,6 +13,7 @@ from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from keeptune.core.shape import ModelShape
@@ -72,6 +73,22 @@ class Method(Spec, shelf="keeptune.methods"):
         """Puts the deltas into the base's weights."""
         raise NotImplementedError
 
+    def penalty(self, placed: Sequence[Placed]) -> Tensor | None:
+        """What it adds to the objective in training, and nowhere else: a scalar, or None.
+
+        Asked once per micro-batch, after its forward pass; the answers are weighted by their share of the rows.
+        """
+        return None
+
+    def after_step(self, placed: Sequence[Placed], step: int, total: int) -> None:
+        """Told after every optimiser step, while its gradients are still there.
+
+        Args:
+            placed: its deltas.
+            step: the number of the step, from 1.
+            total: steps of the whole training.
+        """
+
     def saved_settings(self) -> dict[str, Any]:
         """The settings that a saved adapter carries: plain data with every number resolved."""
         return self.to_dict()
@@ -129,6 +146,28 @@ def install_methods(
 
     trained = [key for method in methods for key in method.trained(model)]
     install(model, Adapter(name, methods, placed, trainable, trained))
+
+
+def penalty(model: PreTrainedModel, name: str) -> Tensor | None:
+    """What the methods of an adapter add to the objective in training; see `Method.penalty`."""
+    from keeptune.engine.book import require_book
+
+    adapter = require_book(model, name).adapter(name)
+    terms = [method.penalty(part) for method, part in zip(adapter.methods, adapter.placed, strict=True)]
+    found = [term for term in terms if term is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+def after_step(model: PreTrainedModel, name: str, step: int, total: int) -> None:
+    """Tells the methods of an adapter that the optimiser has made a step; see `Method.after_step`.
+
+    A loop of one's own calls it between `optimizer.step()` and `zero_grad()`; the train stage does it by itself.
+    """
+    from keeptune.engine.book import require_book
+
+    adapter = require_book(model, name).adapter(name)
+    for method, part in zip(adapter.methods, adapter.placed, strict=True):
+        method.after_step(part, step, total)
 
 
 def merge(model: PreTrainedModel, name: str) -> None:

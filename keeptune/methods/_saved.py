@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import ModelError, PlanError, RecipeError, did_you_mean
 from keeptune.core.spec import validate
-from keeptune.engine.adapter import Adapter, tensors_of
+from keeptune.engine.adapter import Adapter, fit, tensors_of
 from keeptune.engine.book import check_name, require_book
 from keeptune.methods import Method, install_methods
 from keeptune.models.adapter_files import read_adapter, write_adapter
@@ -82,6 +82,7 @@ def load_adapter(
     _check_weights(model, base, folder, force)
     methods = _methods(settings, folder)
     placed = [method.place(model) for method in methods]
+    fit(placed, tensors)
     _fill(tensors_of(placed), tensors, folder)
     install_methods(model, methods, placed, name, trainable=trainable)
 

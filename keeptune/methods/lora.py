@@ -128,14 +128,8 @@ class LoRA(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
-        modules = [model.get_submodule(place.path) for place, _, _ in placed]
-        require_floating(modules)
-        require_untied(model, modules)
-        with torch.no_grad():
-            for module, (_, delta, _) in zip(modules, placed, strict=True):
-                update = delta.update()
-                update = update.T if isinstance(module, Conv1D) else update
-                module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
+        require_untied(model, [model.get_submodule(place.path) for place, _, _ in placed])
+        fold_updates(model, placed)
 
     def _rank(self, path: str, role: str) -> int:
         return int(self._of(self.rank_pattern, path, role, self.rank))
@@ -180,6 +174,17 @@ class LowRank(Delta):
     def update(self) -> Tensor:
         """`s B A`, `[out, in]` in float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def fold_updates(model: PreTrainedModel, placed: Sequence[Placed]) -> None:
+    """W + `delta.update()` in float32, cast once to the dtype of W."""
+    modules = [model.get_submodule(place.path) for place, _, _ in placed]
+    require_floating(modules)
+    with torch.no_grad():
+        for module, (_, delta, _) in zip(modules, placed, strict=True):
+            update = delta.update()
+            update = update.T if isinstance(module, Conv1D) else update
+            module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
 
 
 def require_floating(modules: Sequence[Any]) -> None:

@@ -7,8 +7,9 @@
 adapter belongs to. A folder without `keeptune.json` was written by PEFT; its base is known by name only.
 
 Names of tensors, in memory, behind a module's path: `.lora_A` and `.lora_B` for the settings `lora` (of its embedding
-`.lora_embedding_A` and `.lora_embedding_B`), with `.lora_magnitude_vector` for `dora`; `.ia3_l` for `ia3`. Further
-`prompt_embeddings` for `prompt`; `<layer>.prefix_keys`, `<layer>.prefix_values` for `prefix`; anything for the rest.
+`.lora_embedding_A` and `.lora_embedding_B`), with `.lora_magnitude_vector` for `dora` and `.lora_E` for `adalora`;
+`.ia3_l` for `ia3`. Further `prompt_embeddings` for `prompt`; `<layer>.prefix_keys`, `<layer>.prefix_values` for
+`prefix`; anything for the rest.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from keeptune.core.files import atomic_write, delete, make_folder, write_json
 from keeptune.models.folder import PICKLES, read_object
 from keeptune.models.peft_config import (
     PREFIX,
+    adalora_config,
     ia3_config,
     lora_config,
     prefix_config,
@@ -44,6 +46,7 @@ BASE_WEIGHT = ".base_layer.weight"
 ON_MODULES: Mapping[str, Mapping[str, str]] = {
     "lora": {**dict.fromkeys(LORA_SIDES, ".weight"), **dict.fromkeys(EMBEDDING_SIDES, "")},
     "dora": {**dict.fromkeys(LORA_SIDES, ".weight"), "lora_magnitude_vector": ""},
+    "adalora": dict.fromkeys((*LORA_SIDES, "lora_E"), ""),
     "ia3": {"ia3_l": ""},
 }
 """The parameters of the kinds that sit on linear maps, and what PEFT puts behind the name of each."""
@@ -68,6 +71,9 @@ def write_adapter(
         renamed = {f"{PREFIX}{name}{behind[name.rpartition('.')[2]]}": tensor for name, tensor in tensors.items()}
         if settings["name"] == "ia3":
             config = ia3_config({name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}, base)
+        elif settings["name"] == "adalora":
+            ranks = {module: len(tensors[f"{module}.lora_E"]) for module in _modules(tensors)}
+            config = adalora_config(settings, ranks, base)
         else:
             config = lora_config(settings, _modules(tensors), base)
         plain = {SIDE_FILE: record, PEFT_CONFIG: config}
@@ -186,8 +192,11 @@ def _check_modules(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], f
             raise _refusal(folder, f"'{module}' has no {missing[0]}.", "E-ADAPTER-WEIGHTS")
         if settings["name"] == "ia3":
             continue
-        named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
-        rank = next(named, settings["rank"])
+        if settings["name"] == "adalora":
+            rank = len(tensors[f"{module}.lora_E"])
+        else:
+            named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
+            rank = next(named, settings["rank"])
         shapes = [tuple(tensors[f"{module}.{side}"].shape) for side in sides]
         match shapes:
             case [(below, _), (_, above)] if below == above == rank:
@@ -205,7 +214,7 @@ def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> N
 
 def _check_agreement(settings: Mapping[str, Any], meant: Mapping[str, Any], folder: Path) -> None:
     """PEFT and keeptune must read the same function from the folder."""
-    for key in ("name", "rank", "alpha", "rslora", "length", "positions"):
+    for key in ("name", "rank", "initial_rank", "alpha", "rslora", "length", "positions"):
         if key in meant and settings.get(key, meant[key]) != meant[key]:
             raise ModelError(
                 f"{PEFT_CONFIG} says {key} = {meant[key]!r}, {SIDE_FILE} says {settings[key]!r}.",

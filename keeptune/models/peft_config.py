@@ -32,6 +32,11 @@ UNDERSTOOD = {
         "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
         "init_lora_weights",
     },
+    # When the ranks were allocated; the file holds what that left, and rank_pattern repeats it.
+    "ADALORA": {
+        "target_r", "init_r", "lora_alpha", "lora_dropout", "tinit", "tfinal", "deltaT", "beta1", "beta2",
+        "orth_reg_weight", "total_step", "rank_pattern", "init_lora_weights", "r",
+    },
     "IA3": {"feedforward_modules", "init_ia3_weights"},
     "PROMPT_TUNING": {"num_virtual_tokens"},
     # How the virtual tokens were made and where they started; the file holds what they became.
@@ -68,6 +73,28 @@ def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[s
         "rank_pattern": settings.get("rank_pattern") or {},
         "alpha_pattern": settings.get("alpha_pattern") or {},
         "target_modules": modules,
+        "fan_in_fan_out": base.get("family") == "gpt2",
+        "bias": "none",
+    }
+
+
+def adalora_config(settings: Mapping[str, Any], ranks: Mapping[str, int], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT needs to read triplets, `ranks` of them at each module."""
+    start = settings["initial_rank"]
+    return {
+        "peft_type": "ADALORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+        "inference_mode": True,
+        "target_r": settings["rank"],
+        "init_r": start,
+        "lora_alpha": settings["alpha"],
+        "lora_dropout": settings["dropout"],
+        "orth_reg_weight": settings["orthogonality"],
+        "total_step": 1,
+        "rank_pattern": {f"{module}.lora_E": [n < rank for n in range(start)] for module, rank in ranks.items()},
+        "target_modules": list(ranks),
         "fan_in_fan_out": base.get("family") == "gpt2",
         "bias": "none",
     }
@@ -134,7 +161,7 @@ def prefix_tensors(config: Mapping[str, Any], stored: Tensor, file: Path) -> dic
 
 
 def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The settings that a config of PEFT means: those of a `lora`, a `dora`, an `ia3`, a `prompt` or a `prefix`.
+    """The settings that a config of PEFT means: of `lora`, `dora`, `adalora`, `ia3`, `prompt` or `prefix`.
 
     P-tuning's file holds the virtual tokens that its encoder made, so it is a `prompt`.
 
@@ -155,6 +182,14 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise _refusal(
             file, "E-ADAPTER-UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model."
         )
+    if kind == "ADALORA":
+        return {
+            "name": "adalora",
+            "rank": _number(config, "target_r", file, whole=True),
+            "initial_rank": _number(config, "init_r", file, whole=True),
+            "alpha": _number(config, "lora_alpha", file),
+            "dropout": _number({"lora_dropout": 0.0, **config}, "lora_dropout", file, least=0.0),
+        }
     if kind == "IA3":
         return {"name": "ia3"}
     if kind != "LORA":

@@ -1,7 +1,7 @@
 """Training state on disk: safetensors and JSON inside the commit protocol.
 
     <stage>/commits-<digest of the exactness set>/step-<n>/
-        weights.safetensors      trained parameters by name, float32 masters
+        weights.safetensors      trained parameters by name, float32 masters, and what methods remember
         optimizer.safetensors    state tensors as <parameter number>.<key>
         optimizer.json           the rest of the state, and the groups
         random.safetensors, random.json
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -121,9 +120,9 @@ class Commits:
         return Start(0, load_file(newest.folder / WEIGHTS))
 
 
-def write_state(folder: Path, masters: list[tuple[str, torch.nn.Parameter]], optimizer: Any, plain: Any) -> None:
+def write_state(folder: Path, kept: list[tuple[str, Tensor]], optimizer: Any, plain: Any) -> None:
     """Everything of a commit but Trainer's own file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in masters}, folder / WEIGHTS)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept}, folder / WEIGHTS)
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from keeptune.engine.book import book_of
 
 
 class Masters:
@@ -16,9 +19,10 @@ class Masters:
 
     Attributes:
         named: (name, master) in the order of the model.
+        memory: (name, buffer) of the adapters: what their methods remember from step to step.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.named: list[tuple[str, nn.Parameter]] = []
         self._narrow: list[tuple[nn.Parameter, nn.Parameter]] = []
@@ -28,6 +32,14 @@ class Masters:
                 master = nn.Parameter(parameter.detach().float())
                 self._narrow.append((parameter, master))
             self.named.append((name, master))
+        book = book_of(model)
+        kept = set() if book is None else book.state_dict().keys()
+        self.memory = [(name, b) for name, b in model.named_buffers() if name.removeprefix("keeptune.") in kept]
+
+    @property
+    def kept(self) -> list[tuple[str, Tensor]]:
+        """What a commit holds."""
+        return [*self.named, *self.memory]
 
     def __len__(self) -> int:
         return sum(master.numel() for _, master in self.named)
@@ -65,8 +77,8 @@ class Masters:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes over stored masters; names and shapes must be the same ones."""
-        own = dict(self.named)
+        """Takes over what a commit holds; names and shapes must be the same ones."""
+        own: dict[str, Tensor] = {**dict(self.named), **dict(self.memory)}
         assert own.keys() == tensors.keys(), "the commit holds other parameters than this model trains"
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -81,6 +81,7 @@ class Session:
         counters: the rest of the state.
         look: one look at dev: `dev_score` or `dev_loss`; None without dev data.
         snapshot: writes the checkpoint of a step.
+        after_step: tells the method of a step, by its number and their total.
         vocabulary: rows of the head.
     """
 
@@ -93,6 +94,7 @@ class Session:
     counters: Counters
     look: Callable[[], dict[str, float]] | None
     snapshot: Callable[[int], None]
+    after_step: Callable[[int, int], None]
     vocabulary: int
 
     @property

@@ -48,8 +48,9 @@ class StepResult:
     """What one global batch gave, before the update.
 
     Attributes:
-        loss: the objective; not a number when no loss has a row in the batch.
-        parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent.
+        loss: the objective without the method's penalty; not a number when no loss has a row in the batch.
+        parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent. What the
+            method adds in training is `penalty`.
         norm: of the whole gradient, before clipping.
         tokens: in the batch.
         learned: supervised positions.
@@ -74,6 +75,7 @@ class Objective:
         reference: what the KL terms compare with.
         micro_batch_tokens: largest micro-batch; a longer row is one by itself.
         overhead_tokens: virtual tokens that each row brings along.
+        penalty: what the method adds in training; evaluation never asks.
         event: told when memory was short.
     """
 
@@ -84,6 +86,7 @@ class Objective:
     reference: Reference | None
     micro_batch_tokens: int
     overhead_tokens: int = 0
+    penalty: Callable[[], Tensor | None] = lambda: None
     event: Callable[..., None] = field(default=lambda kind, **fields: None)
 
     @property
@@ -136,6 +139,8 @@ class Objective:
     def _backward(self, batches: list[PackedBatch]) -> StepResult:
         counts = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
         sums = torch.zeros(len(self.losses), dtype=torch.float64, device=batches[0].tokens.device)
+        penalties: list[float] = []
+        rows = sum(len(batch.ids) for batch in batches)
         self.model.train()
         for batch in batches:
             objective: Any = 0.0
@@ -143,15 +148,20 @@ class Objective:
                 if count:
                     sums[i] += total.detach()
                     objective = objective + self.losses[i].weight * total / counts[i]
+            penalty = self.penalty()
+            if penalty is not None:
+                objective = objective + penalty * len(batch.ids) / rows
+                penalties.append(float(penalty.detach()) * len(batch.ids) / rows)
             if isinstance(objective, Tensor) and objective.requires_grad:
                 torch.autograd.backward(objective)
                 self.masters.collect()
         gradients = self.masters.gradients
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         means = [total / count if count else 0.0 for total, count in zip(sums.tolist(), counts, strict=True)]
+        parts = {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}
         return StepResult(
             loss=sum(loss.weight * mean for loss, mean in zip(self.losses, means, strict=True)) if any(counts) else nan,
-            parts={name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count},
+            parts=parts | ({"penalty": sum(penalties)} if penalties else {}),
             norm=float(norm),
             tokens=sum(len(batch.tokens) for batch in batches),
             learned=sum(batch.learned for batch in batches),

@@ -114,7 +114,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
         def fill(folder: Path) -> None:
             plain = self.session.counters.to_dict()
-            write_state(folder, self.session.objective.masters.named, self.optimizer, plain)
+            write_state(folder, self.session.objective.masters.kept, self.optimizer, plain)
             self.state.log_history = []
             self.state.save_to_json(str(folder / "trainer_state.json"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from keeptune.core.errors import DivergedError, Interrupted, PlanError
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
 from keeptune.losses import Loss
+from keeptune.methods import after_step, penalty
 from keeptune.stages import StageWork
 from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._masters import Masters
@@ -96,6 +98,7 @@ class Attempt:
             reference=self._reference(),
             micro_batch_tokens=counters.micro_batch_tokens,
             overhead_tokens=overhead,
+            penalty=partial(penalty, self.loaded.model, self.name),
             event=work.run.event,
         )
         self.session = Session(
@@ -108,6 +111,7 @@ class Attempt:
             counters=counters,
             look=self._look if _has_dev(work) else None,
             snapshot=self.output.snapshot,
+            after_step=partial(after_step, self.loaded.model, self.name),
             vocabulary=self.loaded.model.get_output_embeddings().weight.shape[0],
         )
 

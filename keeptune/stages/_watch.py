@@ -31,6 +31,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Starts the step's clock."""
         self.began = time.monotonic()
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Lets the method look at the gradients of the step that was just made."""
+        self.session.after_step(int(state.global_step) + 1, self.session.total)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Between two steps; everything here leaves the generators as they were."""
         assert self.trainer is not None

@@ -20,6 +20,7 @@ from keeptune.stages._progress import Progress, Track
 from tests.stages.tiny_training import rows, stage
 
 FULL = {"method": "full", "optimizer": {"name": "adamw", "lr": 1e-3}}
+ADALORA = {"method": {"name": "adalora", "rank": 2, "initial_rank": 4, "every": 1, "settled": 0.3, "dropout": 0.1}}
 PROMPT = {"method": {"name": "prompt", "length": 3}, "optimizer": {"name": "adafactor", "lr": 0.1}, "scope": "task"}
 
 
@@ -60,7 +61,9 @@ def commits(bench, name):
     return sorted((bench.folder / name / "stages" / "0-train").glob("commits-*/step-*"))
 
 
-@pytest.mark.parametrize("settings", [{}, FULL, PROMPT], ids=["lora with dropout", "full", "prompt"])
+@pytest.mark.parametrize(
+    "settings", [{}, FULL, PROMPT, ADALORA], ids=["lora with dropout", "full", "prompt", "adalora"]
+)
 def test_interrupted_and_resumed_gives_the_weights_of_an_uninterrupted_run(bench, settings):
     bench.train("whole", **settings)
     interrupted(bench, "cut", 2, **settings)
@@ -423,3 +426,21 @@ def test_a_plan_is_the_same_for_the_same_seed(bench):
 
 def test_a_quiet_track_takes_any_number():
     Track().advance(loss=float("nan"))
+
+
+def test_adalora_allocates_by_itself_and_its_penalty_is_no_loss(bench):
+    """Rank 2 of 4 on 14 maps: 28 triplets remain, and the file holds no others."""
+    work = {"dev_rows": rows("task", 6, seed=1)}
+    result = bench.train(**ADALORA, work=work)
+    metrics = bench.metrics()
+    assert all(row["penalty"] > 0.1 for row in metrics)
+    assert all(row["loss"] == pytest.approx(row["next_token"], rel=1e-6) for row in metrics)
+    tensors = load_file(result.adapters[0].path / "adapter_model.safetensors")
+    ranks = [len(tensor) for name, tensor in tensors.items() if name.endswith("lora_E")]
+    assert len(ranks) == 14
+    assert sum(ranks) == 28
+    assert len(set(ranks)) > 1
+    bench.train("plain", method={**ADALORA["method"], "orthogonality": 0.0}, work=work)
+    assert all("penalty" not in row for row in bench.metrics("plain"))
+    assert bench.metrics("plain")[0]["loss"] == metrics[0]["loss"]
+    assert bench.metrics("plain")[0]["gradient_norm"] < metrics[0]["gradient_norm"]
