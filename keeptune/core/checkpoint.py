@@ -34,12 +34,14 @@ class Checkpoint:
         revision: of a hub id.
         dtype: name of the dtype that the weights are loaded in.
         adapters: the stack; the last is the newest.
+        quantize: `nf4` when the linear maps of the blocks are loaded in 4 bits.
     """
 
     base: str
     revision: str | None = None
     dtype: str = "bfloat16"
     adapters: tuple[AdapterRef, ...] = ()
+    quantize: str | None = None
 
     @property
     def deployment(self) -> Literal["always_on", "routed"]:
@@ -54,7 +56,13 @@ class Checkpoint:
             return str(Path(path).relative_to(relative_to)) if inside and relative_to else str(path)
 
         adapters = [{"name": ref.name, "path": shown(ref.path), "scope": ref.scope} for ref in self.adapters]
-        return {"base": shown(self.base), "revision": self.revision, "dtype": self.dtype, "adapters": adapters}
+        return {
+            "base": shown(self.base),
+            "revision": self.revision,
+            "dtype": self.dtype,
+            "quantize": self.quantize,
+            "adapters": adapters,
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], relative_to: Path | None = None) -> Checkpoint:
@@ -65,4 +73,4 @@ class Checkpoint:
             return str(relative_to / path) if inside and relative_to else path
 
         adapters = tuple(AdapterRef(ref["name"], Path(found(ref["path"])), ref["scope"]) for ref in plain["adapters"])
-        return cls(found(plain["base"]), plain["revision"], plain["dtype"], adapters)
+        return cls(found(plain["base"]), plain["revision"], plain["dtype"], adapters, plain.get("quantize"))

@@ -46,7 +46,7 @@ class Subject:
         """The subject for a checkpoint that `loaded` holds, adapters attached."""
         names = sorted(path for path in loaded.path.iterdir() if path.suffix in MODEL_FILES)
         digests = {path.name: file_digest(path) for path in names}
-        files = digest_of([digests, str(loaded.dtype)])
+        files = digest_of([digests, str(loaded.dtype), *([loaded.quantize] if loaded.quantize else [])])
         return cls(loaded.model, loaded.tokenizer, checkpoint.adapters, files)
 
     def on_task(self) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ they fold into the base (`fold`). Attaching, rows, saving and detaching are the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
@@ -48,6 +48,11 @@ class Method(Spec, shelf="keeptune.methods"):
     identity_at_start: ClassVar[bool] = True
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
+
+    @property
+    def fits_4bit(self) -> bool:
+        """Whether it works on a base in 4 bits; `attach` refuses where it does not."""
+        return not self.trains_base
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """The deltas and where they go; their values are set by `start`, or read from a file.
@@ -107,13 +112,21 @@ class Method(Spec, shelf="keeptune.methods"):
         """
         attach(model, self, name, trainable=trainable, seed=seed)
 
-    def merge(self, model: PreTrainedModel, name: str) -> None:
+    def merge(self, model: PreTrainedModel, name: str, *, weights: Literal["same", "original"] = "same") -> None:
         """Folds the adapter `name` into the base and takes it off; outputs stay what they were with it on.
+
+        A base in 4 bits becomes a stock model on the way, which `save_pretrained` writes like any other.
+
+        Args:
+            model: carries the adapter.
+            name: its name.
+            weights: of a base in 4 bits, which weights to fold into: the `same` that it was trained on, written out in
+                16 bits; or the `original` ones from the base's files, which give a slightly other model.
 
         Raises:
             PlanError: no such adapter (E-ADAPTER-NAME), or it cannot be folded (E-ADAPTER-MERGE).
         """
-        merge(model, name)
+        merge(model, name, weights=weights)
 
 
 def attach(
@@ -131,10 +144,28 @@ def attach(
     if not methods or not all(isinstance(item, Method) for item in methods):
         raise PlanError("`attach` takes a method or a list of methods.", code="E-METHOD-KIND")
     check_name(model, name)
-    placed = [item.place(model) for item in methods]
+    placed = place_methods(model, methods)
     for item, part in zip(methods, placed, strict=True):
         item.start(model, part, seed)
     install_methods(model, methods, placed, name, trainable=trainable)
+
+
+def place_methods(model: PreTrainedModel, methods: Sequence[Method]) -> list[list[Placed]]:
+    """The deltas of each method, their values not set yet.
+
+    Raises:
+        PlanError: a method cannot work on this model; on a base in 4 bits, E-METHOD-QUANTISED.
+    """
+    from keeptune.models.quantize import quantization_of
+
+    for item in methods:
+        if not item.fits_4bit and quantization_of(model):
+            raise PlanError(
+                f"'{item.name}' needs the base's own weights, and this base keeps them in 4 bits.",
+                code="E-METHOD-QUANTISED",
+                fix="Use a method that adds to the base, such as lora, or load the base without `quantize`.",
+            )
+    return [item.place(model) for item in methods]
 
 
 def install_methods(
@@ -170,10 +201,11 @@ def after_step(model: PreTrainedModel, name: str, step: int, total: int) -> None
         method.after_step(part, step, total)
 
 
-def merge(model: PreTrainedModel, name: str) -> None:
+def merge(model: PreTrainedModel, name: str, *, weights: Literal["same", "original"] = "same") -> None:
     """Folds an adapter into the base's weights and takes it off; see `Method.merge`."""
     from keeptune.engine.book import forget, require_book
     from keeptune.engine.deltas import add
+    from keeptune.models.load import widen_loaded
 
     book = require_book(model, name)
     adapter = book.adapter(name)
@@ -192,6 +224,7 @@ def merge(model: PreTrainedModel, name: str) -> None:
                 code="E-ADAPTER-MERGE",
                 fix="Detach it, or merge that one first.",
             )
+    widen_loaded(model, weights)
     for method, part in zip(adapter.methods, adapter.placed, strict=True):
         method.fold(model, part)
     forget(model, name)

@@ -13,9 +13,10 @@ from keeptune.core.errors import ModelError, PlanError, RecipeError, did_you_mea
 from keeptune.core.spec import validate
 from keeptune.engine.adapter import Adapter, fit, tensors_of
 from keeptune.engine.book import check_name, require_book
-from keeptune.methods import Method, install_methods
+from keeptune.methods import Method, install_methods, place_methods
 from keeptune.models.adapter_files import read_adapter, write_adapter
 from keeptune.models.fingerprint import fingerprint
+from keeptune.models.quantize import quantization_of
 
 HYBRID = "hybrid"
 
@@ -46,6 +47,7 @@ def save_adapter(model: PreTrainedModel, name: str, folder: str | Path) -> None:
         "family": model.config.model_type,
         "fingerprint": fingerprint(model),
         "sliding_window": getattr(model.config, "sliding_window", None),
+        "quantize": quantization_of(model),
     }
     write_adapter(Path(folder), settings, adapter.tensors(), base)
 
@@ -71,20 +73,32 @@ def load_adapter(
     settings, tensors, base = read_adapter(folder)
     expected = base.get("fingerprint")
     if expected is not None and not force and expected != fingerprint(model):
-        raise ModelError(
-            f"the adapter belongs to another base ('{base.get('name')}').",
-            code="E-ADAPTER-BASE",
-            where={"file": folder},
-            why="Its shapes may fit, but it was trained against other weights.",
-            fix="Load that base; or force it, at the risk of meaningless outputs.",
-        )
+        raise _of_another_base(model, base, folder)
     _check_window(model, settings, base, folder)
     _check_weights(model, base, folder, force)
     methods = _methods(settings, folder)
-    placed = [method.place(model) for method in methods]
+    placed = place_methods(model, methods)
     fit(placed, tensors)
     _fill(tensors_of(placed), tensors, folder)
     install_methods(model, methods, placed, name, trainable=trainable)
+
+
+def _of_another_base(model: PreTrainedModel, base: dict[str, Any], folder: Path) -> ModelError:
+    """The refusal; a base of the same name that is in 4 bits on one side alone gets its own advice."""
+    name, before, now = base.get("name"), base.get("quantize"), quantization_of(model)
+    if before == now:
+        what, why = f"the adapter belongs to another base ('{name}').", "Its shapes may fit, but it was trained"
+        fix = "Load that base; or force it, at the risk of meaningless outputs."
+        return ModelError(
+            what, code="E-ADAPTER-BASE", where={"file": folder}, why=f"{why} against other weights.", fix=fix
+        )
+    return ModelError(
+        f"the adapter was trained on a base with quantize: {before or 'null'}; this one has {now or 'null'}.",
+        code="E-ADAPTER-BASE",
+        where={"file": folder},
+        why="The weights differ by the rounding to 4 bits, and the adapter made up for the rounding of its own base.",
+        fix=f"Load the base with quantize={before!r}; or force it, at the risk of somewhat worse outputs.",
+    )
 
 
 def _check_window(model: PreTrainedModel, settings: dict[str, Any], base: dict[str, Any], folder: Path) -> None:

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, replace
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
-from keeptune.methods.lora import LoRA, LowRank, require_floating
+from keeptune.methods.lora import LoRA, LowRank
+from keeptune.models.quantize import matrix_of
 
 
 class DoRA(Method):
@@ -50,13 +50,6 @@ class DoRA(Method):
         """One delta on the output of each target."""
         low_rank = self.lora.place(model)
         modules = [model.get_submodule(place.path) for place, _, _ in low_rank]
-        if not all(module.weight.is_floating_point() for module in modules):
-            raise PlanError(
-                "DoRA measures the rows of W + s B A in every pass, and this base's weights are quantised.",
-                code="E-METHOD-QUANTISED",
-                where={"key": "method"},
-                fix="Use `lora` on this base, or load it in 16 or 32 bits.",
-            )
         return [
             Placed(place, Directed(delta, module), replace)
             for (place, delta, _), module in zip(low_rank, modules, strict=True)
@@ -81,9 +74,9 @@ class DoRA(Method):
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W' in float32, cast once to the dtype of W."""
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
-        require_floating(modules)
         with torch.no_grad():
             for module, (_, delta, _) in zip(modules, placed, strict=True):
+                delta.move_to(module)
                 weight = delta.scale()[:, None] * delta.directed()
                 module.weight.copy_(_oriented(module, weight).to(module.weight.dtype))
 
@@ -125,9 +118,12 @@ class Directed(Delta):
 
     def directed(self) -> Tensor:
         """W + s B A, `[out, in]` in float32."""
-        module = self._module[0]
-        directed: Tensor = _oriented(module, module.weight).float() + self.direction.update()
+        directed: Tensor = matrix_of(self._module[0]).float() + self.direction.update()
         return directed
+
+    def move_to(self, module: nn.Module) -> None:
+        """Measures this map from now on: the stock one that took the place of a map in 4 bits."""
+        self._module[0] = module
 
     def kept(self) -> dict[str, Tensor]:
         """A, B and m, by the names that PEFT gives them."""

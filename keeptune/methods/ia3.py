@@ -22,7 +22,7 @@ from keeptune.engine.deltas import Delta, Placed, multiply
 from keeptune.engine.places import ModuleInput, ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
-from keeptune.methods.lora import LoRA, require_floating, widths
+from keeptune.methods.lora import LoRA, widths
 from keeptune.models.anatomy import anatomy_of
 
 KEYS_AND_VALUES = ("k", "v", "qkv")
@@ -65,7 +65,6 @@ class IA3(Method):
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Rows of W and b times l at an output, columns of W at an input, in float32, cast once."""
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
-        require_floating(modules)
         with torch.no_grad():
             for module, (place, delta, _) in zip(modules, placed, strict=True):
                 at_output = isinstance(place, ModuleOutput)

@@ -34,6 +34,7 @@ from keeptune.methods._lora_embedding import LowRankEmbedding
 from keeptune.methods._lora_starts import Shifted
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import family_of_shape, linear_places
+from keeptune.models.quantize import Linear4bit
 
 EMBEDDING = "embedding"
 """What patterns call the token embedding."""
@@ -179,26 +180,11 @@ class LowRank(Delta):
 def fold_updates(model: PreTrainedModel, placed: Sequence[Placed]) -> None:
     """W + `delta.update()` in float32, cast once to the dtype of W."""
     modules = [model.get_submodule(place.path) for place, _, _ in placed]
-    require_floating(modules)
     with torch.no_grad():
         for module, (_, delta, _) in zip(modules, placed, strict=True):
             update = delta.update()
             update = update.T if isinstance(module, Conv1D) else update
             module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
-
-
-def require_floating(modules: Sequence[Any]) -> None:
-    """Refuses to merge into quantised weights.
-
-    Raises:
-        PlanError: E-ADAPTER-MERGE.
-    """
-    if not all(module.weight.is_floating_point() for module in modules):
-        raise PlanError(
-            "the base's weights are quantised, so an adapter cannot be folded into them.",
-            code="E-ADAPTER-MERGE",
-            fix="Merge into a base that is loaded in 16 or 32 bits.",
-        )
 
 
 def require_untied(model: PreTrainedModel, modules: Sequence[Any]) -> None:
@@ -224,7 +210,7 @@ def widths(module: nn.Module, path: str) -> tuple[int, int]:
     """
     if isinstance(module, Conv1D):
         return module.nx, module.nf
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, Linear4bit)):
         return module.in_features, module.out_features
     raise PlanError(
         f"'{path}' is a {type(module).__name__}, not a linear map.", code="E-METHOD-TARGET", where={"key": "targets"}

@@ -6,9 +6,9 @@ import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint
 from keeptune.models.folder import check_folder
+from keeptune.models.quantize import check_kind, put_into_4_bits, quantization_of, widen
 
 POCKET = "pocket"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -43,6 +44,7 @@ class Loaded:
         anatomy: its named places.
         fingerprint: of its base weights.
         revision: of a hub id, as it was asked for.
+        quantize: `nf4` where the linear maps of the blocks are in 4 bits.
     """
 
     model: PreTrainedModel
@@ -53,6 +55,7 @@ class Loaded:
     anatomy: Anatomy
     fingerprint: str
     revision: str | None = None
+    quantize: str | None = None
 
 
 def load(
@@ -61,6 +64,7 @@ def load(
     revision: str | None = None,
     dtype: str | torch.dtype = "bfloat16",
     device: str | torch.device | None = None,
+    quantize: str | None = None,
 ) -> Loaded:
     """Loads a model of a known family and its tokenizer: a decoder, an encoder, an encoder-decoder, or a ViT.
 
@@ -72,13 +76,18 @@ def load(
         revision: commit, tag or branch of a hub id.
         dtype: `bfloat16`, `float32`, `float16` or a torch dtype.
         device: where to put it; a GPU when there is one, else the CPU.
+        quantize: `nf4`: the linear maps of the blocks in 4 bits; embedding, head and norms stay in `dtype`.
 
     Raises:
         ModelError: the folder or its files cannot be used (E-MODEL-*).
-        PlanError: the family is not supported (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION).
+        PlanError: the family is not supported (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION), or there is no such
+            quantisation (E-MODEL-QUANTIZE).
         MachineError: there is no such device (E-ENV-DEVICE).
+        MissingDependency: `quantize` needs bitsandbytes.
     """
     weights_dtype, place = _dtype(dtype), find_device(device)
+    if quantize is not None:
+        check_kind(quantize)
     folder = _folder(str(name), revision)
     settings = check_folder(folder)
     image = family_of(settings).kind == "image"
@@ -88,9 +97,11 @@ def load(
     if tokenizer is not None:
         _check_vocabulary(folder, model, tokenizer)
     _switch_off_dropout(model)
+    if quantize is not None:
+        put_into_4_bits(model, quantize, place)
     model = model.to(place).eval()
     anatomy, marks = anatomy_of(model), fingerprint(model)
-    loaded = Loaded(model, tokenizer, str(name), folder, weights_dtype, anatomy, marks, revision)
+    loaded = Loaded(model, tokenizer, str(name), folder, weights_dtype, anatomy, marks, revision, quantize)
     model.loaded = loaded
     return loaded
 
@@ -101,12 +112,13 @@ def load_pair(
     revision: str | None = None,
     dtype: str | torch.dtype = "bfloat16",
     device: str | torch.device | None = None,
+    quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`load` as `keeptune.load` shows it: the model and its tokenizer.
 
     >>> model, tokenizer = load_pair("pocket")  # doctest: +SKIP
     """
-    loaded = load(name, revision=revision, dtype=dtype, device=device)
+    loaded = load(name, revision=revision, dtype=dtype, device=device, quantize=quantize)
     return loaded.model, loaded.tokenizer
 
 
@@ -120,6 +132,30 @@ def loaded_of(model: PreTrainedModel) -> Loaded:
     if not isinstance(loaded, Loaded):
         raise PlanError("this model was not loaded by keeptune.", code="E-MODEL-FOREIGN", fix="Use keeptune.load.")
     return loaded
+
+
+def widen_loaded(model: PreTrainedModel, weights: Literal["same", "original"] = "same") -> None:
+    """Makes a stock 16-bit model of one that `load` put into 4 bits, in place.
+
+    Args:
+        model: as `load` gave it, adapters attached or not; one that is not in 4 bits is left as it is.
+        weights: `same`: the NF4 weights, written out; `original`: the linear maps are read from the base's files again,
+            so the model is not quite the one that an adapter was trained on.
+
+    Raises:
+        PlanError: `original`, and the model was not loaded by `load` (E-MODEL-FOREIGN).
+        ModelError: the base's files cannot be read any more (E-MODEL-*).
+    """
+    if quantization_of(model) is None:
+        return
+    if weights == "same":
+        widen(model)
+    else:
+        source = loaded_of(model)
+        place = model.get_input_embeddings().weight.device
+        widen(model, load(source.path, dtype=source.dtype, device=place).model)
+    if isinstance(getattr(model, "loaded", None), Loaded):
+        model.loaded = replace(model.loaded, quantize=None)
 
 
 def _folder(name: str, revision: str | None) -> Path:

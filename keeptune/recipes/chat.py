@@ -72,7 +72,7 @@ def base_of(folder: Path, adapted: Checkpoint) -> Checkpoint:
 
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     model = recipe["model"]
-    return Checkpoint(model["name"], model.get("revision"), adapted.dtype)
+    return Checkpoint(model["name"], model.get("revision"), adapted.dtype, quantize=model.get("quantize"))
 
 
 def _answer(subject: Subject, prompt: str, *, on_task: bool) -> str:

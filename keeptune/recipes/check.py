@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.data.decontaminate import overlap
@@ -58,7 +57,7 @@ def check_recipe(name: str, settings: list[str], row: int | None = None) -> dict
         RecipeError: the recipe is wrong, or no source has that row.
     """
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
-    loaded = Workshop().shared(Checkpoint(recipe.model.name, recipe.model.revision, recipe.model.dtype))
+    loaded = Workshop().shared(recipe.model.checkpoint)
     bad = _bad_rows(recipe, folder)
     if bad:
         listed = "\n".join(f"  - {error}" for error in bad[:SHOWN_PROBLEMS])

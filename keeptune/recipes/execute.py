@@ -131,7 +131,7 @@ class Execution:
         self.recipe, self.run, self.options, self.progress = recipe, run, options, progress
         self.recipe_folder = recipe_folder
         self.workshop = Workshop(trusted=run.folder)
-        self.base = Checkpoint(recipe.model.name, recipe.model.revision, recipe.model.dtype)
+        self.base = recipe.model.checkpoint
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
 

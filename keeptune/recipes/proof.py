@@ -102,7 +102,11 @@ def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
                 fix="Give the base model first and the adapter second.",
             )  # fmt: skip
         return Checkpoint(
-            over.base, over.revision, over.dtype, (*over.adapters, AdapterRef("after", folder.absolute()))
+            over.base,
+            over.revision,
+            over.dtype,
+            (*over.adapters, AdapterRef("after", folder.absolute())),
+            over.quantize,
         )
     return Checkpoint(name)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import RecipeError, did_you_mean
 from keeptune.core.spec import Spec, validate
 from keeptune.data.formats import Format
@@ -15,6 +16,7 @@ from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.stages import Stage
 from keeptune.stages.prove import Margins
+from keeptune.stages.train import Train
 
 FOLDER = Path(__file__).parent
 
@@ -25,6 +27,12 @@ class Model(Spec):
     name: str = Field("pocket", min_length=1, description="pocket, a model folder, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the frozen weights")
+    quantize: Literal["nf4"] | None = Field(None, description="nf4: the linear maps of the blocks in 4 bits")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The base as stages take it."""
+        return Checkpoint(self.name, self.revision, self.dtype, quantize=self.quantize)
 
 
 class Split(Spec):
@@ -69,6 +77,12 @@ class Recipe(Spec):
         ids = [stage.label for stage in self.stages]
         problems += [
             f"two stages are called '{name}'; give one an id." for name in {i for i in ids if ids.count(i) > 1}
+        ]
+        problems += [
+            f"stages[{index}]: '{stage.method.name}' needs the base's own weights, and `model.quantize` keeps them "
+            "in 4 bits. Use a method that adds to the base, such as lora."
+            for index, stage in enumerate(self.stages)
+            if self.model.quantize and isinstance(stage, Train) and not stage.method.fits_4bit
         ]
         if problems:
             raise ValueError(" ".join(problems))

@@ -12,6 +12,8 @@ from keeptune.evaluations import Subject
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
 
+Key = tuple[str, str | None, str, str | None]
+
 SMALL = 30_000_000
 """Parameters below which one processor thread is the fastest."""
 KEPT = 2
@@ -30,8 +32,8 @@ class Workshop:
 
     trusted: Path | None = None
     device: str | None = None
-    _bases: dict[tuple[str, str | None, str], Loaded] = field(default_factory=dict)
-    _files: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
+    _bases: dict[Key, Loaded] = field(default_factory=dict)
+    _files: dict[Key, str] = field(default_factory=dict)
     _attached: dict[int, dict[str, Path]] = field(default_factory=dict)
 
     def open(self, checkpoint: Checkpoint) -> Loaded:
@@ -77,11 +79,17 @@ class Workshop:
     def _load(self, checkpoint: Checkpoint) -> Loaded:
         from keeptune.models.load import load
 
-        loaded = load(checkpoint.base, revision=checkpoint.revision, dtype=checkpoint.dtype, device=self.device)
+        loaded = load(
+            checkpoint.base,
+            revision=checkpoint.revision,
+            dtype=checkpoint.dtype,
+            device=self.device,
+            quantize=checkpoint.quantize,
+        )
         use_threads(loaded)
         return loaded
 
-    def _forget(self, key: tuple[str, str | None, str]) -> None:
+    def _forget(self, key: Key) -> None:
         self._attached.pop(id(self._bases.pop(key).model), None)
 
 
@@ -97,5 +105,5 @@ def use_threads(loaded: Loaded) -> None:
         torch.set_num_threads(1)
 
 
-def _key(checkpoint: Checkpoint) -> tuple[str, str | None, str]:
-    return checkpoint.base, checkpoint.revision, checkpoint.dtype
+def _key(checkpoint: Checkpoint) -> Key:
+    return checkpoint.base, checkpoint.revision, checkpoint.dtype, checkpoint.quantize

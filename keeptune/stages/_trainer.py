@@ -58,8 +58,13 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimiser over the masters; every update is published to the model's own parameters."""
         if self.optimizer is None:
-            masters = self.session.objective.masters
-            self.optimizer = self.session.stage.optimizer.build(masters.named)
+            masters, asked = self.session.objective.masters, self.session.stage.optimizer
+            used = asked.stand_in(masters.named) or asked
+            if used is not asked:
+                self.session.run.event(
+                    "optimizer_replaced", stage=self.session.label, asked=asked.name, used=used.name, device="cpu"
+                )
+            self.optimizer = used.build(masters.named)
             self.optimizer.register_step_post_hook(lambda *_: masters.publish())
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from keeptune.core.errors import PlanError
+from keeptune.core.errors import ModelError, PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import PackedBatch
@@ -22,6 +23,7 @@ from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active, off, rows
 from keeptune.methods import LoRA, Method, attach, load_adapter, save_adapter
+from keeptune.models.quantize import put_into_4_bits, quantization_of
 from tests.tiny_models import VOCABULARY, tiny_model
 
 NAMES = Method.names()
@@ -353,6 +355,36 @@ def test_in_bfloat16_parameters_stay_float32_and_outputs_keep_the_base_dtype(nam
     logits = model(tokens()).logits
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_works_on_a_4_bit_base_or_refuses_it_by_name(model, tmp_path, name):
+    put_into_4_bits(model)
+    base, method = model(tokens()).logits, small(name)
+    if not method.fits_4bit:
+        with pytest.raises(PlanError, match=name) as caught:
+            method.attach(model)
+        assert caught.value.code == "E-METHOD-QUANTISED"
+        return
+    shaken(model, method)
+    adapted = model(tokens()).logits
+    assert not torch.equal(adapted, base)
+    model(tokens(), labels=tokens()).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.keeptune.parameters())
+    save_adapter(model, "one", tmp_path / "saved")
+    with off(model):
+        assert torch.equal(model(tokens()).logits, base)
+    if method.mergeable:
+        merged = copy.deepcopy(model)
+        method.merge(merged, "one")
+        assert quantization_of(merged) is None
+        assert_close(merged(tokens()).logits, adapted, rtol=1e-4, atol=1e-4)
+    detach(model, "one")
+    assert torch.equal(model(tokens()).logits, base)
+    load_adapter(model, tmp_path / "saved", "again")
+    assert torch.equal(model(tokens()).logits, adapted)
+    with pytest.raises(ModelError, match="quantize"):
+        load_adapter(tiny_model("llama"), tmp_path / "saved")
 
 
 @pytest.mark.parametrize("name", NAMES)

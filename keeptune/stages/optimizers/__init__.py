@@ -69,6 +69,10 @@ class Optimizer(Spec, shelf="keeptune.stages.optimizers"):
             if members
         ]
 
+    def stand_in(self, parameters: Named) -> Optimizer | None:
+        """The optimizer that takes its place on this device; None: itself."""
+        return None
+
     def build(self, parameters: Named) -> torch.optim.Optimizer:
         """The optimiser over float32 parameters."""
         raise NotImplementedError

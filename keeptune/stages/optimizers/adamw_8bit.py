@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from keeptune.core.errors import MissingDependency, PlanError
+from keeptune.core.errors import PlanError
 from keeptune.stages.optimizers import Named, Optimizer
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ class AdamW8bit(Optimizer):
                 where={"key": "optimizer"},
                 fix="Use `optimizer: adamw`, or `adafactor` where memory is short.",
             )
-        try:
-            import bitsandbytes  # type: ignore[import-not-found]
-        except ImportError:
-            raise MissingDependency("bitsandbytes", extra="quant", needed_for="optimizer 'adamw_8bit'") from None
-        optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(
+        from keeptune.models.bitsandbytes_library import bitsandbytes_for
+
+        library = bitsandbytes_for("optimizer 'adamw_8bit'")
+        optimizer: torch.optim.Optimizer = library.optim.AdamW8bit(
             self.groups(parameters), lr=self.lr, betas=self.betas, eps=self.eps
         )
         return optimizer
