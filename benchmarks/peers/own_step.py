@@ -1,0 +1,53 @@
+"""The train stage's own loop, one step at a time, on the rows that the peers get.
+
+The parts are the stage's: `Objective` makes the gradient, `StepTrainer` clips and updates, as under `keeptune run`.
+Only the plan is given instead of drawn, so that every contestant sees the same batch in the same round.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.pipe import Turns
+from keeptune.core.machine import calm_process
+
+
+def main(settings: dict[str, Any], turns: Turns) -> None:
+    """Builds the session and lets it run; it ends when the parent stops asking.
+
+    Args:
+        settings: `model` (a folder), `rows` (a file), `rank`, `batch`, `lr`, `dtype` of the frozen weights, `output`
+            (a folder for the run).
+        turns: the pipe.
+    """
+    from benchmarks.peers.session import planned, session_of
+    from benchmarks.peers.stepwise import Stepwise
+    from keeptune.core.run import Run
+    from keeptune.models.load import load
+    from keeptune.stages._trainer import StepTrainer
+
+    class Watched(Stepwise):
+        """The loss of each step, which the trainer itself knows."""
+
+        def on_step_end(self, *arguments: Any, **named: Any) -> None:
+            self.losses.append(trainer.result.loss)
+            super().on_step_end(*arguments, **named)
+
+    rows = json.loads(Path(settings["rows"]).read_text(encoding="utf-8"))
+    model = load(settings["model"], dtype=settings["dtype"], device="cpu").model
+    with Run.open(Path(settings["output"])) as run:
+        session = session_of(model, planned(rows, settings["batch"]), run, settings["rank"], settings["lr"])
+        trainer = StepTrainer(session, run.folder, [Watched(turns)])
+        turns.answer(versions={name: version(name) for name in ("keeptune", "transformers", "torch")})
+        trainer.train()
+
+
+if __name__ == "__main__":
+    calm_process()
+    pipe = Turns()
+    main(json.loads(sys.argv[1]), pipe)
+    pipe.wait()

@@ -1,0 +1,67 @@
+"""The record of a measurement: what was measured, on which processor, with which libraries, by which command."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512f", "avx2")
+
+
+def machine() -> dict[str, Any]:
+    """The processor's model, its matrix units and the number of cores; no name of a machine, no path."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    return {
+        "processor": fields.get("model name", "unknown"),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "cores": os.cpu_count(),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of Python and of `packages`; those that are missing are left out."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(
+    name: str, rows: Sequence[dict[str, Any]], *, seeds: Sequence[int], quick: bool = False, **more: Any
+) -> dict[str, Any]:
+    """Writes `results/<name>.json` and prints its rows; a quick look is printed only.
+
+    Args:
+        name: of the benchmark, which is also its module.
+        rows: what was found, one comparison or figure each.
+        seeds: of whatever was drawn.
+        quick: fewer rounds than a figure needs.
+        more: what else belongs to the record.
+    """
+    report = {
+        "command": f"python -m benchmarks.{name}",
+        "machine": machine(),
+        "versions": versions("keeptune", "torch", "transformers", "peft", "numpy"),
+        "seeds": list(seeds),
+        **more,
+        "rows": list(rows),
+    }
+    for row in rows:
+        print(json.dumps(row))
+    if not quick:
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps(report, indent=1) + "\n"
+        (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    return report
