@@ -26,6 +26,7 @@ SHELVES = {
     "methods": "keeptune.methods",
     "losses": "keeptune.losses",
     "evaluations": "keeptune.evaluations",
+    "selectors": "keeptune.selectors",
     "stages": "keeptune.stages",
     "formats": "keeptune.data.formats",
 }

@@ -1,0 +1,165 @@
+"""The LoRA training step against TRL with PEFT: as it comes, at its fastest, on random and on length-grouped batches.
+
+    KEEPTUNE_PEERS=DIR python -m benchmarks.peers.build
+    KEEPTUNE_PEERS=DIR python -m benchmarks.train_step             # writes results/train_step.json
+    KEEPTUNE_PEERS=DIR python -m benchmarks.train_step --quick     # one peer, two rounds; prints
+
+Every contestant runs its own training loop in its own process on the same rows in the same order, rank 16 on all
+linear maps, AdamW, clipping; the parent says whose step is next. Before the rounds, the losses of the first step have
+to agree: 1e-4 in float32, 2e-3 where weights or products are bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, workload
+from benchmarks.interleave import Seconds, interleaved, middle, ratio
+from benchmarks.peers.build import python_of
+from benchmarks.peers.pipe import Contestant
+
+WARM = 2
+QUIET = {"gradient_checkpointing": False}
+PLAIN = {"gradient_checkpointing": False, "bf16": False}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant.
+
+    Attributes:
+        says: what the table calls it.
+        environment: of the peer; None: ours.
+        dtype: of the frozen weights; None: the library's choice.
+        config: further settings of TRL.
+        role: default, fastest or float32.
+        batches: the sets of batches that it runs on.
+    """
+
+    says: str
+    environment: str | None
+    dtype: str | None
+    role: str
+    config: dict[str, Any] = field(default_factory=dict)
+    batches: tuple[str, ...] = ("random",)
+
+
+BOTH = ("random", "grouped")
+# The fastest setting of each version was found by trying: weights in float32 or bfloat16, autocast or not, always
+# without checkpointing. On a CPU, TRL's padding-free batches are not to be had: they need FlashAttention.
+ENTRIES = {
+    "own": Entry("keeptune, bf16", None, "bfloat16", "own", batches=BOTH),
+    "own-fp32": Entry("keeptune, fp32", None, "float32", "own", batches=BOTH),
+    "1.16": Entry("TRL 1.16 as it comes", "trl-1.16", None, "default"),
+    "1.16-fast": Entry("TRL 1.16, fastest setting", "trl-1.16", "bfloat16", "fastest", QUIET, BOTH),
+    "1.14": Entry("TRL 1.14 as it comes", "trl-1.14", None, "default"),
+    "1.14-fast": Entry("TRL 1.14, fastest setting", "trl-1.14", "bfloat16", "fastest", QUIET, BOTH),
+    "1.14-fp32": Entry("TRL 1.14, fp32", "trl-1.14", "float32", "float32", PLAIN, BOTH),
+    "1.9": Entry("TRL 1.9 as it comes", "trl-1.9", None, "default"),
+    "1.9-fast": Entry("TRL 1.9, fastest setting", "trl-1.9", "bfloat16", "fastest", QUIET, BOTH),
+    "1.9-fp32": Entry("TRL 1.9, fp32", "trl-1.9", "float32", "float32", PLAIN),
+}
+
+
+@contextmanager
+def running(
+    entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path
+) -> Iterator[dict[str, Contestant]]:
+    """The contestants' processes, each with its trainer built and waiting."""
+    with ExitStack() as stack:
+        children = {}
+        for name, entry in entries.items():
+            place = folder / name
+            place.mkdir()
+            settings = {
+                "model": str(model), "rows": str(rows), "output": str(place / "output"), "rank": 16,
+                "batch": workload.ROWS_PER_STEP, "lr": 2e-4, "dtype": entry.dtype, "config": entry.config,
+            }  # fmt: skip
+            python = sys.executable if entry.environment is None else python_of(entry.environment)
+            module = f"benchmarks.peers.{'own' if entry.environment is None else 'trl'}_step"
+            children[name] = stack.enter_context(Contestant(python, module, settings, place / "log"))
+        yield children
+
+
+def race(children: Mapping[str, Contestant], rounds: int, seed: int) -> tuple[Seconds, dict[str, dict[str, Any]]]:
+    """The seconds of each contestant, and its last answer."""
+    last: dict[str, dict[str, Any]] = {}
+
+    def turn(name: str) -> Callable[[int], float]:
+        def step(_: int) -> float:
+            last[name] = children[name].ask(do="step")
+            return float(last[name]["seconds"])
+
+        return step
+
+    return interleaved({name: turn(name) for name in children}, rounds, seed, warm=WARM), last
+
+
+def check_losses(entries: Mapping[str, Entry], first: Mapping[str, float]) -> None:
+    """Everybody starts from the same loss: A is random, B is zero, the weights and rows are the same."""
+    expected = first["own-fp32"] if "own-fp32" in first else first["own"]
+    for name, loss in first.items():
+        limit = 1e-4 if entries[name].dtype == "float32" else 2e-3
+        assert abs(loss - expected) < limit, f"{name} starts at a loss of {loss}, not {expected}"
+
+
+def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[str, Any]]:
+    """One interleaved run over the contestants of a kind of batch: the rows of the record."""
+    entries = {name: ENTRIES[name] for name in names if kind in ENTRIES[name].batches}
+    rows = workload.draw_rows(workload.ROWS_PER_STEP * (WARM + rounds), seed)
+    if kind == "grouped":
+        rows = workload.grouped_by_length(rows, seed)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        model = workload.write_model(folder / "model", seed)
+        given = workload.write_rows(folder / "rows.json", rows)
+        with running(entries, given, model, folder) as children:
+            seconds, last = race(children, rounds, seed)
+            versions = {name: child.ready["versions"] for name, child in children.items()}
+    first = {name: answer["losses"][0] for name, answer in last.items()}
+    check_losses(entries, first)
+    results = []
+    for own in (name for name in entries if entries[name].role == "own"):
+        for peer in (name for name in entries if entries[name].role != "own"):
+            if (entries[own].dtype == "float32") != (entries[peer].role == "float32"):
+                continue
+            results.append(
+                {
+                    "what": f"LoRA step, {kind} batches",
+                    "own": entries[own].says,
+                    "peer": entries[peer].says,
+                    "role": entries[peer].role,
+                    "own_seconds": middle(seconds[own]),
+                    "peer_seconds": middle(seconds[peer]),
+                    "speed": ratio(seconds[peer], seconds[own]),
+                    "checked": {"first_loss": round(first[own], 5), "first_loss_of_the_peer": round(first[peer], 5)},
+                    "padding": round(workload.padding(rows), 3),
+                    "versions_of_the_peer": versions[peer],
+                }
+            )
+    return results
+
+
+def main() -> int:
+    """Measures and writes the record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    names = ["own", "own-fp32", "1.14", "1.14-fast"] if asked.quick else list(ENTRIES)
+    rounds = 2 if asked.quick else asked.rounds
+    rows = [row for kind in BOTH for row in compare(kind, rounds, asked.seed, names)]
+    record.write("train_step", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

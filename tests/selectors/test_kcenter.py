@@ -1,0 +1,126 @@
+"""k-center against a slow loop, an exhaustive search, and data made so that the answer is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example
+from keeptune.core.spec import validate
+from keeptune.selectors import Context, Selector
+from keeptune.selectors._clusters import largest_cluster
+from keeptune.selectors._farthest_first import farthest_first
+
+
+def points(count: int, width: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(7, width)) * 3
+    return (centres[generator.integers(7, size=count)] + generator.normal(size=(count, width))).astype(np.float32)
+
+
+def slow(data: np.ndarray, first: int, count: int) -> tuple[list[int], list[float]]:
+    """Every distance to every centre, one centre at a time, in float64."""
+    wide, indices, distances = data.astype(np.float64), [first], [0.0]
+    nearest = np.full(len(data), np.inf)
+    while len(indices) < count:
+        nearest = np.minimum(nearest, np.linalg.norm(wide - wide[indices[-1]], axis=1))
+        nearest[indices[-1]] = -1
+        best = int(np.argmax(nearest))
+        indices.append(best)
+        distances.append(float(nearest[best]))
+    return indices, distances
+
+
+@pytest.mark.parametrize("pools", [(64, 16), (300, 5), (1,), (), (4096, 512)])
+@pytest.mark.parametrize("width", [2, 24])
+def test_every_choice_and_distance_is_that_of_the_slow_loop(pools, width):
+    data = points(500, width)
+    indices, distances = farthest_first(data, 17, 200, pools=pools)
+    expected_indices, expected_distances = slow(data, 17, 200)
+    assert indices.tolist() == expected_indices
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-4)
+
+
+def test_data_far_from_the_origin_loses_no_choice():
+    data = points(400, 8) + np.float32(1000)
+    expected_indices, expected_distances = slow(data, 0, 100)
+    indices, distances = farthest_first(data, 0, 100, pools=(64, 16))
+    assert indices.tolist() == expected_indices
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-3)
+
+
+def test_all_points_can_be_chosen_each_once_and_equal_ones_by_their_index():
+    data = np.repeat(np.array([[0.0], [4.0], [16.0]], dtype=np.float32), 3, axis=0)
+    indices, distances = farthest_first(data, 0, 9, pools=(4, 2))
+    assert indices.tolist() == [0, 6, 3, 1, 2, 4, 5, 7, 8]
+    np.testing.assert_allclose(distances, [0, 16, 4, 0, 0, 0, 0, 0, 0], atol=1e-5)
+
+
+def test_the_radius_is_at_most_twice_the_least_possible():
+    data = points(14, 2, seed=3)
+    between = np.linalg.norm(data[:, None] - data[None], axis=-1)
+    for first in range(14):
+        chosen, _ = farthest_first(data, first, 3)
+        radius = between[:, chosen].min(axis=1).max()
+        least = min(between[:, list(trio)].min(axis=1).max() for trio in itertools.combinations(range(14), 3))
+        assert least <= radius <= 2 * least
+
+
+def test_the_first_choice_of_the_paper_lies_in_the_middle_of_the_largest_cluster():
+    generator = np.random.default_rng(0)
+    large = np.array([0.0, 10.0]) + generator.normal(size=(60, 2)) * 0.3
+    small = np.array([10.0, 0.0]) + generator.normal(size=(20, 2)) * 0.3
+    data = np.concatenate([small, large]).astype(np.float32)
+    np.testing.assert_allclose(largest_cluster(data, 2, seed=0), large.mean(axis=0), atol=0.05)
+    chosen = selected({"name": "kcenter", "rows": 2, "normalise": False, "clusters": 2}, data)
+    angles = np.degrees(np.arctan2(data[:, 0], data[:, 1]))
+    mean = large.mean(axis=0)
+    expected = int(np.argmin(np.abs(angles - np.degrees(np.arctan2(mean[0], mean[1])))))
+    assert chosen.indices[0] == expected
+    assert chosen.indices[1] < 20
+
+
+def selected(settings: dict, data: np.ndarray, seed: int = 0):
+    rows = [Example(str(number), text=f"row {number}") for number in range(len(data))]
+    return validate(Selector, settings).select(rows, Context(seed=seed, embeddings=data))
+
+
+def test_the_same_seed_chooses_alike_and_another_one_begins_elsewhere():
+    data = points(200, 8)
+    settings = {"name": "kcenter", "share": 0.1, "start": "random"}
+    assert selected(settings, data, 1) == selected(settings, data, 1)
+    assert selected(settings, data, 1).indices[0] != selected(settings, data, 2).indices[0]
+    assert len(selected(settings, data).indices) == 20
+    assert selected({**settings, "start": "first"}, data).indices[0] == 0
+
+
+def test_vectors_of_one_direction_are_one_point_when_normalised():
+    data = np.array([[1.0, 0.0], [50.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    assert selected({"name": "kcenter", "rows": 2, "start": "first"}, data).indices == (0, 2)
+    assert selected({"name": "kcenter", "rows": 2, "start": "first", "normalise": False}, data).indices == (0, 1)
+
+
+@pytest.mark.parametrize("embeddings", [None, np.zeros((4, 2)), np.zeros(3), np.full((3, 2), np.nan)])
+def test_embeddings_that_do_not_fit_are_refused(embeddings):
+    rows = [Example(str(number), text="a") for number in range(3)]
+    with pytest.raises(DataError) as caught:
+        validate(Selector, "kcenter").select(rows, Context(embeddings=embeddings))
+    assert caught.value.code == "E-SELECT-EMBEDDINGS"
+
+
+def test_a_random_choice_has_no_favourites():
+    rows = [Example(str(number), text="a") for number in range(20)]
+    draws = [validate(Selector, {"name": "random", "rows": 5}).select(rows, Context(seed=seed)) for seed in range(800)]
+    assert all(len(set(drawn.indices)) == 5 for drawn in draws)
+    counts = np.bincount([index for drawn in draws for index in drawn.indices], minlength=20)
+    # Each count is hypergeometric with mean 200 and standard deviation 12.2.
+    assert np.abs(counts - 200).max() < 5 * 12.3
+
+
+def test_nothing_to_choose_from_is_refused():
+    with pytest.raises(DataError) as caught:
+        validate(Selector, "random").select([], Context())
+    assert caught.value.code == "E-SELECT-EMPTY"
