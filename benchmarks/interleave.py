@@ -45,7 +45,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """slow / fast within each round: median, 10th and 90th percentile, lowest and highest."""
+    """Slow / fast within each round: median, 10th and 90th percentile, lowest and highest."""
     pairs = np.array(slow) / np.array(fast)
     low, median, high = np.percentile(pairs, [10, 50, 90])
     found = {"median": median, "p10": low, "p90": high, "lowest": pairs.min(), "highest": pairs.max()}

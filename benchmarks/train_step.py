@@ -69,9 +69,7 @@ ENTRIES = {
 
 
 @contextmanager
-def running(
-    entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path
-) -> Iterator[dict[str, Contestant]]:
+def running(entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path) -> Iterator[dict[str, Contestant]]:
     """The contestants' processes, each with its trainer built and waiting."""
     with ExitStack() as stack:
         children = {}

@@ -48,7 +48,10 @@ def write_model(folder: Path, seed: int, **changes: Any) -> Path:
     named = {"pad_token": "w0", "bos_token": "w1", "eos_token": "w2"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
     # The name of the class that every release of transformers knows.
-    settings = {**json.loads((folder / "tokenizer_config.json").read_text()), "tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = {
+        **json.loads((folder / "tokenizer_config.json").read_text()),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
