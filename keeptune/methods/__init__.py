@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
 
@@ -48,6 +50,8 @@ class Method(Spec, shelf="keeptune.methods"):
     identity_at_start: ClassVar[bool] = True
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
+
+    frozen: bool = Field(False, description="Active, but not trained: a part of a hybrid.")
 
     @property
     def fits_4bit(self) -> bool:
@@ -175,8 +179,19 @@ def install_methods(
     from keeptune.engine.adapter import Adapter
     from keeptune.engine.book import install
 
-    trained = [key for method in methods for key in method.trained(model)]
-    install(model, Adapter(name, methods, placed, trainable, trained))
+    trained = [key for method in methods if not method.frozen for key in method.trained(model)]
+    adapter = Adapter(name, methods, placed, trainable, trained)
+    for method, part in zip(methods, adapter.parts, strict=True):
+        if method.frozen:
+            part.requires_grad_(False)
+    install(model, adapter)
+
+
+def cost(methods: Sequence[Method], shape: ModelShape) -> Cost:
+    """What a hybrid costs; see `Method.cost`. A frozen part is stored and not trained."""
+    costs = [method.cost(shape) for method in methods]
+    trained = sum(part.trainable_parameters for method, part in zip(methods, costs, strict=True) if not method.frozen)
+    return Cost(trained, sum(part.stored_bytes for part in costs))
 
 
 def penalty(model: PreTrainedModel, name: str) -> Tensor | None:

@@ -46,6 +46,8 @@ def _place(inside: Any, parts: list[str], value: Any, setting: str) -> None:
 def _step(inside: Any, part: str, following: str, setting: str) -> Any:
     if isinstance(inside, list):
         index: Any = _index(inside, part, setting)
+        if isinstance(inside[index], str):
+            inside[index] = {"name": inside[index]}
     elif isinstance(inside, dict):
         index = part
         if isinstance(inside.get(part), str) and following != "":
@@ -60,7 +62,7 @@ def _index(items: list[Any], part: str, setting: str) -> int:
     if part.isdigit() and int(part) < len(items):
         return int(part)
     for position, item in enumerate(items):
-        if isinstance(item, dict) and part in (item.get("id"), item.get("name")):
+        if part == item or (isinstance(item, dict) and part in (item.get("id"), item.get("name"))):
             return position
     raise _wrong(setting, f"the list has {len(items)} entries, and none is '{part}'.")
 

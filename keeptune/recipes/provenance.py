@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.files import read_json
 from keeptune.core.run import Run
 from keeptune.core.shape import ModelShape
+from keeptune.methods import cost
 from keeptune.recipes.material import Material
 from keeptune.stages.train import Train
 
@@ -61,5 +62,5 @@ def provenance_of(run: Run) -> dict[str, Any]:
 def trained_parameters(recipe: Recipe, loaded: Loaded) -> tuple[int, float]:
     """Trained parameters of all train stages together, in closed form, and their share of the base."""
     shape = ModelShape.from_config(loaded.model.config.to_dict())
-    count = sum(stage.method.cost(shape).trainable_parameters for stage in recipe.stages if isinstance(stage, Train))
+    count = sum(cost(stage.methods, shape).trainable_parameters for stage in recipe.stages if isinstance(stage, Train))
     return count, count / shape.parameters()

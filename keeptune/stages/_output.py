@@ -41,7 +41,7 @@ class Output:
 
     def final(self) -> Checkpoint:
         """The stage's result."""
-        return self._write("model" if self.stage.method.trains_base else "adapter")
+        return self._write("model" if self.stage.trains_base else "adapter")
 
     def snapshot(self, step: int) -> None:
         """The weights of a step, to be evaluated later; see `snapshots`."""
@@ -49,13 +49,13 @@ class Output:
 
     def _write(self, name: str) -> Checkpoint:
         info: dict[str, Any] = {"adapter": self.name, "scope": self.stage.scope}
-        info["trains_base"] = self.stage.method.trains_base
+        info["trains_base"] = self.stage.trains_base
         path = write_commit(self.folder, name, self._fill, info=info)
         return _checkpoint(self.before, path, **info)
 
     def _fill(self, folder: Path) -> None:
         model = self.loaded.model
-        if self.stage.method.trains_base:
+        if self.stage.trains_base:
             with _without_bars():
                 model.save_pretrained(folder, state_dict=base_state_dict(model))
                 self.loaded.tokenizer.save_pretrained(folder)

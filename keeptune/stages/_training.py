@@ -17,7 +17,7 @@ from keeptune.core.errors import DivergedError, Interrupted, PlanError
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
 from keeptune.losses import Loss
-from keeptune.methods import after_step, penalty
+from keeptune.methods import after_step, attach, penalty
 from keeptune.stages import StageWork
 from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._masters import Masters
@@ -69,13 +69,13 @@ class Attempt:
         self.loaded: Loaded = work.open(checkpoint)
         self.name = _new_name(stage, checkpoint)
         self.label = stage.label
-        stage.method.attach(self.loaded.model, self.name, seed=work.seed)
+        attach(self.loaded.model, stage.methods, self.name, seed=work.seed)
         if stage.memory.gradient_checkpointing:
             _compute_layers_twice(self.loaded.model)
         masters = Masters(self.loaded.model)
         if not masters.named:
             raise PlanError(
-                f"'{stage.method.name}' leaves nothing to train on this model.",
+                f"'{_label(stage)}' leaves nothing to train on this model.",
                 code="E-TRAIN-FROZEN",
                 where={"key": f"stages[{work.index}].method"},
                 fix="Choose another method, or other targets.",
@@ -153,7 +153,7 @@ class Attempt:
         sources = self.stage.shares.keys()
         task = (sources & self.work.task) or set(sources)
         scopes = [(ref.name, ref.scope) for ref in self.checkpoint.adapters]
-        if new and not self.stage.method.trains_base:
+        if new and not self.stage.trains_base:
             scopes.append((self.name, self.stage.scope))
         return {
             source: tuple(name for name, scope in scopes if scope == "always" or source in task) for source in sources
@@ -162,7 +162,7 @@ class Attempt:
     def _reference(self) -> Reference | None:
         if not any(loss.needs_reference for loss in self.stage.losses):
             return None
-        if self.stage.method.detachable:
+        if self.stage.detachable:
             return Reference(self.loaded.model, self.stacks(new=False), copied=False)
         copy = self.work.open(self.checkpoint).model.requires_grad_(False)
         size = sum(parameter.numel() * parameter.element_size() for parameter in copy.parameters())
@@ -245,11 +245,15 @@ def _has_dev(work: StageWork) -> bool:
 
 
 def _new_name(stage: Train, checkpoint: Checkpoint) -> str:
-    """The stage's id, else the method's name; a number keeps it apart from earlier adapters."""
+    """The stage's id, else the methods' names; a number keeps it apart from earlier adapters."""
     taken = {ref.name for ref in checkpoint.adapters}
-    first = stage.id or stage.method.name
+    first = stage.id or _label(stage)
     candidates = [first, *(f"{first}-{number}" for number in range(2, len(taken) + 3))]
     return next(name for name in candidates if name not in taken)
+
+
+def _label(stage: Train) -> str:
+    return "-".join(method.name for method in stage.methods)
 
 
 def _next_token() -> Loss:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 from typing_extensions import Self
 
 from keeptune.core.checkpoint import Checkpoint, Scope
@@ -14,6 +14,7 @@ from keeptune.stages import Stage, StageWork
 from keeptune.stages._settings import Memory, Saving
 from keeptune.stages.optimizers import Optimizer
 
+METHODS: TypeAdapter[list[Method]] = TypeAdapter(Annotated[list[Method], Field(min_length=1)])
 # What may be changed between a kill and a resume: it does not reach the weights.
 NEUTRAL = {"report_to": None, "saving": ("every", "keep", "snapshots"), "id": None}
 
@@ -23,7 +24,7 @@ class Train(Stage):
 
     revision: ClassVar[int] = 1
 
-    method: Method = Field(description="what is trained")
+    method: Method | list[Method] = Field(description="what is trained; a list is one adapter of several methods")
     data: str | dict[str, float] = Field("task", description="a source, or sources with their share of the tokens")
     losses: list[Loss] = Field(default_factory=lambda: [_default(Loss, "next_token")], min_length=1)
     optimizer: Optimizer = Field(default_factory=lambda: _default(Optimizer, "adamw"), description="how weights move")
@@ -34,6 +35,11 @@ class Train(Stage):
     saving: Saving = Field(default_factory=Saving, description="commits, snapshots, looks at dev")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="trackers")
     scope: Scope = Field("always", description="whether the new adapter answers everybody, or only its task")
+
+    @field_validator("method", mode="plain")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return METHODS.validate_python(value) if isinstance(value, list) else Method.model_validate(value)
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -46,9 +52,27 @@ class Train(Stage):
             raise ValueError("give 'epochs' or 'steps', not both")
         if isinstance(self.data, dict) and not (self.data and all(share > 0 for share in self.data.values())):
             raise ValueError("the shares of 'data' are positive numbers, at least one")
-        if self.scope == "task" and self.method.trains_base:
-            raise ValueError(f"'{self.method.name}' trains the base itself, which answers everybody: scope is 'always'")
+        base = next((method.name for method in self.methods if method.trains_base), None)
+        if self.scope == "task" and base:
+            raise ValueError(f"'{base}' trains the base itself, which answers everybody: scope is 'always'")
+        if base and len(self.methods) > 1:
+            raise ValueError(f"'{base}' trains the base itself: give it a stage of its own; earlier adapters stay on")
         return self
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods of the new adapter."""
+        return self.method if isinstance(self.method, list) else [self.method]
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the base's own weights change."""
+        return any(method.trains_base for method in self.methods)
+
+    @property
+    def detachable(self) -> bool:
+        """Whether the new adapter can be taken off again."""
+        return all(method.detachable for method in self.methods)
 
     @property
     def shares(self) -> dict[str, float]:

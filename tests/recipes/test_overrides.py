@@ -8,6 +8,7 @@ from keeptune.core.errors import RecipeError
 from keeptune.recipes.overrides import with_overrides
 
 PLAIN = {"seed": 7, "stages": [{"name": "train", "id": "first", "method": "lora"}], "data": {}}
+PLAIN["stages"].append({"name": "train", "id": "mix", "method": ["lora", "prompt"]})
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,8 @@ PLAIN = {"seed": 7, "stages": [{"name": "train", "id": "first", "method": "lora"
         ("seed=3", lambda p: p["seed"] == 3),
         ("stages[0].epochs=2", lambda p: p["stages"][0]["epochs"] == 2),
         ("stages.first.method.rank=8", lambda p: p["stages"][0]["method"] == {"name": "lora", "rank": 8}),
+        ("stages.mix.method.prompt.length=8", lambda p: p["stages"][1]["method"][1] == {"name": "prompt", "length": 8}),
+        ("stages.mix.method[0]=norm", lambda p: p["stages"][1]["method"] == ["norm", "prompt"]),
         ("data.task.path=a b.jsonl", lambda p: p["data"]["task"]["path"] == "a b.jsonl"),
         ("too_long=null", lambda p: p["too_long"] is None),
         ("stages[0].losses=[next_token]", lambda p: p["stages"][0]["losses"] == ["next_token"]),

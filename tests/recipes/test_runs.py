@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+from safetensors.torch import load_file
 
 from keeptune.core.errors import MachineError, RecipeError
 from keeptune.data.formats.generated import Generated
@@ -88,6 +89,18 @@ def test_a_run_ends_in_a_certificate_and_a_second_run_changes_nothing(work):
     run_recipe("recipe.yaml", work / "run", [], quiet=True)
     assert (work / "run" / "items.jsonl.gz").read_bytes() == before
     assert (work / "run" / "stages" / "0-train" / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
+    mix = ["stages.train.method=[{name: prompt, length: 4, frozen: true}, {name: lora, rank: 2}]"]
+    run_recipe("recipe.yaml", work / "run", mix, quiet=True)
+    certificate = json.loads((work / "run" / "certificate.json").read_text())
+    assert certificate["verdict"] in ("PASS", "FAIL", "UNDECIDED")
+    settings = json.loads((work / "run" / "stages" / "0-train" / "adapter" / "adapter.json").read_text())["settings"]
+    assert [(part["name"], part["frozen"]) for part in settings["methods"]] == [("prompt", True), ("lora", False)]
+    stored = load_file(work / "run" / "stages" / "0-train" / "adapter" / "adapter.safetensors")
+    lora = sum(tensor.numel() for name, tensor in stored.items() if ".lora_" in name)
+    assert certificate["cost"]["trainable_parameters"] == lora
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(work):

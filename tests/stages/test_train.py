@@ -13,6 +13,7 @@ from keeptune.core.digest import file_digest
 from keeptune.core.errors import DataError, DivergedError, Interrupted, ModelError, PlanError, RecipeError
 from keeptune.core.run import Run
 from keeptune.losses.next_token import NextToken
+from keeptune.methods import attach
 from keeptune.stages import _step
 from keeptune.stages._output import snapshots
 from keeptune.stages._plan import Plan, plan_steps
@@ -21,6 +22,7 @@ from tests.stages.tiny_training import rows, stage
 
 FULL = {"method": "full", "optimizer": {"name": "adamw", "lr": 1e-3}}
 ADALORA = {"method": {"name": "adalora", "rank": 2, "initial_rank": 4, "every": 1, "settled": 0.3, "dropout": 0.1}}
+HYBRID = {"method": [{"name": "prompt", "length": 3, "frozen": True}, {"name": "lora", "rank": 2}, "norm"]}
 PROMPT = {"method": {"name": "prompt", "length": 3}, "optimizer": {"name": "adafactor", "lr": 0.1}, "scope": "task"}
 
 
@@ -54,7 +56,7 @@ def interrupted(bench, name, after, **settings):
 def weights(bench, name):
     """SHA-256 of what the stage left."""
     folder = bench.folder / name / "stages" / "0-train"
-    return {path.name: file_digest(path) for path in sorted(folder.glob("*/*model*.safetensors"))}
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*/*.safetensors"))}
 
 
 def commits(bench, name):
@@ -62,7 +64,9 @@ def commits(bench, name):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, FULL, PROMPT, ADALORA], ids=["lora with dropout", "full", "prompt", "adalora"]
+    "settings",
+    [{}, FULL, PROMPT, ADALORA, HYBRID],
+    ids=["lora with dropout", "full", "prompt", "adalora", "a hybrid with a frozen part"],
 )
 def test_interrupted_and_resumed_gives_the_weights_of_an_uninterrupted_run(bench, settings):
     bench.train("whole", **settings)
@@ -444,3 +448,43 @@ def test_adalora_allocates_by_itself_and_its_penalty_is_no_loss(bench):
     assert all("penalty" not in row for row in bench.metrics("plain"))
     assert bench.metrics("plain")[0]["loss"] == metrics[0]["loss"]
     assert bench.metrics("plain")[0]["gradient_norm"] < metrics[0]["gradient_norm"]
+
+
+def test_the_frozen_part_of_a_hybrid_is_active_and_stays_as_it_started(bench):
+    result = bench.train(**HYBRID)
+    (ref,) = result.adapters
+    assert ref.name == "prompt-lora-norm"
+    trained = bench.open(result).model
+    start = bench.open(bench.base).model
+    attach(start, stage(**HYBRID).methods, "prompt-lora-norm", seed=7)
+    before, after = (dict(model.keeptune.named_parameters()) for model in (start, trained))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert {name for name in before if ".parts.0." in name} == before.keys() - moved
+    tokens = torch.tensor([[5, 9, 11]])
+    logits = trained(tokens).logits
+    with torch.no_grad():
+        for name, parameter in trained.keeptune.named_parameters():
+            if ".parts.0." in name:
+                parameter.zero_()
+    assert not torch.allclose(trained(tokens).logits, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (["full", "lora"], "a stage of its own"),
+        (["lora", {"name": "prompt", "lenght": 3}], r"method\[1\].lenght: .* Did you mean 'length'"),
+        ([], "method"),
+        ([{"name": "lora", "frozen": True}], None),
+    ],
+)
+def test_a_hybrid_that_cannot_train_is_refused(bench, method, said):
+    """The last one is a fair recipe with nothing to train."""
+    if said is None:
+        with pytest.raises(PlanError) as caught:
+            bench.train(method=method)
+        assert caught.value.code == "E-TRAIN-FROZEN"
+        return
+    with pytest.raises(RecipeError, match=said):
+        stage(method=method)
