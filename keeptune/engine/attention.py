@@ -3,14 +3,16 @@
 transformers calls it through its attention registry. The contract:
 
 - *Segments.* Inside `segments(offsets)` the batch has the shape (1, T) and holds S rows one after the other. Row s owns
-  the tokens offsets[s] to offsets[s + 1]; it attends to its own past alone, within the layer's sliding window, with
-  the layer's scale, grouped heads and soft cap. Positions are the caller's: they restart at each row.
+  the tokens offsets[s] to offsets[s + 1]; it attends to its own past alone (a layer that is not causal: to all of
+  itself), within the layer's sliding window, with the layer's scale, grouped heads and soft cap. Positions are the
+  caller's: they restart at each row.
 - *Padded rows.* Outside it the call is transformers' own SDPA with the mask that transformers builds, which is
   right for left and right padding and for more keys than queries (a cache). A soft cap, which SDPA lacks, is
   computed here.
 - *Prefixes.* Keys and values of a prefix, shared or per row (`prefixes.py`), arrive as an argument, join here and
   never enter the cache. Such a call always builds its mask, since the causal flag of SDPA aligns the triangle to the
-  top left. It reads the masks of SDPA (boolean) and of eager attention (additive) alike.
+  top left. It reads the masks of SDPA (boolean) and of eager attention (additive) alike. A bias that depends on the
+  distance (T5) says nothing about a prefix key, which has no position: there it is 0.
 
 The mask function returns the `Segments` themselves as "the mask". They reach this function as an argument and not
 through the context, so a layer that is recomputed in the backward pass (gradient checkpointing) still sees them.
@@ -44,7 +46,7 @@ READABLE = (ATTENTION, "sdpa", "eager")
 """The implementations whose masks this file reads."""
 
 # Arguments by which a layer would change what attention means; each is refused instead of ignored.
-UNSUPPORTED = {"s_aux": "attention sinks", "position_bias": "a learned position bias", "cache": "a paged cache"}
+UNSUPPORTED = {"s_aux": "attention sinks", "cache": "a paged cache"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ class Segments:
         lengths = (end - start for start, end in itertools.pairwise(self.offsets))
         return [(length, len(list(same))) for length, same in itertools.groupby(lengths) if length]
 
-    def band(self, length: int, window: int | None, device: torch.device) -> Tensor:
-        """Boolean (L, L): query i sees key j when i - window < j <= i. Made once, used by all layers."""
-        key = (length, window, device)
+    def band(self, length: int, window: int | None, device: torch.device, *, causal: bool = True) -> Tensor:
+        """Boolean (L, L): query i sees key j when |i - j| < window, and j <= i if causal. Made once, used by all layers."""
+        key = (length, window, device, causal)
         if key not in self._bands:
-            self._bands[key] = causal_band(length, length, window, device)
+            made = causal_band if causal else two_sided_band
+            self._bands[key] = made(length, length, window, device)
         return self._bands[key]
 
 
@@ -117,7 +120,7 @@ def attention(
     prefixes: Prefixes | None = None,
     **extra: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention in the form that transformers calls.
+    """Attention in the form that transformers calls: causal where the layer is, else to every token of the row.
 
     Args:
         module: the attention layer.
@@ -128,7 +131,7 @@ def attention(
         scaling: factor on the scores; K ** -0.5 when None.
         dropout: probability that an attention weight is dropped.
         softcap: c in c * tanh(score / c).
-        sliding_window: a token sees itself and the `sliding_window - 1` tokens before it.
+        sliding_window: a token sees itself and the `sliding_window - 1` tokens before it (and behind it).
         prefixes: keys and values before those of the rows; every token of the row sees them.
         extra: further arguments of the layer.
 
@@ -136,25 +139,32 @@ def attention(
         (B, T, H, K), and no weights.
 
     Raises:
-        PlanError: the layer uses attention sinks, a position bias or a paged cache (E-MODEL-ATTENTION).
+        PlanError: the layer uses attention sinks, a paged cache, or in a packed batch a position bias
+            (E-MODEL-ATTENTION).
     """
     for name, meaning in UNSUPPORTED.items():
         if extra.get(name) is not None:
             raise PlanError(f"{type(module).__name__} uses {meaning} ('{name}').", code="E-MODEL-ATTENTION")
     settings: dict[str, Any] = {"scaling": scaling, "dropout": dropout}
+    bias: Tensor | None = extra.get("position_bias")
     if isinstance(attention_mask, Segments):
-        settings |= {"window": sliding_window, "softcap": softcap, "prefixes": prefixes}
+        if bias is not None:
+            raise PlanError("a packed batch has no room for a position bias.", code="E-MODEL-ATTENTION")
+        settings |= {"window": sliding_window, "softcap": softcap, "prefixes": prefixes, "causal": is_causal(module)}
         output = _packed(query, key, value, attention_mask, **settings)
     else:
         if prefixes is not None and prefixes.joins:
-            seen = causal(query, key) if attention_mask is None else attention_mask
+            seen = unmasked(module, query, key) if attention_mask is None else attention_mask
+            text = key.shape[2]
             key, value, attention_mask = prefixes.join(key, value, seen)
+            if bias is not None:
+                extra["position_bias"] = functional.pad(bias, (key.shape[2] - text, 0))
         if softcap is None:
             sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
             extra["sliding_window"] = sliding_window
             output, _ = sdpa(module, query, key, value, attention_mask, **settings, **extra)
         else:
-            seen = causal(query, key) if attention_mask is None else attention_mask
+            seen = unmasked(module, query, key) if attention_mask is None else attention_mask
             key, value = _per_query_head(query, key, value)
             output = _capped(query, key, value, seen, softcap=softcap, **settings).transpose(1, 2).contiguous()
     if prefixes is not None:
@@ -167,11 +177,16 @@ def attention_mask(*args: Any, **kwargs: Any) -> Tensor | Segments | None:
     return _current.get() or AttentionMaskInterface()["sdpa"](*args, **kwargs)
 
 
-def causal(query: Tensor, key: Tensor) -> Tensor:
+def is_causal(module: nn.Module) -> bool:
+    """Whether a token of this layer sees its own past alone."""
+    return bool(getattr(module, "is_causal", True))
+
+
+def unmasked(module: nn.Module, query: Tensor, key: Tensor) -> Tensor:
     """Boolean (T, Tk): what no mask means. A single query comes last and sees every key."""
     queries, keys = query.shape[2], key.shape[2]
-    if queries == 1:
-        return torch.ones(1, keys, dtype=torch.bool, device=query.device)
+    if queries == 1 or not is_causal(module):
+        return torch.ones(queries, keys, dtype=torch.bool, device=query.device)
     return causal_band(queries, keys, None, query.device)
 
 
@@ -179,6 +194,12 @@ def causal_band(queries: int, keys: int, window: int | None, device: torch.devic
     """Boolean (queries, keys): query i sees key j when j <= i and, given a window, j > i - window."""
     behind = torch.arange(queries, device=device)[:, None] - torch.arange(keys, device=device)[None, :]
     return (behind >= 0) if window is None else (behind >= 0) & (behind < window)
+
+
+def two_sided_band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Boolean (queries, keys): query i sees key j when, given a window, |i - j| < window."""
+    away = (torch.arange(queries, device=device)[:, None] - torch.arange(keys, device=device)[None, :]).abs()
+    return away < (max(queries, keys) if window is None else window)
 
 
 def _packed(
@@ -192,6 +213,7 @@ def _packed(
     scaling: float | None,
     dropout: float,
     prefixes: Prefixes | None,
+    causal: bool,
 ) -> Tensor:
     """Each row alone: (1, H, T, K) to (1, T, H, K), one kernel call per run of equal lengths."""
     total = packed.offsets[-1]
@@ -206,15 +228,16 @@ def _packed(
     for (length, number), prefix, *states in zip(runs, joined, *split, strict=True):
         q, k, v = (x[0].view(-1, number, length, x.shape[-1]).transpose(0, 1) for x in states)
         beyond = window is not None and window < length
-        mask = packed.band(length, window, q.device) if beyond or prefix or softcap is not None else None
+        masked = beyond or prefix is not None or (softcap is not None and causal)
+        mask = packed.band(length, window, q.device, causal=causal) if masked else None
         if prefix is not None and mask is not None:
             k, v, mask = prefix.join(k, v, mask)
         k, v = _per_query_head(q, k, v)
-        if softcap is None and worthwhile(q, dropout):
+        if softcap is None and causal and worthwhile(q, dropout):
             part = attend(q, k, v, mask, scaling)
         elif softcap is None:
             part = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
+                q, k, v, attn_mask=mask, is_causal=causal and mask is None, dropout_p=dropout, scale=scaling
             )
         else:
             part = _capped(q, k, v, mask, softcap=softcap, scaling=scaling, dropout=dropout)

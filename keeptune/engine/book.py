@@ -36,6 +36,8 @@ class Adapters(nn.Module):
         self.order: list[str] = []
         self.slots: dict[Place, Slot] = {}
         self.base_requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+        # DeBERTa's maps of queries and keys also project its table of distances, once for the whole batch.
+        self.projects_distances = model.config.model_type == "deberta-v2"
         self._chosen: Stack | None = None
         self._default = Serving()
         self._serving: Serving | None = None
@@ -94,6 +96,8 @@ class Adapters(nn.Module):
         if offsets is not None:
             return serving.plan(offsets, device)
         batch, width = shape if len(shape) > 1 else (1, shape[0])
+        if batch == 1 and self.projects_distances:
+            serving = serving.of_all()
         return serving.plan(range(0, batch * width + 1, width), device)
 
     def expand(self, batch: PackedBatch) -> Expanded | None:

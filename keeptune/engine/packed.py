@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import segments, use_attention
 from keeptune.engine.batch import PackedBatch
+from keeptune.engine.positions import UsualPositions
 from keeptune.engine.rotary import rotary_groups
 
 
@@ -63,8 +64,9 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 
 
 def _body(model: PreTrainedModel, positions: Tensor, offsets: list[int], **inputs: Tensor) -> Tensor:
+    first = UsualPositions.of(model).first
     with segments(offsets):
-        output = model.base_model(position_ids=positions[None], use_cache=False, **inputs)
+        output = model.base_model(position_ids=positions[None] + first, use_cache=False, **inputs)
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
 

@@ -8,6 +8,7 @@
 | the residual stream beside a sublayer              | `residual.BesideSublayer(path, norm=path)`              |
 | keys and values of an attention                    | `prefixes.KeysValues(path)`                             |
 | the input embedding                                | `soft_prompt.InputEmbedding(path)`                      |
+| none: parameters that other deltas share           | `Nowhere(path)`                                         |
 
 Another kind of place is another subclass in a file of its own: nothing here asks which kind it holds.
 """
@@ -84,6 +85,15 @@ class ModuleOutput(Place):
         module = model.get_submodule(self.path)
         slot.handles.append(module.register_forward_hook(slot.after, with_kwargs=True))
         return slot
+
+
+@dataclass(frozen=True)
+class Nowhere(Place):
+    """Runs nowhere by itself: its deltas hold what the deltas of other places read. The path only names it."""
+
+    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+        """No hooks."""
+        return Slot(book)
 
 
 @dataclass(frozen=True)

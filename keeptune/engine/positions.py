@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from keeptune.engine.attention import current_segments
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
+from keeptune.models.anatomy import anatomy_of
+from keeptune.models.family import PositionRule
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters
@@ -32,11 +34,12 @@ class Room(Delta):
 
 @dataclass(frozen=True)
 class Positions(Place):
-    """The positions that the decoder's body is given. Its deltas move them on by their `room`."""
+    """The positions that the model's body is given. Its deltas move them on by their `room`."""
 
     def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Hooks the body before its forward pass."""
         slot = PositionSlot(book)
+        slot.usual = UsualPositions.of(model)
         body = model.get_submodule(self.path)
         slot.arguments = list(inspect.signature(body.forward).parameters)
         slot.handles.append(body.register_forward_pre_hook(slot.before, with_kwargs=True))
@@ -49,6 +52,7 @@ class PositionSlot(Slot):
     def __init__(self, book: Adapters) -> None:
         super().__init__(book)
         self.arguments: list[str] = []
+        self.usual = UsualPositions()
 
     def before(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Moves the positions of each row."""
@@ -66,19 +70,45 @@ class PositionSlot(Slot):
         else:
             lengths = torch.tensor(packed.offsets, device=source.device).diff()
             moved = torch.repeat_interleave(moved, lengths)[None]
-        given["position_ids"] = _positions(given, source) + moved
+        given["position_ids"] = self.usual(given, source) + moved
         return (), given
 
 
-def _positions(given: dict[str, Any], source: Tensor) -> Tensor:
-    """`[B, T]`: as given, or counted from the mask so that pads take none, cached tokens included."""
-    positions: Tensor | None = given.get("position_ids")
-    if positions is not None:
-        return positions
-    rows, tokens = source.shape[:2]
-    cache = given.get("past_key_values")
-    mask: Tensor | None = given.get("attention_mask")
-    past = 0 if cache is None else cache.get_seq_length()
-    if mask is None or mask.ndim != 2:
-        return torch.arange(past, past + tokens, device=source.device).expand(rows, -1)
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens:]
+@dataclass(frozen=True)
+class UsualPositions:
+    """The positions that a body takes by itself.
+
+    Attributes:
+        rule: as `keeptune.models.family.PositionRule`.
+        first: that of a text's first token.
+    """
+
+    rule: PositionRule = "counted"
+    first: int = 0
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> UsualPositions:
+        """Those of a model."""
+        rule = anatomy_of(model).positions or "plain"
+        return cls(rule, (model.config.pad_token_id or 0) + 1 if rule == "offset" else 0)
+
+    def __call__(self, given: dict[str, Any], source: Tensor) -> Tensor:
+        """`[B, T]`: as given, or by the rule, cached tokens included.
+
+        Args:
+            given: the arguments of the body.
+            source: `[B, T, ...]`, its tokens or their embeddings.
+        """
+        positions: Tensor | None = given.get("position_ids")
+        rows, tokens = source.shape[:2]
+        if positions is not None:
+            return positions.expand(rows, -1)
+        cache = given.get("past_key_values")
+        mask: Tensor | None = given.get("attention_mask")
+        past = 0 if cache is None else cache.get_seq_length()
+        if self.rule == "offset" and mask is None and given.get("input_ids") is not None:
+            mask = given["input_ids"] != self.first - 1
+        if self.rule == "plain" or mask is None or mask.ndim != 2:
+            return torch.arange(past, past + tokens, device=source.device).expand(rows, -1) + self.first
+        counted = mask.long().cumsum(dim=1) - 1 + self.first
+        return counted.clamp(min=0)[:, -tokens:]

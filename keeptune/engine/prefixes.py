@@ -127,18 +127,24 @@ def _read(queries: Tensor, prefix: Gated, scaling: float | None, softcap: float 
 
 @dataclass(frozen=True)
 class KeysValues(Place):
-    """The keys and values of an attention layer. Its deltas are `Prefixed`; several on one row stand side by side."""
+    """The keys and values of an attention layer. Its deltas are `Prefixed`; several on one row stand side by side.
+
+    Attributes:
+        cross: whether it is a decoder's attention to the encoder.
+    """
+
+    cross: bool = False
 
     def name_of(self, parameter: str) -> str:
         """Files name layers by number."""
-        return f"{self.layer}.{parameter}"
+        return f"{self.layer}.{'cross_' if self.cross else ''}{parameter}"
 
     def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
         """Hooks the attention module, before and after."""
-        if model.config._attn_implementation not in READABLE:
+        if model.get_submodule(self.path).config._attn_implementation not in READABLE:
             use_attention(model)
-        slot = PrefixSlot(book, model.config)
         module = model.get_submodule(self.path)
+        slot = PrefixSlot(book, module.config)
         slot.handles.append(module.register_forward_pre_hook(slot.before, with_kwargs=True))
         slot.handles.append(module.register_forward_hook(slot.after, always_call=True))
         return slot

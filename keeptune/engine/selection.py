@@ -78,6 +78,23 @@ class Serving:
             )
         return self.stacks
 
+    def of_all(self) -> Serving:
+        """For what the rows of a batch share: the stack that all of them have.
+
+        Raises:
+            PlanError: they have different ones (E-ROWS-FAMILY).
+        """
+        if self.stacks is None:
+            return self
+        if self.shared is None:
+            raise PlanError(
+                "rows with different adapters share what this module computes.",
+                code="E-ROWS-FAMILY",
+                why="In DeBERTa the maps of queries and keys also project the distances between tokens, once per batch.",
+                fix="Adapt other maps (targets: [v, o, up, down]), or give every row of a batch the same adapters.",
+            )
+        return Serving(every=self.shared, gates=self.gates)
+
     def plan(self, offsets: Sequence[int], device: torch.device) -> list[Selection]:
         """What to apply, in order: height by height, each adapter once with all the rows that have it there."""
         key = (tuple(offsets), device)

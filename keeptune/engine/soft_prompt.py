@@ -5,7 +5,7 @@
 Positions restart at 0 with the first virtual token. In a padded batch the virtual tokens come after the left pads,
 next to the text, and rows may have prompts of different lengths (or none). What the model returns is aligned with
 what it was given: the hidden states of virtual tokens are taken out again, so labels need no change. In the cache they
-stay, and later steps account for them.
+stay, and later steps account for them. In front of an encoder-decoder they stand as `encoder_prompt.py` says.
 
 Shapes: B rows, T tokens, D width, W virtual tokens of the longest prompt in the batch.
 """
@@ -13,7 +13,6 @@ Shapes: B rows, T tokens, D width, W virtual tokens of the longest prompt in the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -25,8 +24,11 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import current_segments, segments
 from keeptune.engine.deltas import Delta
+from keeptune.engine.encoder_prompt import EncoderPromptSlot
 from keeptune.engine.places import Place, Slot
-from keeptune.engine.selection import Stack
+from keeptune.engine.positions import UsualPositions
+from keeptune.engine.prompt_rows import PromptRows
+from keeptune.models.anatomy import anatomy_of
 
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
@@ -59,9 +61,13 @@ class InputEmbedding(Place):
         return parameter
 
     def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
-        """Hooks the decoder's body, before and after."""
-        slot = PromptSlot(book, model.get_submodule(self.path))
-        body = model.base_model
+        """Hooks the body, before and after; in an encoder-decoder the encoder and the decoder."""
+        embedding, anatomy = model.get_submodule(self.path), anatomy_of(model)
+        if anatomy.kind == "encoder_decoder":
+            return EncoderPromptSlot(book, embedding, model.get_encoder(), model.get_decoder())
+        slot = PromptSlot(book, embedding)
+        slot.usual = None if anatomy.positions is None else UsualPositions.of(model)
+        body = model.get_submodule(anatomy.body)
         slot.arguments = list(inspect.signature(body.forward).parameters)
         slot.handles.append(body.register_forward_pre_hook(slot.before, with_kwargs=True))
         slot.handles.append(body.register_forward_hook(slot.after))
@@ -100,18 +106,20 @@ class PromptSlot(Slot):
     def __init__(self, book: Adapters, embedding: nn.Embedding) -> None:
         super().__init__(book)
         self.embedding = embedding
+        self.rows = PromptRows(book, self.entries, embedding)
+        self.usual: UsualPositions | None = UsualPositions()
         self.arguments: list[str] = []
         self._in_cache: WeakKeyDictionary[Any, Held] = WeakKeyDictionary()
         self._added = _NOTHING
 
     def expand(self, batch: PackedBatch) -> Expanded | None:
         """The packed batch with each segment's virtual tokens before it; None when no segment has any."""
-        stacks = self._prompts(len(batch.offsets) - 1)
+        stacks = self.rows.stacks(len(batch.offsets) - 1)
         if not any(stacks):
             return None
         with segments(batch.offsets):  # an adapter on the embedding serves each row as its own
             embedded = self.embedding(batch.tokens)
-        blocks = {stack: self._virtual(stack, embedded.dtype) for stack in dict.fromkeys(stacks)}
+        blocks = {stack: self.rows.virtual(stack, embedded.dtype) for stack in dict.fromkeys(stacks)}
         starts, end = {}, len(embedded)
         for stack, block in blocks.items():
             starts[stack], end = end, end + len(block)
@@ -137,8 +145,8 @@ class PromptSlot(Slot):
         rows, tokens = source.shape[:2]
         cache = given.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
-        stacks = self._prompts(rows)
-        counts = [self._length(stack) for stack in stacks]
+        stacks = self.rows.stacks(rows)
+        counts = [self.rows.length(stack) for stack in stacks]
         held = self._in_cache.get(cache, _NOTHING) if past else Held(max(counts), frozenset(counts))
         if not held.counts.issuperset(counts):
             raise PlanError(
@@ -153,11 +161,14 @@ class PromptSlot(Slot):
         lengths = torch.tensor(counts, device=mask.device)[:, None]
         columns = mask.argmax(dim=1, keepdim=True) + torch.arange(held.width, device=mask.device)
         if not past:
-            given["inputs_embeds"] = self._insert(given, self._block(stacks, held.width), columns)
+            given["inputs_embeds"] = self._insert(given, self.rows.block(stacks, held.width), columns)
             given["input_ids"] = None
             self._added = held
-        shifted = positions(given.get("position_ids"), mask, tokens) + lengths
-        given["position_ids"] = shifted if past else with_virtual_positions(shifted, columns)
+            if given.get("token_type_ids") is not None:
+                given["token_type_ids"] = widened(given["token_type_ids"], torch.zeros_like(lengths), columns)
+        if self.usual is not None:
+            shifted = self.usual({**given, "attention_mask": mask}, source) + lengths
+            given["position_ids"] = shifted if past else with_virtual_positions(shifted, columns)
         given["attention_mask"] = widened(mask, lengths, columns)
         return (), given
 
@@ -176,27 +187,6 @@ class PromptSlot(Slot):
             self._in_cache[output.past_key_values] = held
         return output
 
-    def _prompts(self, count: int) -> list[Stack]:
-        """The prompts among the adapters that serve each of `count` rows."""
-        stacks = self.book.serving.stack_of_rows(count)
-        return [tuple(name for name in stack if name in self.entries) for stack in stacks]
-
-    def _virtual(self, stack: Stack, dtype: torch.dtype) -> Tensor:
-        """`[p, D]`: the prompts of one stack, one after the other."""
-        parts = [placed.delta.virtual().to(dtype) for name in stack for placed in self.entries[name]]
-        weight = self.embedding.weight
-        return torch.cat(parts) if parts else torch.zeros(0, weight.shape[1], dtype=dtype, device=weight.device)
-
-    def _length(self, stack: Stack) -> int:
-        return sum(placed.delta.room for name in stack for placed in self.entries[name])
-
-    def _block(self, stacks: Sequence[Stack], width: int) -> Tensor:
-        """`[B, W, D]`: the virtual tokens of each row, flush right."""
-        kinds = list(dict.fromkeys(stacks))
-        blocks = [self._virtual(stack, self.embedding.weight.dtype) for stack in kinds]
-        flush = torch.stack([nn.functional.pad(block, (0, 0, width - len(block), 0)) for block in blocks])
-        return flush[torch.tensor([kinds.index(stack) for stack in stacks], device=flush.device)]
-
     def _insert(self, given: dict[str, Any], block: Tensor, columns: Tensor) -> Tensor:
         """`[B, W + T, D]`: every token W columns to the right, the virtual tokens just before the first of its row."""
         embedded = given.get("inputs_embeds")
@@ -206,7 +196,7 @@ class PromptSlot(Slot):
         return room.scatter(1, columns[:, :, None].expand_as(block), block)
 
     def _refuse_unexpanded(self, given: dict[str, Any], count: int) -> None:
-        if given.get("inputs_embeds") is None and any(self._prompts(count)):
+        if given.get("inputs_embeds") is None and any(self.rows.stacks(count)):
             raise PlanError(
                 "a soft prompt serves a segment of this packed batch, but the batch was not expanded.",
                 code="E-PROMPT-PACKED",
@@ -216,7 +206,7 @@ class PromptSlot(Slot):
     def _mask(self, given: dict[str, Any], rows: int, text: int) -> Tensor:
         """`[B, T]`: the mask over the text, cached tokens included."""
         mask: Tensor | None = given.get("attention_mask")
-        if given.get("token_type_ids") is not None:
+        if given.get("token_type_ids") is not None and self.usual == UsualPositions():
             raise PlanError("a soft prompt has no token type.", code="E-PROMPT-MASK", fix="Drop `token_type_ids`.")
         if mask is None:
             return torch.ones(rows, text, dtype=torch.long)
@@ -227,13 +217,6 @@ class PromptSlot(Slot):
                 fix=f"Pass one number per token of the text, cached ones included: {(rows, text)}.",
             )
         return mask.long()
-
-
-def positions(given: Tensor | None, mask: Tensor, tokens: int) -> Tensor:
-    """`[B, T]`: the positions of the tokens of this step as given, or counted so that pads take none."""
-    if given is not None:
-        return given.expand(mask.shape[0], -1)
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens:]
 
 
 def with_virtual_positions(text: Tensor, columns: Tensor) -> Tensor:

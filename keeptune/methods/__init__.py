@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
+from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
@@ -57,6 +58,10 @@ class Method(Spec, shelf="keeptune.methods"):
     def fits_4bit(self) -> bool:
         """Whether it works on a base in 4 bits; `attach` refuses where it does not."""
         return not self.trains_base
+
+    def settled(self, model: PreTrainedModel) -> Self:
+        """The same method with the settings that only the model can decide."""
+        return self
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """The deltas and where they go; their values are set by `start`, or read from a file.
@@ -148,6 +153,7 @@ def attach(
     if not methods or not all(isinstance(item, Method) for item in methods):
         raise PlanError("`attach` takes a method or a list of methods.", code="E-METHOD-KIND")
     check_name(model, name)
+    methods = [item.settled(model) for item in methods]
     placed = place_methods(model, methods)
     for item, part in zip(methods, placed, strict=True):
         item.start(model, part, seed)

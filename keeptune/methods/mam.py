@@ -14,13 +14,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from transformers import PreTrainedModel
+from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._layers import Layers
 from keeptune.methods.parallel import Parallel
-from keeptune.methods.prefix import Prefix
+from keeptune.methods.prefix import Prefix, Shift, settled_positions
 
 
 class MAM(Method):
@@ -30,7 +31,7 @@ class MAM(Method):
 
     length: int = Field(30, ge=1, le=4096, description="Virtual tokens of the prefix.")
     hidden: int | None = Field(800, ge=1, le=65536, description="Width of the prefix's training network; null: none.")
-    positions: Literal["shift", "none"] = Field("shift", description="Whether the prefix takes positions.")
+    positions: Shift | None = Field(None, description="Whether the prefix takes positions; null: if it can.")
     bottleneck: int = Field(64, ge=1, le=65536, description="Inner width of the parallel adapter.")
     input: Literal["residual", "normed"] = Field("residual", description="What the parallel adapter reads.")
     scale: Annotated[float, Field(gt=0)] | Literal["learned"] = Field(4.0, description="Its scale, or learned from 1.")
@@ -45,6 +46,10 @@ class MAM(Method):
     def parallel(self) -> Parallel:
         """The part on the feed-forward sublayer."""
         return Parallel(bottleneck=self.bottleneck, input=self.input, scale=self.scale, layers=self.layers)
+
+    def settled(self, model: PreTrainedModel) -> Self:
+        """With positions that the model has."""
+        return self.model_copy(update={"positions": settled_positions(model, self.positions)})
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """Those of the prefix, then those of the parallel adapter."""
@@ -65,4 +70,4 @@ class MAM(Method):
 
     def saved_settings(self) -> dict[str, Any]:
         """Without the prefix's network, which no file keeps."""
-        return {**self.to_dict(), "hidden": None}
+        return {**self.to_dict(), "hidden": None, "positions": self.prefix.saved_settings()["positions"]}

@@ -22,6 +22,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.soft_prompt import InputEmbedding
 from keeptune.methods import Cost, Method
+from keeptune.methods._families import require_tokens
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
 
@@ -39,6 +40,7 @@ class PTuning(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding."""
+        require_tokens(model.config.model_type, self.name)
         path = anatomy_of(model).embedding
         width = model.get_submodule(path).weight.shape[1]
         return [Placed(InputEmbedding(path), EncodedPrompt(self.length, width, self._inner(width), self.encoder))]
@@ -50,6 +52,7 @@ class PTuning(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Trained: p D and the encoder. Kept: p D."""
+        require_tokens(shape.family, self.name)
         width, inner = shape.width, self._inner(shape.width)
         maps = [(width, inner), (inner, inner), (inner, width)]
         recurrent = 0

@@ -10,16 +10,17 @@ head beside it; here the answer stays text. It wants a learning rate of 0.005 to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 from transformers import PreTrainedModel
+from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._layers import Layers
-from keeptune.methods.prefix import Prefix
+from keeptune.methods.prefix import Prefix, Shift, settled_positions
 
 
 class PTuningV2(Method):
@@ -28,7 +29,7 @@ class PTuningV2(Method):
     identity_at_start: ClassVar[bool] = False
 
     length: int = Field(16, ge=1, le=4096, description="Virtual tokens p.")
-    positions: Literal["shift", "none"] = Field("shift", description="Where the text begins: at p, or at 0.")
+    positions: Shift | None = Field(None, description="Where the text begins: at p, or at 0; null: at p if it can.")
     layers: Layers = Field("all", description="The layers by index, or all.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on keys and values, in training.")
 
@@ -38,6 +39,10 @@ class PTuningV2(Method):
         return Prefix(
             length=self.length, hidden=None, positions=self.positions, layers=self.layers, dropout=self.dropout
         )
+
+    def settled(self, model: PreTrainedModel) -> Self:
+        """With positions that the model has."""
+        return self.model_copy(update={"positions": settled_positions(model, self.positions)})
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """As the prefix."""

@@ -4,13 +4,15 @@
     P = tanh(E W_in + b_in) W_out + b_out,    E: p x D,  W_in: D x m
 
 The second line is the paper's reparameterisation: it only serves training, and a file keeps P. `hidden: null` trains P
-itself. In grouped-query attention a prefix has G heads, not H. No rotation is applied to P_k.
+itself. In grouped-query attention a prefix has G heads, not H. No rotation is applied to P_k. An encoder-decoder has
+three prefixes: of the encoder, the decoder, and the decoder's attention to the encoder, each with its own E and W_in.
 
 Starts: `random` (E normal; P normal without the network); `text` and `vocabulary` are the keys and values that the
 frozen model computes for words. The paper fits the network to those; here P = those + network, whose output map starts
 at zero, so the start is exact. `positions: shift` lets the text begin at p, as in the paper's code, PEFT, and the model
-that reads the words; `none` at 0. With `gate`, a prefix has a softmax of its own and is added with the factor tanh(g)
-per head, g = 0 at the start (Zhang et al. 2023, arXiv:2303.16199): nothing changes then, and no position moves.
+that reads the words; `none` at 0, as it must where a model takes no positions (T5, BART, ViT). With `gate`, a prefix
+has a softmax of its own and is added with the factor tanh(g) per head, g = 0 at the start (Zhang et al. 2023,
+arXiv:2303.16199): nothing changes then, and no position moves.
 """
 
 from __future__ import annotations
@@ -21,23 +23,26 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
-from keeptune.engine.generation import evaluating
+from keeptune.engine.places import Nowhere
 from keeptune.engine.positions import Positions
 from keeptune.engine.prefixes import KeysValues
 from keeptune.engine.rotary import depends_on_length
-from keeptune.engine.rows import off
 from keeptune.methods import Cost, Method
+from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.methods._prefix_deltas import LayerPrefix, Stem
 from keeptune.methods._vocabulary import frequent_ids
-from keeptune.models.anatomy import anatomy_of
+from keeptune.methods._word_states import word_states
+from keeptune.models.anatomy import Anatomy, Layer, anatomy_of
 from keeptune.models.load import loaded_of
+
+Shift = Literal["shift", "none"]
 
 
 class Prefix(Method):
@@ -49,7 +54,7 @@ class Prefix(Method):
     hidden: int | None = Field(512, ge=1, le=65536, description="Width m of the training network; null: none.")
     init: Literal["random", "vocabulary", "text"] = Field("random", description="How they start.")
     text: str = Field("", description="With init text: the words whose keys and values they start as.")
-    positions: Literal["shift", "none"] | None = Field(None, description="Where the text begins; null: shift, ungated.")
+    positions: Shift | None = Field(None, description="Where the text begins; null: shift if it can.")
     layers: Layers = Field("all", description="The layers by index, or all.")
     gate: bool = Field(False, description="A softmax of its own and a gate per head that starts at zero.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on keys and values, in training.")
@@ -67,17 +72,23 @@ class Prefix(Method):
         """Positions before the text."""
         return 0 if self.gate or self.positions == "none" else self.length
 
+    def settled(self, model: PreTrainedModel) -> Self:
+        """With positions that the model has."""
+        return self.model_copy(update={"positions": settled_positions(model, self.positions)})
+
     def place(self, model: PreTrainedModel) -> list[Placed]:
-        """One prefix per layer; the positions, and with them what the layers share."""
-        layers, shape = anatomy_of(model).layers, ModelShape.from_config(model.config.to_dict())
-        self._check_room(model, shape)
-        stem = Stem(self.room, self.length, shape.width, self.hidden)
-        placed = [Placed(Positions(model.base_model_prefix), stem)] if self.room or self.hidden else []
-        for index in chosen_layers(self.layers, len(layers)):
-            size = (self.length, shape.kv_heads, shape.head_width)
-            delta = LayerPrefix(size, self.hidden, shape.heads if self.gate else None, self.dropout)
-            delta.stem = [stem] if self.hidden else []
-            placed.append(Placed(KeysValues(layers[index].attention, index), delta))
+        """One prefix per attention; the positions, and with them what the layers share."""
+        anatomy, shape = anatomy_of(model), ModelShape.from_config(model.config.to_dict())
+        self._check_room(model, anatomy, shape)
+        stems = self._stems(anatomy, shape)
+        placed = list(stems.values()) if self.room or self.hidden else []
+        for index in chosen_layers(self.layers, len(anatomy.layers)):
+            layer = anatomy.layers[index]
+            for site, path in sites(anatomy, layer).items():
+                size = (self.length, shape.kv_heads, shape.head_width)
+                delta = LayerPrefix(size, self.hidden, shape.heads if self.gate else None, self.dropout)
+                delta.stem = [stems[site].delta] if self.hidden else []
+                placed.append(Placed(KeysValues(path, index, cross=site == "cross"), delta))
         return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
@@ -86,26 +97,51 @@ class Prefix(Method):
         for place, delta, _ in placed:
             generator = named_generator(seed, place.key)
             if isinstance(delta, LayerPrefix):
-                delta.start(generator, None if states is None else states[place.layer or 0])
+                delta.start(generator, None if states is None else states[place.path])
             else:
                 delta.start(generator)
 
     def cost(self, shape: ModelShape) -> Cost:
-        """Kept: 2 p G K per layer, and H gates. Trained with a network: p D + D m + m, and 2 G K (m + 1) per layer."""
-        layers, outputs = len(chosen_layers(self.layers, shape.layers)), 2 * shape.kv_heads * shape.head_width
-        gates = layers * shape.heads if self.gate else 0
-        kept = layers * self.length * outputs
+        """Kept: 2 p G K per attention, and H gates. A network trains p D + D m + m, and 2 G K (m + 1) per attention."""
+        require_prefixes(shape.family, self.name)
+        layers, outputs = chosen_layers(self.layers, shape.layers), 2 * shape.kv_heads * shape.head_width
+        crossing = sum(0 < shape.encoder_layers <= layer for layer in layers)
+        attentions = len(layers) + crossing
+        gates = attentions * shape.heads if self.gate else 0
+        kept = attentions * self.length * outputs
         trained = kept
         if self.hidden is not None:
             stem = self.length * shape.width + shape.width * self.hidden + self.hidden
-            trained = stem + layers * outputs * (self.hidden + 1)
+            stems = 3 if shape.encoder_layers else 1
+            trained = stems * stem + attentions * outputs * (self.hidden + 1)
         return Cost(trained + gates, 4 * (kept + gates))
 
     def saved_settings(self) -> dict[str, Any]:
         """Without the network, which no file keeps, and with the positions as a word."""
         return {**self.to_dict(), "hidden": None, "positions": "shift" if self.room else "none"}
 
-    def _check_room(self, model: PreTrainedModel, shape: ModelShape) -> None:
+    def _stems(self, anatomy: Anatomy, shape: ModelShape) -> dict[str, Placed]:
+        """By site, what its prefixes share: the network's first map, and the positions that it takes."""
+
+        def stem() -> Stem:
+            return Stem(self.room, self.length, shape.width, self.hidden)
+
+        if anatomy.kind != "encoder_decoder":
+            place = Positions(anatomy.body) if anatomy.positions else Nowhere(anatomy.body)
+            return {"self": Placed(place, stem())}
+        last = anatomy.layers[-1]
+        paths = {"encoder": anatomy.layers[0].attends, "decoder": last.attends, "cross": str(last.cross_attends)}
+        return {site: Placed(Nowhere(path), stem()) for site, path in paths.items()}
+
+    def _check_room(self, model: PreTrainedModel, anatomy: Anatomy, shape: ModelShape) -> None:
+        require_prefixes(shape.family, self.name)
+        if self.room and not anatomy.positions:
+            raise PlanError(
+                f"a {anatomy.family} model takes no positions, so a prefix cannot move them on.",
+                code="E-METHOD-FAMILY",
+                where={"key": "positions"},
+                fix="Leave `positions` out, or use `none`.",
+            )
         if self.room and depends_on_length(model.config):
             raise PlanError(
                 "this model's rotary frequencies depend on the highest position, which a prefix would move.",
@@ -121,16 +157,25 @@ class Prefix(Method):
                 fix="Use a shorter prefix, or `positions: none`.",
             )
 
-    def _states(self, model: PreTrainedModel, generator: torch.Generator) -> list[Tensor]:
-        """Per layer `[p, 2, G, K]`: keys and values of the words, then of frequent tokens."""
+    def _states(self, model: PreTrainedModel, generator: torch.Generator) -> dict[str, Tensor]:
+        """By path `[p, 2, G, K]`: keys and values of the words, then of frequent tokens."""
         ids: list[int] = []
         if self.init == "text":
             ids = loaded_of(model).tokenizer(self.text, add_special_tokens=False)["input_ids"][: self.length]
             if not ids:
                 raise PlanError(f"{self.text!r} has no tokens.", code="E-METHOD-INIT", where={"key": "text"})
-        ids = ids + frequent_ids(model, self.length - len(ids), generator)
-        tokens = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
-        with torch.no_grad(), evaluating(model), off(model):
-            cache = DynamicCache()  # without a config: every layer keeps all, whatever its window
-            model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
-        return [torch.stack([layer.keys[0], layer.values[0]]).permute(2, 0, 1, 3).float() for layer in cache.layers]
+        return word_states(model, ids + frequent_ids(model, self.length - len(ids), generator))
+
+
+def settled_positions(model: PreTrainedModel, positions: Shift | None) -> Shift | None:
+    """`none`, where nothing else was asked for and the model takes no positions."""
+    return "none" if positions is None and not anatomy_of(model).positions else positions
+
+
+def sites(anatomy: Anatomy, layer: Layer) -> dict[str, str]:
+    """Site to the module that computes attention there; a site is what shares one network."""
+    if anatomy.kind != "encoder_decoder":
+        return {"self": layer.attends}
+    if layer.cross_attends is None:
+        return {"encoder": layer.attends}
+    return {"decoder": layer.attends, "cross": layer.cross_attends}

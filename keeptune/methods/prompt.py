@@ -26,6 +26,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
 from keeptune.methods import Cost, Method
+from keeptune.methods._families import require_tokens
 from keeptune.methods._vocabulary import frequent_ids
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.load import loaded_of
@@ -52,6 +53,7 @@ class Prompt(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding."""
+        require_tokens(model.config.model_type, self.name)
         path = anatomy_of(model).embedding
         width = model.get_submodule(path).weight.shape[1]
         return [Placed(InputEmbedding(path), SoftPrompt(self.length, width))]
@@ -72,6 +74,7 @@ class Prompt(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Length * D."""
+        require_tokens(shape.family, self.name)
         return Cost(self.length * shape.width, 4 * self.length * shape.width)
 
     def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:

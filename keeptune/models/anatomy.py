@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.models.families import HEAD_NORMS, family_of
-from keeptune.models.family import Kind, Stack
+from keeptune.models.family import Kind, PositionRule, Stack
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Anatomy:
         kind: `decoder`, `encoder`, `encoder_decoder` or `image`.
         body: path of the body, that is of everything but the head; empty where the model is the body.
         registry: whether attention goes through transformers' registry, as prefixes and packed rows need.
-        position_ids: whether the body takes positions.
+        positions: the rule of the body's positions; None where it takes none.
     """
 
     family: str
@@ -80,7 +80,7 @@ class Anatomy:
     kind: Kind = "decoder"
     body: str = ""
     registry: bool = True
-    position_ids: bool = True
+    positions: PositionRule | None = "counted"
 
     @property
     def roles(self) -> list[str]:
@@ -137,7 +137,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         kind=family.kind,
         body=body,
         registry=family.registry,
-        position_ids=family.position_ids,
+        positions=family.positions,
     )
     for path in (anatomy.embedding, anatomy.final_norm, *_paths(layers[0]), *_paths(layers[-1])):
         model.get_submodule(path)

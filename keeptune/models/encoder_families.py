@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keeptune.models.family import Family, Stack
+from keeptune.models.family import Family, PositionRule, Stack
 
 
-def _bert_like(body: str, attention: Mapping[str, str], *, registry: bool = True) -> Family:
+def _bert_like(body: str, attention: Mapping[str, str], positions: PositionRule | None) -> Family:
     """Norms behind the sublayers; a sublayer's output is what leaves its dropout, as in Houlsby's code for BERT."""
     stack = Stack(
         blocks=f"{body}.encoder.layer",
@@ -24,8 +24,8 @@ def _bert_like(body: str, attention: Mapping[str, str], *, registry: bool = True
         stacks=(stack,),
         kind="encoder",
         body=body,
-        registry=registry,
-        position_ids=registry,
+        registry=positions is not None,
+        positions=positions,
     )
 
 
@@ -46,6 +46,7 @@ MODERNBERT = Family(
     ),
     kind="encoder",
     body="model",
+    positions="plain",
 )
 
 VIT = Family(
@@ -62,13 +63,13 @@ VIT = Family(
     ),
     kind="image",
     body="vit",
-    position_ids=False,
+    positions=None,
 )
 
 ENCODERS: Mapping[str, Family] = {
-    "bert": _bert_like("bert", BERT_ATTENTION),
-    "roberta": _bert_like("roberta", BERT_ATTENTION),
-    "deberta-v2": _bert_like("deberta", DEBERTA_ATTENTION, registry=False),
+    "bert": _bert_like("bert", BERT_ATTENTION, "plain"),
+    "roberta": _bert_like("roberta", BERT_ATTENTION, "offset"),
+    "deberta-v2": _bert_like("deberta", DEBERTA_ATTENTION, None),
     "modernbert": MODERNBERT,
     "vit": VIT,
 }

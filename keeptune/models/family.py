@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["decoder", "encoder", "encoder_decoder", "image"]
+PositionRule = Literal["counted", "plain", "offset"]
+"""Positions of the text when none are given: `counted` over the mask, so that pads take none; `plain`, from 0 whatever
+the mask says; `offset`, counted, but beginning behind the id of the padding token (RoBERTa)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Family:
         kind: what attends to what.
         body: path of the body inside the model with its head; a model without a head is the body itself.
         registry: whether its attention goes through transformers' registry, so that prefixes and packed rows can.
-        position_ids: whether the body takes positions.
+        positions: the rule of its `position_ids`; None where the body takes none.
     """
 
     embedding: str
@@ -60,4 +63,4 @@ class Family:
     kind: Kind = "decoder"
     body: str = ""
     registry: bool = True
-    position_ids: bool = True
+    positions: PositionRule | None = "counted"

@@ -14,7 +14,7 @@ def _t5(gate: Mapping[str, str]) -> Family:
         final_norm="decoder.final_layer_norm",
         stacks=(_t5_stack("encoder", 1, gate), _t5_stack("decoder", 2, gate)),
         kind="encoder_decoder",
-        position_ids=False,
+        positions=None,
     )
 
 
@@ -73,7 +73,7 @@ BART = Family(
     stacks=(_bart_stack("encoder"), _bart_stack("decoder")),
     kind="encoder_decoder",
     body="model",
-    position_ids=False,
+    positions=None,
 )
 
 SEQ2SEQ: Mapping[str, Family] = {

@@ -57,7 +57,7 @@ def test_its_cost_is_the_sum_and_the_file_drops_the_network(tmp_path):
     fresh = tiny_model("llama")
     load_adapter(fresh, tmp_path, "ana")
     assert torch.equal(fresh(TOKENS).logits, model(TOKENS).logits)
-    assert fresh.keeptune.adapter("ana").methods[0] == MAM(**{**SMALL, "hidden": None})
+    assert fresh.keeptune.adapter("ana").methods[0] == MAM(**{**SMALL, "hidden": None, "positions": "shift"})
 
 
 def test_the_count_of_the_paper_for_a_7b_llama():

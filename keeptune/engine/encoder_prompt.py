@@ -1,0 +1,96 @@
+"""Soft prompts in front of an encoder whose output a decoder reads (T5, BART; Lester et al. 2021).
+
+The encoder sees [P; E(x); pads], and so does the decoder's cross attention: nothing is taken out again. Two hooks: one
+lays out the encoder's input, one widens the mask that tells the decoder which of it is real. In a row with a prompt
+the pads move behind the text, so that neither learned nor relative positions see a gap.
+
+Shapes: B rows, T tokens, D width, p virtual tokens of a row, W of the longest prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from keeptune.core.errors import PlanError
+from keeptune.engine.places import Slot
+from keeptune.engine.prompt_rows import PromptRows
+
+if TYPE_CHECKING:
+    from keeptune.engine.book import Adapters
+
+
+class EncoderPromptSlot(Slot):
+    """The prompts of all adapters, and the hooks on the encoder and the decoder."""
+
+    def __init__(self, book: Adapters, embedding: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__(book)
+        self.rows = PromptRows(book, self.entries, embedding)
+        self.arguments = {side: list(inspect.signature(side.forward).parameters) for side in (encoder, decoder)}
+        self.handles.append(encoder.register_forward_pre_hook(self.before_encoder, with_kwargs=True))
+        self.handles.append(decoder.register_forward_pre_hook(self.before_decoder, with_kwargs=True))
+
+    def before_encoder(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Puts the virtual tokens before the text."""
+        given = {**dict(zip(self.arguments[encoder], args, strict=False)), **kwargs}
+        embedded = given.get("inputs_embeds")
+        source = given["input_ids"] if embedded is None else embedded
+        stacks = self.rows.stacks(source.shape[0])
+        lengths = torch.tensor([self.rows.length(stack) for stack in stacks], device=source.device)
+        width = int(lengths.max())
+        if not width:
+            return None
+        embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
+        order, mask = laid_out(_mask(given.get("attention_mask"), source), lengths)
+        joined = torch.cat([self.rows.block(stacks, width).to(embedded.dtype), embedded], dim=1)
+        given["inputs_embeds"] = joined.gather(1, order[:, :, None].expand(-1, -1, joined.shape[2]))
+        given["input_ids"], given["attention_mask"] = None, mask
+        return (), given
+
+    def before_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Widens the mask over the encoder's output."""
+        given = {**dict(zip(self.arguments[decoder], args, strict=False)), **kwargs}
+        states: Tensor | None = given.get("encoder_hidden_states")
+        if states is None:
+            return None
+        stacks = self.rows.stacks(states.shape[0])
+        lengths = torch.tensor([self.rows.length(stack) for stack in stacks], device=states.device)
+        width = int(lengths.max())
+        if not width:
+            return None
+        text = states.shape[1] - width
+        mask: Tensor | None = given.get("encoder_attention_mask")
+        if text < 1 or (mask is not None and tuple(mask.shape) != (states.shape[0], text)):
+            raise PlanError(
+                "the encoder's output was made under other soft prompts.",
+                code="E-PROMPT-CACHE",
+                fix="Run the encoder and the decoder inside the same `rows`.",
+            )
+        given["encoder_attention_mask"] = laid_out(_mask(mask, states[:, :text]), lengths)[1]
+        return (), given
+
+
+def laid_out(mask: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """How a row becomes [P; text; pads].
+
+    Args:
+        mask: `[B, T]` of the rows as given.
+        lengths: `[B]` p of each row; a row without virtual tokens stays as given.
+
+    Returns:
+        `[B, W + T]` indices into [W virtual tokens, flush right; T tokens], and the mask of the result.
+    """
+    width, tokens = int(lengths.max()), mask.shape[1]
+    first = mask.argmax(dim=1) * (lengths > 0)
+    place = torch.arange(width + tokens, device=mask.device)[None] - lengths[:, None]
+    text = (place + first[:, None]) % tokens
+    order = torch.where(place < 0, width + place, width + text)
+    real = torch.where(place < 0, torch.ones_like(text), mask.gather(1, text)) * (place < tokens)
+    return order, real.to(mask.dtype)
+
+
+def _mask(mask: Tensor | None, source: Tensor) -> Tensor:
+    return torch.ones(source.shape[:2], dtype=torch.long, device=source.device) if mask is None else mask.long()
