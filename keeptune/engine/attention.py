@@ -66,7 +66,7 @@ class Segments:
         return [(length, len(list(same))) for length, same in itertools.groupby(lengths) if length]
 
     def band(self, length: int, window: int | None, device: torch.device, *, causal: bool = True) -> Tensor:
-        """Boolean (L, L): query i sees key j when |i - j| < window, and j <= i if causal. Made once, used by all layers."""
+        """Boolean (L, L): query i sees key j when |i - j| < window, and j <= i if causal. Made once for all layers."""
         key = (length, window, device, causal)
         if key not in self._bands:
             made = causal_band if causal else two_sided_band

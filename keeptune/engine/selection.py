@@ -90,7 +90,7 @@ class Serving:
             raise PlanError(
                 "rows with different adapters share what this module computes.",
                 code="E-ROWS-FAMILY",
-                why="In DeBERTa the maps of queries and keys also project the distances between tokens, once per batch.",
+                why="In DeBERTa the maps of queries and keys also project the distances of tokens, once per batch.",
                 fix="Adapt other maps (targets: [v, o, up, down]), or give every row of a batch the same adapters.",
             )
         return Serving(every=self.shared, gates=self.gates)

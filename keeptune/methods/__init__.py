@@ -59,7 +59,7 @@ class Method(Spec, shelf="keeptune.methods"):
         """Whether it works on a base in 4 bits; `attach` refuses where it does not."""
         return not self.trains_base
 
-    def settled(self, model: PreTrainedModel) -> Self:
+    def adjusted(self, model: PreTrainedModel) -> Self:
         """The same method with the settings that only the model can decide."""
         return self
 
@@ -153,7 +153,7 @@ def attach(
     if not methods or not all(isinstance(item, Method) for item in methods):
         raise PlanError("`attach` takes a method or a list of methods.", code="E-METHOD-KIND")
     check_name(model, name)
-    methods = [item.settled(model) for item in methods]
+    methods = [item.adjusted(model) for item in methods]
     placed = place_methods(model, methods)
     for item, part in zip(methods, placed, strict=True):
         item.start(model, part, seed)

@@ -47,7 +47,7 @@ class MAM(Method):
         """The part on the feed-forward sublayer."""
         return Parallel(bottleneck=self.bottleneck, input=self.input, scale=self.scale, layers=self.layers)
 
-    def settled(self, model: PreTrainedModel) -> Self:
+    def adjusted(self, model: PreTrainedModel) -> Self:
         """With positions that the model has."""
         return self.model_copy(update={"positions": settled_positions(model, self.positions)})
 

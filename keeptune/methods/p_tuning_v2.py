@@ -40,7 +40,7 @@ class PTuningV2(Method):
             length=self.length, hidden=None, positions=self.positions, layers=self.layers, dropout=self.dropout
         )
 
-    def settled(self, model: PreTrainedModel) -> Self:
+    def adjusted(self, model: PreTrainedModel) -> Self:
         """With positions that the model has."""
         return self.model_copy(update={"positions": settled_positions(model, self.positions)})
 

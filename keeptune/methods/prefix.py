@@ -72,7 +72,7 @@ class Prefix(Method):
         """Positions before the text."""
         return 0 if self.gate or self.positions == "none" else self.length
 
-    def settled(self, model: PreTrainedModel) -> Self:
+    def adjusted(self, model: PreTrainedModel) -> Self:
         """With positions that the model has."""
         return self.model_copy(update={"positions": settled_positions(model, self.positions)})
 
