@@ -79,10 +79,12 @@ class Recipe(Spec):
             f"two stages are called '{name}'; give one an id." for name in {i for i in ids if ids.count(i) > 1}
         ]
         problems += [
-            f"stages[{index}]: '{stage.method.name}' needs the base's own weights, and `model.quantize` keeps them "
+            f"stages[{index}]: '{method.name}' needs the base's own weights, and `model.quantize` keeps them "
             "in 4 bits. Use a method that adds to the base, such as lora."
             for index, stage in enumerate(self.stages)
-            if self.model.quantize and isinstance(stage, Train) and not stage.method.fits_4bit
+            if self.model.quantize and isinstance(stage, Train)
+            for method in stage.methods
+            if not method.fits_4bit
         ]
         if problems:
             raise ValueError(" ".join(problems))
