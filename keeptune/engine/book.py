@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.engine.adapter import Adapter
+from keeptune.engine.decisions import DecisionSlot
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Selection, Serving, Stack
@@ -104,6 +105,11 @@ class Adapters(nn.Module):
         """The packed batch with the virtual tokens of the soft prompts that serve it; None when there are none."""
         expansions = (slot.expand(batch) for slot in self.slots.values() if isinstance(slot, PromptSlot))
         return next(expansions, None)
+
+    def decide(self, batch: PackedBatch) -> Serving | None:
+        """Who serves the packed batch, with the gates that policies set for it; None when there are no policies."""
+        decided = (slot.packed(batch) for slot in self.slots.values() if isinstance(slot, DecisionSlot))
+        return next(decided, None)
 
     def add(self, model: PreTrainedModel, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""

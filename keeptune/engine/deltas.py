@@ -96,9 +96,24 @@ class Gate:
         gates = selection.gates[selection.row_of_token(), self.layer].view(*h.shape[:-1], 1)
         return h + gates.to(h.dtype) * dh
 
+    def open_rows(self, selection: Selection) -> Selection | None:
+        """The selection without the rows whose gate is shut; None when all are. Those that learn stay: all of them."""
+        if selection.gates is None or selection.gates.requires_grad:
+            return selection
+        is_open = (selection.gates[:, self.layer] != 0).tolist()
+        rows = [row for row in selection.rows if is_open[row]]
+        if not rows or len(rows) == len(selection.rows):
+            return selection if rows else None
+        return selection.of_rows(rows)
+
 
 def apply(placed: Placed, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
     """The new output of a place: `compose(h, delta(x, h))` on the selected tokens, `h` itself elsewhere."""
+    if isinstance(placed.composition, Gate):
+        through = placed.composition.open_rows(selection)
+        if through is None:
+            return h
+        selection = through
     if selection.tokens is None:
         dh = placed.delta(x, h, selection).to(h.dtype)
         return placed.composition(h, dh, selection)

@@ -46,7 +46,7 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 
 def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     batch = batch.to(model.get_input_embeddings().weight.device)
-    with _serving(model, batch):
+    with _serving(model, batch), _decided(model, batch):
         book = getattr(model, "keeptune", None)
         expanded = book.expand(batch) if book is not None else None
         if expanded is None:
@@ -78,3 +78,10 @@ def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManag
     from keeptune.engine.rows import rows
 
     return rows(model, batch.adapters)
+
+
+def _decided(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:
+    """Each row's gates, where a policy sets them."""
+    book = getattr(model, "keeptune", None)
+    serving = None if book is None else book.decide(batch)
+    return nullcontext() if serving is None else book.serve(serving)

@@ -9,6 +9,7 @@
 | keys and values of an attention                    | `prefixes.KeysValues(path)`                             |
 | the input embedding                                | `soft_prompt.InputEmbedding(path)`                      |
 | none: parameters that other deltas share           | `Nowhere(path)`                                         |
+| gates of a row, before the body                    | `decisions.Decisions(path)`                             |
 
 Another kind of place is another subclass in a file of its own: nothing here asks which kind it holds.
 """

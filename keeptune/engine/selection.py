@@ -7,7 +7,7 @@ tokens, `offsets[i]` to `offsets[i + 1]`. A packed batch's rows are its segments
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ class Selection:
         """The row of each selected token."""
         lengths = torch.tensor([self.offsets[row + 1] - self.offsets[row] for row in self.rows], device=self.device)
         return torch.repeat_interleave(torch.tensor(list(self.rows), device=self.device), lengths)
+
+    def of_rows(self, rows: Sequence[int]) -> Selection:
+        """The same for some of its rows."""
+        return replace(self, tokens=tokens_of(rows, self.offsets, self.device), rows=rows)
 
 
 class Serving:
@@ -115,6 +119,11 @@ class Serving:
                     served.setdefault(stack[height], []).append(row)
             for name, chosen in served.items():
                 with torch.inference_mode(False):  # a plan made while generating may serve a training step later
-                    tokens = torch.cat([torch.arange(offsets[row], offsets[row + 1]) for row in chosen]).to(device)
+                    tokens = tokens_of(chosen, offsets, device)
                 plan.append(Selection(name, tokens, chosen, offsets, self.gates.get(name), device))
         return plan
+
+
+def tokens_of(rows: Sequence[int], offsets: Sequence[int], device: torch.device) -> Tensor:
+    """Indices of the rows' tokens into the flattened tokens."""
+    return torch.cat([torch.arange(offsets[row], offsets[row + 1]) for row in rows]).to(device)
