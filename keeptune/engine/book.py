@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,10 +106,11 @@ class Adapters(nn.Module):
         expansions = (slot.expand(batch) for slot in self.slots.values() if isinstance(slot, PromptSlot))
         return next(expansions, None)
 
-    def decide(self, batch: PackedBatch) -> Serving | None:
-        """Who serves the packed batch, with the gates that policies set for it; None when there are no policies."""
+    def deciding(self, batch: PackedBatch) -> AbstractContextManager[None]:
+        """Inside, the packed batch is served with the gates that policies set for it, if there are policies."""
         decided = (slot.packed(batch) for slot in self.slots.values() if isinstance(slot, DecisionSlot))
-        return next(decided, None)
+        serving = next(decided, None)
+        return nullcontext() if serving is None else self.serve(serving)
 
     def add(self, model: PreTrainedModel, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""

@@ -83,5 +83,4 @@ def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManag
 def _decided(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:
     """Each row's gates, where a policy sets them."""
     book = getattr(model, "keeptune", None)
-    serving = None if book is None else book.decide(batch)
-    return nullcontext() if serving is None else book.serve(serving)
+    return nullcontext() if book is None else book.deciding(batch)

@@ -44,7 +44,7 @@ class Method(Spec, shelf="keeptune.methods"):
         detachable: taken off, it leaves the base bitwise as it was; so the base is its own KL reference.
         identity_at_start: just attached, it changes no output.
         trains_base: its parameters are the base's own.
-        mergeable: `fold` can put it into the base's weights.
+        mergeable: `fold` can put it into the base's weights, whatever its settings.
     """
 
     detachable: ClassVar[bool] = True
@@ -62,6 +62,11 @@ class Method(Spec, shelf="keeptune.methods"):
     def adjusted(self, model: PreTrainedModel) -> Self:
         """The same method with the settings that only the model can decide."""
         return self
+
+    @property
+    def merges(self) -> bool:
+        """Whether this one can be folded: as the kind says, unless a setting decides."""
+        return self.mergeable
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """The deltas and where they go; their values are set by `start`, or read from a file.
@@ -231,7 +236,7 @@ def merge(model: PreTrainedModel, name: str, *, weights: Literal["same", "origin
     book = require_book(model, name)
     adapter = book.adapter(name)
     for method in adapter.methods:
-        if not method.mergeable:
+        if not method.merges:
             raise PlanError(
                 f"'{name}' is a {method.name}, which has no form as weights of the base.",
                 code="E-ADAPTER-MERGE",

@@ -44,8 +44,8 @@ class Shifted(Delta):
         super().__init__()
         self.scale, self.dropout = scale, dropout
         self.lora_A, self.lora_B = nn.Parameter(torch.zeros(rank, inputs)), nn.Parameter(torch.zeros(outputs, rank))
-        self.register_buffer("first_A", torch.zeros(rank, inputs), persistent=False)
-        self.register_buffer("first_B", torch.zeros(outputs, rank), persistent=False)
+        self.register_buffer("first_A", torch.zeros(rank, inputs))
+        self.register_buffer("first_B", torch.zeros(outputs, rank))
 
     def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
         """`[..., in]` to `[..., out]`; exactly zero at the start."""
@@ -78,7 +78,7 @@ class Shifted(Delta):
 def factors(weight: Tensor, rank: int, scale: float, how: Start) -> tuple[Tensor, Tensor]:
     """A0 `[rank, in]` and B0 `[out, rank]` of a weight `[out, in]`.
 
-    Computed in float64, so that a run that is resumed finds the same float32 numbers again.
+    Computed in float64 and rounded once.
 
     Raises:
         PlanError: the rank is larger than the weight's (E-METHOD-RANK), or the weight is quantised

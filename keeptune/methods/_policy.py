@@ -10,6 +10,7 @@ In evaluation g = 0. The gradient is y's in both cases, the value exactly 0 or 1
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class Policy(Decider):
         """`[B, L, 2]`."""
         normed = functional.layer_norm(pooled, pooled.shape[-1:])
         inner = torch.relu(functional.linear(normed, self.inner, self.inner_bias))
-        return functional.linear(inner, self.outer, self.outer_bias).unflatten(-1, (-1, 2))
+        return functional.linear(inner, self.outer, self.outer_bias).view(len(pooled), -1, 2)
 
     def made(self) -> Tensor | None:
         """`[B, L]`: what the last forward pass in training decided, once."""
@@ -75,6 +76,11 @@ class Policy(Decider):
         most = torch.argsort(self.decisions[1], descending=True, stable=True)[:count]
         self.settled.zero_()
         self.settled[most] = 1
+
+    def fit(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what a file settled on, which says what else the file holds."""
+        if "settled" in tensors and tensors["settled"].shape == self.settled.shape:
+            self.settled.copy_(tensors["settled"])
 
     def start(self, generator: torch.Generator, bias: float) -> None:
         """W1 and W2 uniform within 1/sqrt(inputs); b2 leans towards tuning, so that no layer is lost at once."""

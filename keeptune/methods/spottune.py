@@ -16,9 +16,8 @@ these alone, and they merge into the base: a stock checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -31,9 +30,10 @@ from keeptune.engine.places import ModuleOutput
 from keeptune.methods import Cost, Method
 from keeptune.methods._branches import Branch, Difference
 from keeptune.methods._policy import Policy, policy_parameters
-from keeptune.methods.lora import LoRA, require_floating, widths
-from keeptune.methods.norm import NormShift
+from keeptune.methods.lora import LoRA, fold_updates, widths
+from keeptune.methods.norm import Norm, NormShift
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
+from keeptune.models.families import linear_places
 
 SETTLES_AT = 0.8
 """Share of the steps after which decisions are counted anew, and a compact one settles."""
@@ -66,7 +66,9 @@ class SpotTune(Method):
         width = model.get_input_embeddings().weight.shape[1]
         policy = Policy(width, self.hidden, len(anatomy.layers), self.temperature)
         places = self._copy(model, anatomy) if self.branch == "copy" else self._lora.place(model)
-        branches = [Placed(place, Branch(delta), Gate(place.layer or 0)) for place, delta, _ in places]
+        branches = [
+            Placed(place, Branch(delta, policy, place.layer or 0), Gate(place.layer or 0)) for place, delta, _ in places
+        ]
         return [Placed(Decisions(anatomy.body), policy), *branches]
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
@@ -80,8 +82,9 @@ class SpotTune(Method):
         if self.branch == "lora":
             branches = self._lora.cost(shape).trainable_parameters
         else:
-            inside = (shape.parameters_of(layer) - shape.head_norm_parameters for layer in range(shape.layers))
-            branches = sum(inside)
+            maps = (linear for _, _, linear in linear_places(shape))
+            branches = sum(width * (inputs + (role in shape.biased)) for role, inputs, width in maps)
+            branches += shape.norm_width * sum(shape.norms_of(layer) for layer in range(shape.layers))
         count = policy_parameters(shape.width, self.hidden, shape.layers) + branches
         return Cost(count, 4 * (count + 1 + 3 * shape.layers))
 
@@ -92,7 +95,8 @@ class SpotTune(Method):
             return None
         mean = gates.mean(0)
         entropy = -(mean * mean.clamp(min=SMALLEST).log()).sum()
-        return self.budget * (mean.sum() - self.compact).square() + self.entropy * entropy
+        penalty: Tensor = self.budget * (mean.sum() - self.compact).square() + self.entropy * entropy
+        return penalty
 
     def after_step(self, placed: Sequence[Placed], step: int, total: int) -> None:
         """Cools; counts anew for the last fifth; settles."""
@@ -105,7 +109,6 @@ class SpotTune(Method):
             policy.decisions.zero_()
             return
         policy.settle(self.compact)
-        close(placed)
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The branches of the settled blocks, into the weights."""
@@ -115,13 +118,14 @@ class SpotTune(Method):
                 code="E-ADAPTER-MERGE",
                 fix="Train it to the end; it settles for the last fifth of the steps.",
             )
-        open_ = [(place, delta.inner) for place, delta, _ in placed[1:] if not delta.closed]
-        if self.branch == "lora":
-            self._lora.fold(model, [Placed(place, inner) for place, inner in open_])
-            return
-        require_floating([model.get_submodule(place.path) for place, _ in open_])
-        for place, inner in open_:
-            inner.fold(model.get_submodule(place.path))
+        inside = [Placed(place, delta.inner) for place, delta, _ in placed[1:] if not delta.closed]
+        norms = [part for part in inside if isinstance(part.delta, NormShift)]
+        maps = [part for part in inside if not isinstance(part.delta, NormShift)]
+        fold_updates(model, maps)
+        Norm().fold(model, norms)
+        for place, delta, _ in maps:
+            if isinstance(delta, Difference):
+                delta.fold_bias(model.get_submodule(place.path))
 
     def _check(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
         if anatomy.kind != "decoder":
@@ -155,10 +159,3 @@ class SpotTune(Method):
                 shift = NormShift(model.get_submodule(path), biased=True)
                 placed.append(Placed(ModuleOutput(path, layer.index), shift))
         return placed
-
-
-def close(placed: Sequence[Placed]) -> None:
-    """Leaves the branches of blocks that no row tunes out of files."""
-    settled = placed[0].delta.settled.tolist()
-    for place, delta, _ in placed[1:]:
-        delta.closed = not settled[place.layer or 0]

@@ -18,6 +18,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.book import base_state_dict, book_of, detach
+from keeptune.engine.decisions import prompted
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
@@ -246,7 +247,8 @@ def greedy(model, prompt, limit, stop):
     """The definition of greedy decoding: the whole text again for every token."""
     written = []
     for _ in range(limit):
-        token = int(model(torch.tensor([prompt + written])).logits[0, -1].argmax())
+        with prompted([len(prompt)]):
+            token = int(model(torch.tensor([prompt + written])).logits[0, -1].argmax())
         if token == stop:
             break
         written.append(token)

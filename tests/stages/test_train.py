@@ -23,6 +23,9 @@ from tests.stages.tiny_training import rows, stage
 FULL = {"method": "full", "optimizer": {"name": "adamw", "lr": 1e-3}}
 ADALORA = {"method": {"name": "adalora", "rank": 2, "initial_rank": 4, "every": 1, "settled": 0.3, "dropout": 0.1}}
 HYBRID = {"method": [{"name": "prompt", "length": 3, "frozen": True}, {"name": "lora", "rank": 2}, "norm"]}
+SPOTTUNE = {"method": {"name": "spottune", "rank": 2, "hidden": 8, "last_temperature": 1.0, "dropout": 0.1}}
+PISSA = {"method": {"name": "lora", "rank": 2, "init": "pissa"}}
+COMPACT = {"method": {"name": "spottune", "rank": 2, "hidden": 8, "compact": 1}}
 PROMPT = {"method": {"name": "prompt", "length": 3}, "optimizer": {"name": "adafactor", "lr": 0.1}, "scope": "task"}
 
 
@@ -65,8 +68,8 @@ def commits(bench, name):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, FULL, PROMPT, ADALORA, HYBRID],
-    ids=["lora with dropout", "full", "prompt", "adalora", "a hybrid with a frozen part"],
+    [{}, FULL, PROMPT, ADALORA, HYBRID, SPOTTUNE, COMPACT, PISSA],
+    ids=["lora with dropout", "full", "prompt", "adalora", "hybrid, a part frozen", "spottune", "compact", "pissa"],
 )
 def test_interrupted_and_resumed_gives_the_weights_of_an_uninterrupted_run(bench, settings):
     bench.train("whole", **settings)
@@ -488,3 +491,13 @@ def test_a_hybrid_that_cannot_train_is_refused(bench, method, said):
         return
     with pytest.raises(RecipeError, match=said):
         stage(method=method)
+
+
+def test_a_compact_spottune_pays_for_its_budget_until_it_settles_and_keeps_its_blocks_alone(bench):
+    result = bench.train(**COMPACT)
+    assert ["penalty" in row for row in bench.metrics()] == [True] * 6 + [False] * 2
+    tensors = load_file(result.adapters[0].path / "adapter.safetensors")
+    assert tensors["policy.settled"].sum() == 1
+    assert tensors["policy.decisions"].sum() > 0
+    chosen = int(tensors["policy.settled"].argmax())
+    assert {name.split(".")[2] for name in tensors if name.startswith("model.layers")} == {str(chosen)}
