@@ -7,6 +7,9 @@ the rounded copy, and its gradients are summed over micro-batches in float32. A 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -63,6 +66,14 @@ class Masters:
             parameter.grad = master.grad = None
         for _, master in self.named:
             master.grad = None
+
+    @contextmanager
+    def unremembered(self) -> Iterator[None]:
+        """Inside, a pass may run that is no step of training: what methods remember is put back."""
+        before = [buffer.clone() for _, buffer in self.memory]
+        yield
+        for (_, buffer), value in zip(self.memory, before, strict=True):
+            buffer.copy_(value)
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -90,7 +90,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _require_sound(self, step: int) -> None:
         """Weights are committed only after they gave a sound loss and gradient: one more look at the last batch."""
         session, objective = self.session, self.session.objective
-        result = objective.backward(session.plan.rows(step - 1))
+        with objective.masters.unremembered():
+            result = objective.backward(session.plan.rows(step - 1))
         objective.masters.drop_gradients()
         if not (objective.masters.finite() and session.sound(result)):
             session.run.event(
