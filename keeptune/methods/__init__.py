@@ -88,6 +88,10 @@ class Method(Spec, shelf="keeptune.methods"):
         """Trainable parameters and stored bytes on a model of that shape."""
         raise NotImplementedError
 
+    def peft_config(self, placed: Sequence[Placed]) -> dict[str, Any] | None:
+        """PEFT's config of it, where its tensors have PEFT's own names already."""
+        return None
+
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Puts the deltas into the base's weights."""
         raise NotImplementedError

@@ -49,7 +49,8 @@ def save_adapter(model: PreTrainedModel, name: str, folder: str | Path) -> None:
         "sliding_window": getattr(model.config, "sliding_window", None),
         "quantize": quantization_of(model),
     }
-    write_adapter(Path(folder), settings, adapter.tensors(), base)
+    config = adapter.methods[0].peft_config(adapter.placed[0]) if len(parts) == 1 else None
+    write_adapter(Path(folder), settings, adapter.tensors(), base, config)
 
 
 def load_adapter(

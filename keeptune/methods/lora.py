@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
-from keeptune.core.shape import ModelShape
+from keeptune.core.shape import Linear, ModelShape
 from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
@@ -101,15 +101,8 @@ class LoRA(Method):
 
     def sizes(self, shape: ModelShape) -> list[tuple[int, int, int]]:
         """Rank, inputs and outputs of every target on a model of that shape."""
-        found, unmatched = [], set() if self.targets == "all" else set(self.targets)
-        for _, path, (role, inputs, outputs) in linear_places(shape):
-            named = {target for target in self.targets if _names(target, path, role)}
-            if self.targets == "all" or named:
-                unmatched -= named
-                found.append((self._rank(path, role), inputs, outputs))
-        for target in unmatched:
-            shape.linears([target])
-        return found
+        maps = targeted_maps(shape, self.targets)
+        return [(self._rank(path, role), inputs, outputs) for path, (role, inputs, outputs) in maps]
 
     def saved_settings(self) -> dict[str, Any]:
         """With alpha as a number; a start that is counted from itself is a plain LoRA of twice the rank."""
@@ -146,6 +139,23 @@ class LoRA(Method):
             if _names(key, path, role):
                 return value
         return usual
+
+
+def targeted_maps(shape: ModelShape, targets: Literal["all"] | Sequence[str]) -> list[tuple[str, Linear]]:
+    """Path and widths of the linear maps that `targets` names, on a model of that shape.
+
+    Raises:
+        PlanError: a target that matches nothing (E-MODEL-TARGET).
+    """
+    found, unmatched = [], set() if targets == "all" else set(targets)
+    for _, path, linear in linear_places(shape):
+        named = {target for target in targets if _names(target, path, linear.role)}
+        if targets == "all" or named:
+            unmatched -= named
+            found.append((path, linear))
+    for target in unmatched:
+        shape.linears([target])
+    return found
 
 
 def _names(target: str, path: str, role: str) -> bool:

@@ -54,7 +54,11 @@ PROMPT = "prompt_embeddings"
 
 
 def write_adapter(
-    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Mapping[str, Any]
+    folder: Path,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes an adapter, in PEFT's layout when PEFT would read exactly the same function from it.
 
@@ -63,20 +67,25 @@ def write_adapter(
         settings: plain data with `name`; for `lora` and `dora` with the resolved numbers `rank` and `alpha`.
         tensors: see the top of this file.
         base: the base's `name`, `revision`, `family` and `fingerprint`; for a prefix its `sliding_window` too.
+        config: PEFT's own, of tensors that have PEFT's names.
     """
     make_folder(folder)
     record = {"schema": SCHEMA, "settings": dict(settings), "base": dict(base)}
-    if _is_peft_on_modules(settings, tensors):
+    if config is not None:
+        renamed = dict(tensors)
+        whose = {"base_model_name_or_path": base.get("name"), "revision": base.get("revision")}
+        plain = {SIDE_FILE: record, PEFT_CONFIG: {**config, **whose}}
+    elif _is_peft_on_modules(settings, tensors):
         behind = ON_MODULES[settings["name"]]
         renamed = {f"{PREFIX}{name}{behind[name.rpartition('.')[2]]}": tensor for name, tensor in tensors.items()}
         if settings["name"] == "ia3":
-            config = ia3_config({name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}, base)
+            meant = ia3_config({name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}, base)
         elif settings["name"] == "adalora":
             ranks = {module: len(tensors[f"{module}.lora_E"]) for module in _modules(tensors)}
-            config = adalora_config(settings, ranks, base)
+            meant = adalora_config(settings, ranks, base)
         else:
-            config = lora_config(settings, _modules(tensors), base)
-        plain = {SIDE_FILE: record, PEFT_CONFIG: config}
+            meant = lora_config(settings, _modules(tensors), base)
+        plain = {SIDE_FILE: record, PEFT_CONFIG: meant}
     elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
         renamed = dict(tensors)
         plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(tensors[PROMPT], base)}
@@ -124,7 +133,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         tensors = {_plain_name(name, settings["name"], folder): tensor for name, tensor in tensors.items()}
         _check_modules(tensors, settings, folder)
         settings |= _places(settings["name"], tensors)
-    else:
+    elif settings["name"] != "peft":
         _check_prompt(tensors, settings["length"], folder)
         if settings["name"] == "prefix":
             tensors = prefix_tensors(config, tensors[PROMPT], folder / PEFT_CONFIG)

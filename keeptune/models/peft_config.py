@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from keeptune.core.errors import ModelError
+from keeptune.core.errors import ModelError, PlanError
 
 PREFIX = "base_model.model."
 PLAIN_NAME = re.compile(r"[\w.]+")
@@ -161,7 +161,7 @@ def prefix_tensors(config: Mapping[str, Any], stored: Tensor, file: Path) -> dic
 
 
 def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The settings that a config of PEFT means: of `lora`, `dora`, `adalora`, `ia3`, `prompt` or `prefix`.
+    """The settings that a config of PEFT means: of `lora`, `dora`, `adalora`, `ia3`, `prompt`, `prefix` or `peft`.
 
     P-tuning's file holds the virtual tokens that its encoder made, so it is a `prompt`.
 
@@ -172,9 +172,7 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     kind = config.get("peft_type")
     _refuse_unsafe(config, file)
     if kind not in UNDERSTOOD:
-        raise _refusal(
-            file, "E-ADAPTER-UNSUPPORTED", "peft_type", f"adapters of PEFT's type '{kind}' are not supported."
-        )
+        return _borrowed(str(kind), config, file)
     for key, value in config.items():
         if key not in INFORMATIVE | UNDERSTOOD[kind] and not _neutral(key, value):
             raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
@@ -209,6 +207,28 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         "rank_pattern": _pattern(config, "rank_pattern", file),
         "alpha_pattern": _pattern(config, "alpha_pattern", file),
     }
+
+
+def _borrowed(kind: str, config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The settings of a type that PEFT itself runs: those that its config has, on modules that it names plainly."""
+    from keeptune.models.peft_library import OURS, settings_of_type
+
+    try:
+        known = settings_of_type(kind.lower())
+    except PlanError as error:
+        what = f"adapters of PEFT's type '{kind}' are not supported."
+        raise _refusal(file, "E-ADAPTER-UNSUPPORTED", "peft_type", what, error.fix) from error
+    for key, value in config.items():
+        if key not in INFORMATIVE | {*known} and not _neutral(key, value):
+            raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
+    for key in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+        if not _neutral(key, config.get(key)):
+            raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"the option {key} is not supported for {kind}.")
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or not all(PLAIN_NAME.fullmatch(str(target)) for target in targets):
+        raise _refusal(file, "E-ADAPTER-UNSUPPORTED", "target_modules", "a list of module names is needed.")
+    settings = {key: value for key, value in config.items() if key in known and key not in OURS and value is not None}
+    return {"name": "peft", "type": kind.lower(), "settings": settings, "targets": targets}
 
 
 def _refuse_unsafe(config: Mapping[str, Any], file: Path) -> None:

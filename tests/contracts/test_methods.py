@@ -29,7 +29,8 @@ from tests.tiny_models import VOCABULARY, tiny_model
 
 NAMES = Method.names()
 DETACHABLE = [name for name in NAMES if Method.find(name).detachable]
-SMALL = {"rank": 4, "length": 3, "bottleneck": 4, "hidden": 8, "add_missing": True}
+SMALL = {"rank": 4, "length": 3, "bottleneck": 4, "hidden": 8, "add_missing": True, "type": "vera"}
+SMALL["settings"] = {"r": 4}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 WIDTH = 7
 

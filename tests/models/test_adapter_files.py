@@ -168,7 +168,7 @@ def test_writing_over_another_layout_leaves_nothing_of_it(tmp_path):
         ({"target_parameters": ["w"]}, "E-ADAPTER-UNSUPPORTED"),
         ({"init_lora_weights": "pissa"}, "E-ADAPTER-UNSUPPORTED"),
         ({"some_new_option": 3}, "E-ADAPTER-UNSUPPORTED"),
-        ({"peft_type": "VERA"}, "E-ADAPTER-UNSUPPORTED"),
+        ({"peft_type": "XLORA"}, "E-ADAPTER-UNSUPPORTED"),
         ({"task_type": "SEQ_CLS"}, "E-ADAPTER-UNSUPPORTED"),
         ({"rank_pattern": {"(a+)+": 3}}, "E-ADAPTER-UNSUPPORTED"),
         ({"r": 10**6}, "E-ADAPTER-WEIGHTS"),
