@@ -27,7 +27,7 @@ REFUSED = {
 }
 """Methods that cannot work on a family."""
 
-DISTANCES = {"lora", "dora", "adalora", "ia3", "bitfit"}
+DISTANCES = {"lora", "dora", "adalora", "ia3", "bitfit", "peft"}
 """Methods that change DeBERTa's maps of queries and keys, which its rows share."""
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

@@ -125,7 +125,7 @@ def test_rows_with_different_borrowed_types_give_what_each_gives_alone(kind):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["vera", "fourierft", "oft"])
+@pytest.mark.parametrize("kind", ["vera", "fourierft", "hira"])
 def test_maps_that_store_inputs_by_outputs_work(tmp_path, kind):
     model, borrowed = tiny_model("gpt2"), method(kind, ["c_attn", "mlp.c_proj"])
     borrowed.attach(model, "ana", seed=5)
