@@ -43,7 +43,7 @@ class Adapters(nn.Module):
         self._default = Serving()
         self._serving: Serving | None = None
         self.passes = Passes(self)
-        self._hook = model.base_model.register_forward_pre_hook(self.passes.before)
+        self.hook = model.base_model.register_forward_pre_hook(self.passes.before)
 
     def __contains__(self, name: str) -> bool:
         return name in self.order
@@ -125,7 +125,7 @@ class Adapters(nn.Module):
 
     def close(self, model: PreTrainedModel) -> None:
         """Takes the last traces off, once nothing is attached."""
-        self._hook.remove()
+        self.hook.remove()
         self.passes.forget(model.base_model)
 
     def remove(self, name: str) -> None:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from keeptune.engine.selection import Selection
 
 
+class Factors(NamedTuple):
+    """A low-rank update `s B A drop(x)`, `A: [rank, in]`, `B: [out, rank]`; `dropout` is the share of x dropped now."""
+
+    A: Tensor
+    B: Tensor
+    scale: float
+    dropout: float = 0.0
+
+
 class Delta(nn.Module):
     """A function of a place's input and output, with parameters in float32.
 
@@ -37,6 +46,10 @@ class Delta(nn.Module):
     def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
         """The change, shaped as `h` or broadcastable to it."""
         raise NotImplementedError
+
+    def factors(self) -> Factors | None:
+        """What it is when it is nothing but a low-rank update of x; such updates are computed with the map itself."""
+        return None
 
     def kept(self) -> dict[str, Tensor]:
         """What a file keeps of it, by name: its parameters, unless some of them serve training alone."""

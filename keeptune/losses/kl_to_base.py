@@ -64,7 +64,7 @@ def kl_to_base(
         kl_C1 = (p * log_ratio).sum(-1, keepdim=True)
         return kl_C1.sum(), p.mul_(log_ratio.sub_(kl_C1))
 
-    step = max(1, rows_at_once(head.weight.shape[0], chunk) // (1 if chunk else 4))
+    step = max(1, rows_at_once(head.weight, chunk) // (1 if chunk else 4))
     return sum_over_rows(hidden_ND, head, criterion, step)
 
 

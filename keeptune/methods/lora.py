@@ -26,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import Linear, ModelShape
-from keeptune.engine.deltas import Delta, Placed, named_generator
+from keeptune.engine.deltas import Delta, Factors, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
@@ -181,6 +181,10 @@ class LowRank(Delta):
         """`[..., in]` to `[..., out]`."""
         inner = functional.linear(functional.dropout(x, self.dropout, self.training), self.lora_A.to(x.dtype))
         return functional.linear(inner * self.scale, self.lora_B.to(x.dtype))
+
+    def factors(self) -> Factors:
+        """A, B and s; nothing is dropped outside training."""
+        return Factors(self.lora_A, self.lora_B, self.scale, self.dropout if self.training else 0.0)
 
     def update(self) -> Tensor:
         """`s B A`, `[out, in]` in float32."""

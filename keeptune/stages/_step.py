@@ -76,7 +76,7 @@ class Objective:
         micro_batch_tokens: largest micro-batch; a longer row is one by itself.
         overhead_tokens: virtual tokens that each row brings along.
         penalty: what the method adds in training; evaluation never asks.
-        event: told when memory was short.
+        event: told when memory was short, and which way the forward pass takes (`packed_hidden`).
     """
 
     model: PreTrainedModel
@@ -88,6 +88,7 @@ class Objective:
     overhead_tokens: int = 0
     penalty: Callable[[], Tensor | None] = lambda: None
     event: Callable[..., None] = field(default=lambda kind, **fields: None)
+    _path: str = field(default="", init=False)
 
     @property
     def names(self) -> list[str]:
@@ -172,10 +173,17 @@ class Objective:
         wanted = [len(loss.rows(batch)) for loss in self.losses]
         if not any(wanted):
             return [(torch.zeros(()), 0) for _ in self.losses]
-        view = View(batch, packed_hidden(self.model, batch), head_of(self.model), self.reference)
+        view = View(batch, self._hidden(batch), head_of(self.model), self.reference)
         return [
             loss.terms(view) if count else (torch.zeros(()), 0) for loss, count in zip(self.losses, wanted, strict=True)
         ]
+
+    def _hidden(self, batch: PackedBatch) -> Tensor:
+        hidden = packed_hidden(self.model, batch)
+        if self.model.body_path != self._path:
+            self._path = self.model.body_path
+            self.event("forward_pass", path=self._path)
+        return hidden
 
     def _halve(self, rows: Sequence[Encoded], error: Exception) -> None:
         largest = max(len(batch.tokens) for batch in self._cut(rows))

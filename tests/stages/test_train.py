@@ -384,6 +384,15 @@ def test_gradient_checkpointing_changes_no_weight(bench):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_lora_stage_takes_the_fused_forward_pass_and_says_so(bench):
+    bench.train("run", steps=2)
+    bench.train("other", steps=2, method={"name": "prefix", "length": 2})
+    passes = {name: [e["path"] for e in bench.events(name) if e["kind"] == "forward_pass"] for name in ("run", "other")}
+    assert passes["run"] == ["fused"]
+    assert len(passes["other"]) == 1
+    assert passes["other"][0].startswith("modules: a delta at ")
+
+
 def test_the_stage_is_one_yaml_mapping(bench):
     plain = stage().to_dict()
     assert json.loads(json.dumps(plain)) == plain

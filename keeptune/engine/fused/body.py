@@ -1,0 +1,128 @@
+"""The decoder of the Llama, Mistral, Qwen 2 and Qwen 3 families over a packed batch.
+
+    h <- h + o(attention(rotate(q(norm h)), rotate(k(norm h)), v(norm h)))
+    h <- h + down(silu(gate(norm h)) * up(norm h))
+
+It computes what transformers' modules compute, from their own parameters; where no update acts, bitwise. From one layer
+to the next it keeps the residual stream, queries, keys, values, the output of attention, gate and up; norms and SwiGLU
+are computed again. Layers below the lowest trainable delta build no graph, for nothing in them asks for a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from keeptune.engine.attention import Segments, attention
+from keeptune.engine.fused.linear_group import LinearMap, linear_group
+from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, computed
+from keeptune.engine.fused.rotation import rotated
+from keeptune.engine.fused.serving import Served, served
+
+
+def fused_hidden(model: PreTrainedModel, packed: Segments, positions: Tensor, stream: Tensor) -> Tensor:
+    """The hidden states behind the final norm; `obstacle` has said that nothing is in the way.
+
+    Args:
+        model: of a family that this file knows.
+        packed: the rows.
+        positions: (T,) position of each token in its row.
+        stream: (T, D) embedded tokens.
+
+    Returns:
+        (T, D).
+    """
+    body = model.base_model
+    cos, sin = body.rotary_emb(stream[None], positions[None])
+    half = cos.shape[-1] // 2
+    angles = (cos[0, :, None, :half], sin[0, :, None, :half])
+    decoder = Decoder(served(model, len(stream)), packed, *angles, model.config.model_type)
+    prefix = model.base_model_prefix
+    for index, block in enumerate(body.layers[: model.config.num_hidden_layers]):
+        path = f"{prefix}.layers.{index}"
+        if block.gradient_checkpointing and block.training and torch.is_grad_enabled():
+            stream = checkpoint(decoder.layer, path, block, stream, use_reentrant=False)
+        else:
+            stream = decoder.layer(path, block, stream)
+    return computed(_norm(body.norm), stream)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One pass.
+
+    Attributes:
+        served: what serves the linear maps.
+        packed: the rows.
+        cos: (T, 1, K / 2), of each pair's angle.
+        sin: (T, 1, K / 2).
+        family: decides where the sliding window stands.
+    """
+
+    served: Served
+    packed: Segments
+    cos: Tensor
+    sin: Tensor
+    family: str
+
+    def layer(self, path: str, block: Any, stream: Tensor) -> Tensor:
+        """The residual stream (T, D) behind a block."""
+        attending = block.self_attn
+        query, key, value = self._maps(_norm(block.input_layernorm), [stream], f"{path}.self_attn", attending, "qkv")
+        heads = self._attend(attending, query, key, value)
+        (change,) = self._maps(Same(), [heads], f"{path}.self_attn", attending, "o")
+        stream = stream + change
+        norm, feeding = _norm(block.post_attention_layernorm), block.mlp
+        gate, up = self._maps(norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
+        (change,) = self._maps(SwiGLU(), [gate, up], f"{path}.mlp", feeding, ("down",))
+        return stream + change
+
+    def _attend(self, module: Any, *flat: Tensor) -> Tensor:
+        """(T, H K) from flat queries, keys and values."""
+        query, key, value = (states.view(len(states), -1, module.head_dim) for states in flat)
+        if hasattr(module, "q_norm"):
+            query, key = computed(_norm(module.q_norm), query), computed(_norm(module.k_norm), key)
+        query, key = rotated(query, self.cos, self.sin), rotated(key, self.cos, self.sin)
+        query, key, value = (states.transpose(0, 1)[None] for states in (query, key, value))
+        output, _ = attention(
+            module,
+            query,
+            key,
+            value,
+            self.packed,
+            scaling=module.scaling,
+            dropout=module.attention_dropout if module.training else 0.0,
+            sliding_window=self._window(module),
+        )
+        return output[0].flatten(1)
+
+    def _window(self, module: Any) -> int | None:
+        window: int | None = getattr(module, "sliding_window", None)
+        return module.config.sliding_window if self.family == "mistral" else window
+
+    def _maps(
+        self, prologue: Prologue, inputs: Sequence[Tensor], sublayer: str, parent: nn.Module, roles: Sequence[str]
+    ) -> Sequence[Tensor]:
+        """The maps `<role>_proj` of a sublayer behind one prologue: in one function where updates are all there is."""
+        paths = [f"{sublayer}.{role}_proj" for role in roles]
+        modules: list[Any] = [parent.get_submodule(f"{role}_proj") for role in roles]
+        updates = [self.served.updates(path) for path in paths]
+        if None not in updates:
+            pairs = zip(modules, updates, strict=True)
+            return linear_group(prologue, inputs, [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs])
+        x, outputs = computed(prologue, *inputs), []
+        for path, module in zip(paths, modules, strict=True):
+            given = self.served.given(path, x)
+            (plain,) = linear_group(Same(), [given], [LinearMap(module.weight, module.bias)])
+            outputs.append(self.served.returned(path, given, plain))
+        return outputs
+
+
+def _norm(module: Any) -> RMSNorm:
+    return RMSNorm(module.weight, module.variance_epsilon)

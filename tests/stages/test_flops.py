@@ -1,0 +1,63 @@
+"""A step executes the arithmetic that it needs and no more: counted product by product, so without noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from keeptune.losses import Loss
+from keeptune.methods import LoRA
+from keeptune.stages._masters import Masters
+from keeptune.stages._step import Objective
+from tests.engine.test_packed import rows_of
+from tests.flop_count import FlopCount
+from tests.tiny_models import tiny_model
+
+LENGTHS = [21, 9, 33, 14, 14]
+D, HEADS, F, LAYERS, RANK, VOCABULARY = 128, 8, 352, 2, 4, 1024
+KEYS = D // 2
+ATTENTION = [(D, D), (D, KEYS), (D, KEYS)]  # q, k, v
+MAPS = [*ATTENTION, (D, D), (D, F), (D, F), (F, D)]
+
+
+def useful(rows) -> int:
+    """In closed form, from shapes, rows and segment lengths.
+
+    A frozen map costs 2 T in out forward and as much for the gradient of its input; an update 6 T r (in + out); the
+    lowest layer's queries, keys and values pass no gradient down. Attention: two products of L x L x K forward and
+    four backward. The head runs on supervised positions, forward and down.
+    """
+    tokens, learned = sum(LENGTHS), sum(sum(row.learned[1:]) for row in rows)
+    frozen = 4 * tokens * LAYERS * sum(i * o for i, o in MAPS)
+    updates = 6 * tokens * LAYERS * RANK * sum(i + o for i, o in MAPS)
+    lowest = 2 * tokens * sum(i * o + RANK * i for i, o in ATTENTION)
+    attention = 6 * 2 * LAYERS * D * sum(length**2 for length in LENGTHS)
+    head = 4 * learned * D * VOCABULARY
+    return frozen + updates - lowest + attention + head
+
+
+def executed(rows, dtype, **settings) -> int:
+    sizes = {"hidden_size": D, "intermediate_size": F, "num_attention_heads": HEADS, "num_key_value_heads": HEADS // 2}
+    model = tiny_model("llama", num_hidden_layers=LAYERS, vocab_size=VOCABULARY, **sizes).to(dtype)
+    LoRA(rank=RANK, **settings).attach(model, "one")
+    losses = [Loss.find("next_token")()]
+    goal = Objective(model, Masters(model), losses, {"task": ("one",)}, None, micro_batch_tokens=10**6)
+    with FlopCount() as count:
+        goal.backward(rows)
+    assert model.body_path == "fused"
+    return count.total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lora_step_executes_at_most_1_05_times_the_useful_arithmetic(dtype):
+    rows = rows_of(LENGTHS)
+    ratio = executed(rows, dtype) / useful(rows)
+    assert 1.0 <= ratio <= 1.05
+
+
+def test_padding_and_a_head_on_every_position_would_be_noticed():
+    rows = rows_of(LENGTHS)
+    padded = rows_of([max(LENGTHS)] * len(LENGTHS))
+    assert executed(padded, torch.float32) > 1.5 * useful(rows)
+    everywhere = [type(row)(**{**vars(row), "learned": (True,) * len(row.tokens)}) for row in rows]
+    assert executed(everywhere, torch.float32) > 1.05 * useful(rows)
