@@ -17,13 +17,13 @@ from keeptune.core.errors import ModelError, PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import PackedBatch
-from keeptune.engine.book import base_state_dict, book_of, detach
+from keeptune.engine.book import base_parameters, base_state_dict, book_of, detach
 from keeptune.engine.decisions import prompted
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active, off, rows
-from keeptune.methods import LoRA, Method, attach, load_adapter, save_adapter
+from keeptune.methods import LoRA, Method, attach, cost, load_adapter, save_adapter
 from keeptune.models.quantize import put_into_4_bits, quantization_of
 from tests.tiny_models import VOCABULARY, tiny_model
 
@@ -60,15 +60,25 @@ def small(name):
 def shaken(model, method, name="one", seed=1):
     """Attaches a method and moves its parameters away from their start, as training would."""
     method.attach(model, name)
-    generator = torch.Generator().manual_seed(seed)
+    adapter, generator = model.keeptune.adapter(name), torch.Generator().manual_seed(seed)
+    own = [parameter for key, parameter in base_parameters(model) if key in adapter.trained]
     with torch.no_grad():
-        for parameter in model.keeptune.adapter(name).parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        for parameter in (*adapter.parameters(), *own):
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.05 if own else 0.3))
     return model
 
 
 def tokens(batch=3, width=WIDTH, seed=5):
     return torch.randint(3, VOCABULARY, (batch, width), generator=torch.Generator().manual_seed(seed))
+
+
+def padded(texts):
+    """The texts behind zeros, and the mask."""
+    width = max(len(text) for text in texts)
+    ids, mask = torch.zeros(len(texts), width, dtype=torch.long), torch.zeros(len(texts), width, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, width - len(text) :], mask[row, width - len(text) :] = torch.tensor(text), 1
+    return ids, mask
 
 
 def gradients(model):
@@ -160,6 +170,7 @@ def test_a_frozen_adapter_is_active_but_has_nothing_to_train(model, name):
 
 CHILD = """
 import json, sys
+from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -169,24 +180,32 @@ torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained(f"{folder}/base", dtype=torch.float32, attn_implementation="eager").eval()
 found = {}
 for name in json.loads(sys.argv[3]):
+    if (Path(folder) / name / "config.json").exists():
+        whole = AutoModelForCausalLM.from_pretrained(f"{folder}/{name}", attn_implementation="eager").eval()
+        found[name] = whole(tokens).logits.detach()
+        continue
     load_adapter(model, f"{folder}/{name}", name)
     found[name] = model(tokens).logits.detach()
 save_file(found, f"{folder}/found.safetensors")
 """
 
 
-def test_a_saved_adapter_gives_the_same_logits_in_a_fresh_process(tmp_path):
+def test_what_was_saved_gives_the_same_logits_in_a_fresh_process(tmp_path):
+    """An adapter in its folder; the whole model where a method trains the base itself."""
     expected = {}
     tiny_model("llama").save_pretrained(tmp_path / "base")
-    for name in DETACHABLE:
+    for name in NAMES:
         model = shaken(tiny_model("llama"), small(name), name)
-        save_adapter(model, name, tmp_path / name)
+        if Method.find(name).trains_base:
+            model.save_pretrained(tmp_path / name, state_dict=base_state_dict(model))
+        else:
+            save_adapter(model, name, tmp_path / name)
         expected[name] = model(tokens()).logits
     command = [sys.executable, "-W", "ignore", "-c", CHILD]
-    command += [str(tmp_path), json.dumps(tokens().tolist()), json.dumps(DETACHABLE)]
+    command += [str(tmp_path), json.dumps(tokens().tolist()), json.dumps(NAMES)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     found = load_file(tmp_path / "found.safetensors")
-    for name in DETACHABLE:
+    for name in NAMES:
         assert torch.equal(found[name], expected[name]), name
 
 
@@ -217,8 +236,10 @@ def test_merging_changes_no_output_or_is_refused_with_the_reason(model, name):
     method.merge(model, "one")
     assert book_of(model) is None
     assert_close(model(tokens()).logits, before, rtol=1e-4, atol=1e-4)
+    merged = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(PlanError, match="no adapter is called 'one'"):
         method.merge(model, "one")
+    assert all(torch.equal(value, merged[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -254,6 +275,42 @@ def greedy(model, prompt, limit, stop):
             break
         written.append(token)
     return written
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_a_mixed_batch_writes_and_searches_what_each_row_would_alone(name):
+    """Left padding, cache and rows at once: greedy with our generation, beams with that of transformers."""
+    model = shaken(precise(), small(name), "ana")
+    shaken(model, LoRA(rank=2), "bo", seed=2)
+    prompts = [row[:length].tolist() for row, length in zip(tokens(4), [3, 7, 1, 5], strict=True)]
+    stacks = ["ana", "bo", None, ("bo", "ana")]
+    greedily, searched = [], []
+    for prompt, stack in zip(prompts, stacks, strict=True):
+        with active(model, stack):
+            greedily.append(greedy(model, prompt, 5, stop=2))
+            searched.append(beam_search(model, prompt, 3, 4, never=2))
+    assert generate(model, PadZero(), prompts, rows=stacks, max_new_tokens=5, stop_ids={2}) == greedily
+    ids, mask = padded(prompts)
+    search = {"num_beams": 3, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    with rows(model, stacks, repeat=3):
+        found = model.generate(ids, attention_mask=mask, eos_token_id=2, **search)
+    assert found[:, -4:].tolist() == searched
+    assert len({tuple(answer) for answer in searched}) > 1
+
+
+def beam_search(model, prompt, width, limit, never):
+    """The definition: at each step the best of all continuations of the best texts, each from the whole text."""
+    beams = [(0.0, [])]
+    for _ in range(limit):
+        grown = []
+        with prompted([len(prompt)] * len(beams)):
+            texts = torch.tensor([prompt + written for _, written in beams])
+            scores = model(texts, use_cache=False).logits[:, -1].log_softmax(-1)
+        scores[:, never] = float("-inf")
+        for (total, written), row in zip(beams, scores.tolist(), strict=True):
+            grown += [(total + score, [*written, token]) for token, score in enumerate(row)]
+        beams = sorted(grown, key=lambda beam: -beam[0])[:width]
+    return beams[0][1]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -302,6 +359,21 @@ def test_a_hybrid_with_lora_is_the_two_stacked_and_survives_its_file(model, tmp_
     fresh = tiny_model("llama")
     load_adapter(fresh, tmp_path / "both", "both")
     assert torch.equal(fresh(tokens()).logits, hybrid(tokens()).logits)
+
+
+@pytest.mark.parametrize("name", DETACHABLE)
+def test_a_frozen_part_of_a_hybrid_is_active_stored_and_costs_no_training(model, name):
+    methods = [small(name).model_copy(update={"frozen": True}), LoRA(rank=2)]
+    attach(model, methods, "both")
+    trained = {key for key, p in model.named_parameters() if p.requires_grad}
+    assert trained == {key for key, _ in model.named_parameters() if ".parts.1." in key}
+    shape = ModelShape.from_config(model.config.to_dict())
+    counted = cost(methods, shape)
+    assert counted.trainable_parameters == LoRA(rank=2).cost(shape).trainable_parameters
+    stored = model.keeptune.adapter("both").tensors().values()
+    assert counted.stored_bytes == sum(t.numel() * t.element_size() for t in stored)
+    model(tokens(), labels=tokens()).loss.backward()
+    assert all((p.grad is not None) == (key in trained) for key, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("name", DETACHABLE)
