@@ -27,7 +27,6 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
     from benchmarks.peers.session import planned, session_of
     from benchmarks.peers.stepwise import Stepwise
     from keeptune.core.run import Run
-    from keeptune.models.load import load
     from keeptune.stages._trainer import StepTrainer
 
     class Watched(Stepwise):
@@ -38,9 +37,9 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
             super().on_step_end(*arguments, **named)
 
     rows = json.loads(Path(settings["rows"]).read_text(encoding="utf-8"))
-    model = load(settings["model"], dtype=settings["dtype"], device="cpu").model
+    plan = planned(rows, settings["batch"])
     with Run.open(Path(settings["output"])) as run:
-        session = session_of(model, planned(rows, settings["batch"]), run, settings["rank"], settings["lr"])
+        session = session_of(settings["model"], settings["dtype"], plan, run, settings["rank"], settings["lr"])
         trainer = StepTrainer(session, run.folder, [Watched(turns)])
         turns.answer(versions={name: version(name) for name in ("keeptune", "transformers", "torch")})
         trainer.train()

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.spec import validate
-from keeptune.data.encode import Encoded
+from keeptune.data.encode import Encoded, EncodedSet
 from keeptune.losses import Loss
-from keeptune.stages import Stage
-from keeptune.stages._commits import Commits
+from keeptune.models.load import load
+from keeptune.stages import Stage, StageWork
 from keeptune.stages._masters import Masters
 from keeptune.stages._plan import Plan
-from keeptune.stages._session import Counters, Session
+from keeptune.stages._session import Session
 from keeptune.stages._step import Objective
+from keeptune.stages._training import Attempt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from keeptune.core.run import Run
 
-SOURCE, ADAPTER = "task", "lora"
+SOURCE = "task"
 WHOLE = 10_000_000
 
 
@@ -45,38 +45,32 @@ def planned(rows: Sequence[dict[str, Any]], batch: int) -> Plan:
 def objective_of(model: PreTrainedModel) -> Objective:
     """The objective of a supervised stage on a model; it trains whatever is attached and not frozen."""
     book = getattr(model, "keeptune", None)
-    stack = () if book is None else tuple(book.order)
-    next_token = Loss.find("next_token")()
     return Objective(
         model=model,
         masters=Masters(model),
-        losses=[next_token],
-        stacks={SOURCE: stack},
+        losses=[Loss.find("next_token")()],
+        stacks={SOURCE: () if book is None else tuple(book.order)},
         reference=None,
         micro_batch_tokens=WHOLE,
     )
 
 
-def session_of(model: PreTrainedModel, plan: Plan, run: Run, rank: int, lr: float) -> Session:
-    """The session of a LoRA stage with a constant rate, without commits."""
-    stage: Any = validate(
-        Stage,
-        {
-            "name": "train",
-            "method": {"name": "lora", "rank": rank},
-            "optimizer": {"name": "adamw", "lr": lr, "schedule": "constant", "warmup": 0.0},
-        },
-    )
-    stage.method.attach(model, ADAPTER)
-    return Session(
-        stage=stage,
+def session_of(model: Path, dtype: str, plan: Plan, run: Run, rank: int, lr: float) -> Session:
+    """The session that the train stage makes for LoRA with a constant rate; the plan is given instead of drawn."""
+    settings = {
+        "name": "train",
+        "method": {"name": "lora", "rank": rank},
+        "optimizer": {"name": "adamw", "lr": lr, "schedule": "constant", "warmup": 0.0},
+        "steps": len(plan),
+    }
+    work = StageWork(
         run=run,
-        label=stage.label,
-        plan=plan,
-        objective=objective_of(model),
-        commits=Commits(Path(run.folder), {}, keep=1),
-        counters=Counters(rate_scale=1.0, micro_batch_tokens=WHOLE, threads=torch.get_num_threads()),
-        look=None,
-        snapshot=lambda step: None,
-        vocabulary=model.get_output_embeddings().weight.shape[0],
+        folder=run.stage_folder(0, "train"),
+        index=0,
+        seed=0,
+        data={SOURCE: EncodedSet(rows=tuple(plan.rows(0)), counts={})},
+        open=lambda checkpoint: load(checkpoint.base, dtype=checkpoint.dtype, device="cpu"),
     )
+    session = Attempt(validate(Stage, settings), Checkpoint(str(model), dtype=dtype), work, 1.0).session
+    session.plan = plan
+    return session
