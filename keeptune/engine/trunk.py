@@ -103,7 +103,8 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     use_attention(model)
     batch = batch.to(weight.device)
     states = states_TD.to(weight.device)[None]
-    with _without(layers, cut), _entering(model, layers, cut, states), segments(batch.offsets):
+    reader = _module_at(model, layers, cut)
+    with _without(layers, cut), _entering(reader, states), segments(batch.offsets):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
@@ -162,13 +163,13 @@ def _module_at(model: PreTrainedModel, layers: nn.ModuleList, cut: int) -> nn.Mo
 
 
 @contextmanager
-def _entering(model: PreTrainedModel, layers: nn.ModuleList, cut: int, states: Tensor) -> Iterator[None]:
+def _entering(reader: nn.Module, states: Tensor) -> Iterator[None]:
     """Inside, the module at the cut reads these states."""
 
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
-    with _hooked(_module_at(model, layers, cut), replace):
+    with _hooked(reader, replace):
         yield
 
 
