@@ -51,9 +51,9 @@ def step_peak(name: str, entry: Entry, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def head_peak(kind: str, dtype: str, supervised: int) -> dict[str, Any]:
+def head_peak(kind: str, dtype: str) -> dict[str, Any]:
     """The peak of head and loss alone."""
-    settings = {**HEAD, "kind": kind, "dtype": dtype, "supervised": supervised}
+    settings = {**HEAD, "kind": kind, "dtype": dtype}
     with tempfile.TemporaryDirectory() as made:
         log = Path(made) / "log"
         with Contestant(sys.executable, "benchmarks.peers.head_memory", settings, log) as child:
@@ -61,7 +61,7 @@ def head_peak(kind: str, dtype: str, supervised: int) -> dict[str, Any]:
             ready = child.ready["resident"]
     return {
         "what": f"head and loss, {HEAD['rows']} rows, vocabulary {HEAD['vocabulary']:,}, {dtype}",
-        "of": {"full": "full logits", "own": "keeptune"}[kind] + ("" if supervised == HEAD["rows"] else ", a third supervised"),
+        "of": {"full": "full logits", "own": "keeptune"}[kind],
         "role": kind,
         "step_mib": round((found["peak"] - ready) / MIB, 1),
         "whole_mib": round(found["peak"] / MIB, 1),
@@ -87,11 +87,7 @@ def main() -> int:
     entries = {**ENTRIES, **{f"{name}-lean": entry for name, entry in LEAN.items()}}
     if asked.quick:
         entries = {name: entries[name] for name in ("own", "1.14-lean")}
-    rows = [
-        head_peak(kind, dtype, HEAD["rows"])
-        for dtype in ("float32", "bfloat16")
-        for kind in ("full", "own")
-    ]
+    rows = [head_peak(kind, dtype, HEAD["rows"]) for dtype in ("float32", "bfloat16") for kind in ("full", "own")]
     rows += [step_peak(name, entry, 2 if asked.quick else asked.steps, asked.seed) for name, entry in entries.items()]
     check(rows)
     record.write("memory", rows, seeds=[asked.seed], quick=asked.quick)

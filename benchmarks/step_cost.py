@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import flops, record, workload
 from benchmarks.interleave import interleaved, middle, ratio, timed
-from benchmarks.peers.session import SOURCE, encoded, objective_of
+from benchmarks.peers.session import encoded, objective_of
 from keeptune.core.machine import calm_process
 from keeptune.data.encode import Encoded
 from keeptune.engine.head import head_of

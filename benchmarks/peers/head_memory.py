@@ -30,7 +30,7 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
     """Answers with the peak of one forward and backward pass, and what it computed.
 
     Args:
-        settings: `kind` full or own, `rows`, `width`, `vocabulary`, `dtype`, `supervised` of the rows.
+        settings: `kind` full or own, `rows`, `width`, `vocabulary`, `dtype`.
         turns: the pipe.
     """
     generator = torch.Generator().manual_seed(0)
@@ -38,11 +38,9 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
     weight = (torch.randn(settings["vocabulary"], settings["width"], generator=generator) * 0.05).to(dtype)
     states = torch.randn(settings["rows"], settings["width"], generator=generator).to(dtype).requires_grad_()
     targets = torch.randint(settings["vocabulary"], (settings["rows"],), generator=generator)
-    targets[settings["supervised"] :] = -100
     work = {"full": full, "own": own}[settings["kind"]]
     work(states[:2], weight, targets[:2]).backward()
     states.grad = None
-    torch.ones(()).item()
     turns.answer()
     turns.wait()
     forget_peak()

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,10 +56,20 @@ class Segments:
 
     Attributes:
         offsets: 0 = offsets[0] <= offsets[1] <= ... <= offsets[S] = T.
+        parents: for each segment the earlier one whose tokens come before its own, or -1; None: every segment is a row.
     """
 
     offsets: tuple[int, ...]
+    parents: tuple[int, ...] | None = None
     _bands: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def path(self, segment: int) -> list[int]:
+        """The segments that make up a row: those before `segment`, the first one first, and itself."""
+        assert self.parents is not None, "without parents every segment is a row"
+        found = [segment]
+        while self.parents[found[0]] >= 0:
+            found.insert(0, self.parents[found[0]])
+        return found
 
     def runs(self) -> list[tuple[int, int]]:
         """(L, N): N neighbours of equal length L, which one kernel call serves; empty rows are left out."""
@@ -73,14 +84,21 @@ class Segments:
             self._bands[key] = made(length, length, window, device)
         return self._bands[key]
 
+    def behind(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+        """Boolean (queries, keys): the last `queries` rows of the causal band of a row of `keys` tokens."""
+        key = (queries, keys, window, device)
+        if key not in self._bands:
+            self._bands[key] = causal_band(keys, keys, window, device)[-queries:]
+        return self._bands[key]
+
 
 _current: ContextVar[Segments | None] = ContextVar("segments", default=None)
 
 
 @contextmanager
-def segments(offsets: Sequence[int]) -> Iterator[Segments]:
-    """Inside it, a forward pass reads its (1, T) input as packed rows."""
-    packed = Segments(tuple(int(offset) for offset in offsets))
+def segments(offsets: Sequence[int], parents: Sequence[int] | None = None) -> Iterator[Segments]:
+    """Inside it, a forward pass reads its (1, T) input as packed rows, or as a tree of segments that rows share."""
+    packed = Segments(tuple(int(offset) for offset in offsets), None if parents is None else tuple(parents))
     assert packed.offsets[:1] == (0,), "offsets begin at 0"
     assert list(packed.offsets) == sorted(packed.offsets), "offsets never fall"
     token = _current.set(packed)
@@ -219,6 +237,11 @@ def _packed(
     total = packed.offsets[-1]
     assert query.shape[0] == 1, "a packed batch has one row"
     assert query.shape[2] == key.shape[2] == total, f"the segments hold {total} tokens, the batch {query.shape[2]}"
+    kernel = partial(_kernel, softcap=softcap, scaling=scaling, dropout=dropout, causal=causal)
+    if packed.parents is not None:
+        assert prefixes is None, "a tree of segments has no prefixes"
+        assert causal, "a tree of segments is causal"
+        return _tree(query, key, value, packed, window, kernel)
     runs = packed.runs()
     joined = _of_runs(prefixes, packed, runs)
     sizes = [length * number for length, number in runs]
@@ -232,17 +255,48 @@ def _packed(
         mask = packed.band(length, window, q.device, causal=causal) if masked else None
         if prefix is not None and mask is not None:
             k, v, mask = prefix.join(k, v, mask)
-        k, v = _per_query_head(q, k, v)
-        if softcap is None and causal and worthwhile(q, dropout):
-            part = attend(q, k, v, mask, scaling)
-        elif softcap is None:
-            part = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=causal and mask is None, dropout_p=dropout, scale=scaling
-            )
-        else:
-            part = _capped(q, k, v, mask, softcap=softcap, scaling=scaling, dropout=dropout)
-        parts.append(part.transpose(1, 2).flatten(0, 1))
+        parts.append(kernel(q, *_per_query_head(q, k, v), mask).transpose(1, 2).flatten(0, 1))
     return torch.cat(parts).unsqueeze(0)
+
+
+def _tree(
+    query: Tensor, key: Tensor, value: Tensor, packed: Segments, window: int | None, kernel: Callable[..., Tensor]
+) -> Tensor:
+    """Each segment behind the segments of its row that come before it; what rows share is read, not computed again."""
+    sizes = [end - start for start, end in itertools.pairwise(packed.offsets)]
+    queries, keys, values = (torch.split(x, sizes, 2) for x in (query, key, value))
+    parts = []
+    for segment, q in enumerate(queries):
+        path = packed.path(segment)
+        k, v = (torch.cat([x[place] for place in path], dim=2) for x in (keys, values))
+        mask = None
+        if len(path) > 1 or (window is not None and window < q.shape[2]):
+            mask = packed.behind(q.shape[2], k.shape[2], window, q.device)
+        parts.append(kernel(q, *_per_query_head(q, k, v), mask).transpose(1, 2)[0])
+    return torch.cat(parts).unsqueeze(0)
+
+
+def _kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    softcap: float | None,
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
+) -> Tensor:
+    """(N, H, L, K): attention of rows of one length, over the True places of the mask or, without one, causal."""
+    if softcap is not None:
+        if mask is None and causal:
+            mask = causal_band(q.shape[2], k.shape[2], None, q.device)
+        return _capped(q, k, v, mask, softcap=softcap, scaling=scaling, dropout=dropout)
+    if causal and worthwhile(q, dropout):
+        return attend(q, k, v, mask, scaling)
+    return functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal and mask is None, dropout_p=dropout, scale=scaling
+    )
 
 
 def _of_runs(prefixes: Prefixes | None, packed: Segments, runs: Sequence[tuple[int, int]]) -> Sequence[Prefixes | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +30,8 @@ class PackedBatch:
         adapters: the adapters that serve each row (None is the base), or None for the model's active ones.
         sources: the data source of each row.
         ids: the example of each row.
+        parents: for each row the earlier one whose tokens come before its own, or -1 (`shared_rows.py`); its positions
+            go on from there. None: every row stands alone.
     """
 
     tokens: Tensor
@@ -40,6 +42,7 @@ class PackedBatch:
     adapters: list[tuple[str, ...] | None] | None
     sources: list[str]
     ids: list[str]
+    parents: list[int] | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -57,7 +60,11 @@ class PackedBatch:
         return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
 
     def select(self, rows: Sequence[int]) -> tuple[PackedBatch, Tensor]:
-        """The batch of `rows` alone, and the indices (T',) of its tokens in this batch."""
+        """The batch of `rows` alone, and the indices (T',) of its tokens in this batch.
+
+        What comes before a chosen row comes along.
+        """
+        rows = self._with_ancestors(rows)
         spans = [torch.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
         index = torch.cat(spans).to(self.tokens.device)
         part = PackedBatch(
@@ -69,14 +76,24 @@ class PackedBatch:
             adapters=None if self.adapters is None else [self.adapters[row] for row in rows],
             sources=[self.sources[row] for row in rows],
             ids=[self.ids[row] for row in rows],
+            parents=None if self.parents is None else _renumbered([self.parents[row] for row in rows], rows),
         )
         return part, index
+
+    def _with_ancestors(self, rows: Sequence[int]) -> Sequence[int]:
+        if self.parents is None:
+            return rows
+        found = set(rows)
+        for row in sorted(found, reverse=True):
+            while (row := self.parents[row]) >= 0:
+                found.add(row)
+        return sorted(found)
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch with its tensors on `device`."""
         moved = {name: getattr(self, name) for name in ("tokens", "positions", "targets", "weights")}
         moved = {name: None if tensor is None else tensor.to(device) for name, tensor in moved.items()}
-        return PackedBatch(**moved, offsets=self.offsets, adapters=self.adapters, sources=self.sources, ids=self.ids)
+        return replace(self, **moved)
 
 
 def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] | None = None) -> PackedBatch:
@@ -106,6 +123,11 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
         sources=[row.source for row in rows],
         ids=[row.id for row in rows],
     )
+
+
+def _renumbered(parents: Sequence[int], rows: Sequence[int]) -> list[int]:
+    places = {row: place for place, row in enumerate(rows)}
+    return [places.get(parent, -1) for parent in parents]
 
 
 def _offsets(lengths: Sequence[int]) -> list[int]:

@@ -52,7 +52,8 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         book = getattr(model, "keeptune", None)
         expanded = book.expand(batch) if book is not None else None
         if expanded is None:
-            return _body(model, batch.positions, batch.offsets, input_ids=batch.tokens[None])
+            return _body(model, batch.positions, batch.offsets, batch.parents, input_ids=batch.tokens[None])
+        assert batch.parents is None, "rows that share their beginning have no soft prompts"
         embedded, positions, offsets, keep = expanded
         lengths = [end - start for start, end in itertools.pairwise(offsets)]
         if len(rotary_groups(model.config, lengths)) > 1:
@@ -62,15 +63,17 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
                 code="E-MODEL-ROPE",
                 fix="Leave room for the virtual tokens: use shorter rows.",
             )
-        return _body(model, positions, offsets, inputs_embeds=embedded)[keep]
+        return _body(model, positions, offsets, None, inputs_embeds=embedded)[keep]
 
 
-def _body(model: PreTrainedModel, positions: Tensor, offsets: list[int], **inputs: Tensor) -> Tensor:
+def _body(
+    model: PreTrainedModel, positions: Tensor, offsets: list[int], parents: list[int] | None, **inputs: Tensor
+) -> Tensor:
     """The fused body where nothing is in its way, else the model's own modules, with equal results.
 
     `model.body_path` says afterwards which one ran: `fused`, or `modules: ` and the reason.
     """
-    with segments(offsets) as packed:
+    with segments(offsets, parents) as packed:
         reason = obstacle(model, len(positions))
         model.body_path = "fused" if reason is None else f"modules: {reason}"
         if reason is None:

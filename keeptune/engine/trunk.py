@@ -10,7 +10,7 @@ Rows are packed in order of length, always in the same batches, so the same rows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def trunk_states(
     def make() -> dict[str, Tensor]:
         return {"states": torch.cat(list(_computed(model, layers, [rows[place] for place in order], cut)))}
 
-    key = digest_of([REVISION, _weights_digest(model, layers[:cut]), _rows_digest(rows), cut, torch.__version__])
+    key = digest_of([REVISION, _weights_digest(model, list(layers)[:cut]), _rows_digest(rows), cut, torch.__version__])
     whole = (make() if store is None else store.once(key, make))["states"]
     parts = torch.split(whole, [len(rows[place].tokens) for place in order])
     found: list[Tensor] = [whole] * len(rows)
@@ -149,11 +149,8 @@ def _entry_states(model: PreTrainedModel, layers: nn.ModuleList, batch: PackedBa
         raise _Reached
 
     batch = batch.to(model.get_input_embeddings().weight.device)
-    with _hooked(_module_at(model, layers, cut), stop), segments(batch.offsets):
-        try:
-            model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
-        except _Reached:
-            pass
+    with _hooked(_module_at(model, layers, cut), stop), segments(batch.offsets), suppress(_Reached):
+        model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
     return reached[0][0].cpu()
 
 
@@ -185,7 +182,7 @@ def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 @contextmanager
 def _without(layers: nn.ModuleList, cut: int) -> Iterator[None]:
     """Inside, the layers below the cut do nothing."""
-    lower = list(layers[:cut])
+    lower = list(layers)[:cut]
     for place, layer in enumerate(lower):
         layers[place] = Passed(layer)
     try:

@@ -21,6 +21,7 @@ from keeptune.core.errors import MachineError
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
+from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
 from keeptune.stages._masters import Masters
 from keeptune.stages._random import RandomState
@@ -52,7 +53,7 @@ class StepResult:
         parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent. What the
             method adds in training is `penalty`.
         norm: of the whole gradient, before clipping.
-        tokens: in the batch.
+        tokens: computed; a prompt that rows share counts once.
         learned: supervised positions.
     """
 
@@ -134,7 +135,8 @@ class Objective:
 
     def _cut(self, rows: Sequence[Encoded]) -> list[PackedBatch]:
         device = self.model.get_input_embeddings().weight.device
-        batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens)
+        packing = pack_shared if can_share(self.model) else pack
+        batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
         return [served(batch, self.stacks).to(device) for batch in batches]
 
     def _backward(self, batches: list[PackedBatch]) -> StepResult:
@@ -198,7 +200,12 @@ class Objective:
         self.event("out_of_memory", micro_batch_tokens=self.micro_batch_tokens, was=largest)
 
 
-def micro_batches(rows: Sequence[Encoded], limit: int, overhead: int = 0) -> list[PackedBatch]:
+def micro_batches(
+    rows: Sequence[Encoded],
+    limit: int,
+    overhead: int = 0,
+    packing: Callable[[Sequence[Encoded]], PackedBatch] = pack,
+) -> list[PackedBatch]:
     """Cuts a global batch, in order, into packed batches of at most `limit` tokens, `overhead` per row included."""
     groups: list[list[Encoded]] = []
     size = limit + 1
@@ -208,4 +215,4 @@ def micro_batches(rows: Sequence[Encoded], limit: int, overhead: int = 0) -> lis
             groups.append([])
             size = len(row.tokens) + overhead
         groups[-1].append(row)
-    return [pack(group) for group in groups]
+    return [packing(group) for group in groups]

@@ -12,6 +12,7 @@ import torch
 
 from keeptune.core.errors import MachineError, PlanError
 from keeptune.core.spec import validate
+from keeptune.data.encode import Encoded
 from keeptune.engine.attention import use_attention
 from keeptune.losses import Loss
 from keeptune.stages import _step
@@ -64,6 +65,24 @@ def test_a_global_batch_gives_one_loss_and_gradient_however_it_is_cut(batch, lim
     assert first.norm == pytest.approx(second.norm, rel=1e-6)
     for name, gradient in gradients(whole).items():
         torch.testing.assert_close(gradients(cut)[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_of_one_prompt_give_the_loss_and_gradient_of_the_rows_alone():
+    """Three answers to one prompt in each source; cut by row, nothing is shared."""
+    prompts = {"task": tuple(range(4, 16)), "replay": tuple(range(30, 44))}
+    batch = [
+        Encoded(f"{source}-{number}", source, (*prompt, 20 + number, 21, 2), (False,) * len(prompt) + (True,) * 3)
+        for number in range(3)
+        for source, prompt in prompts.items()
+    ]
+    shared, alone = objective(), objective(1)
+    first, second = shared.backward(batch), alone.backward(batch)
+    assert first.tokens < second.tokens
+    assert first.learned == second.learned
+    assert first.parts == pytest.approx(second.parts, rel=1e-6)
+    # transformers' norms compute in float32, whatever the model's dtype.
+    for name, gradient in gradients(shared).items():
+        torch.testing.assert_close(gradients(alone)[name], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_the_objective_is_the_sum_of_separate_losses_over_their_own_tokens(batch):

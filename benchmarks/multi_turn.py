@@ -1,0 +1,86 @@
+"""A conversation as one masked sequence, against a row for each of its answers.
+
+    python -m benchmarks.multi_turn            # writes results/multi_turn.json
+    python -m benchmarks.multi_turn --quick    # two rounds; prints
+
+In a causal model an answer sees the same past either way, so one pass over the whole conversation, with the loss on
+every answer, has the gradient of the rows one by one. Both layouts are packed without padding. The last column says how
+much of the ratio of arithmetic was reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import flops, record, workload
+from benchmarks.peers.session import objective_of
+from benchmarks.shared_work import adapted, arithmetic, compared, race, same_step
+from keeptune.core.machine import calm_process
+from keeptune.data.encode import Encoded
+from keeptune.models.load import load
+
+CASES = ((2, 40, 60), (4, 40, 60), (6, 30, 60))
+"""Turns, tokens of a question, tokens of an answer."""
+CONVERSATIONS = 2
+
+
+def conversations(turns: int, question: int, answer: int, seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Whole conversations, and their answers one by one."""
+    generator = random.Random(seed)
+    whole, split = [], []
+    for number in range(CONVERSATIONS):
+        tokens: tuple[int, ...] = ()
+        learned: tuple[bool, ...] = ()
+        for turn in range(turns):
+            said = tuple(generator.randrange(3, workload.SHAPE["vocab_size"]) for _ in range(question + answer))
+            past = len(tokens) + question
+            tokens += said
+            learned += (False,) * question + (True,) * answer
+            split.append(Encoded(f"c{number}-{turn}", "task", tokens, (False,) * past + (True,) * answer))
+        whole.append(Encoded(f"c{number}", "task", tokens, learned))
+    return whole, split
+
+
+def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> dict[str, Any]:
+    """One row of the record."""
+    whole, split = conversations(*case, seed)
+    objective = objective_of(model)
+    checked = same_step(objective, whole, split)
+    lengths = [[len(row.tokens) for row in rows] for rows in (whole, split)]
+    supervised = sum(sum(row.learned) for row in whole)
+    work = [arithmetic(sum(part), flops.causal_pairs(part), supervised) for part in lengths]
+    row = {
+        "what": f"{CONVERSATIONS} conversations of {case[0]} turns, {case[1]} + {case[2]} tokens each",
+        "peer": "a row for each answer, packed",
+        **race(objective, split, whole, rounds, seed),
+        "checked": checked,
+    }
+    return compared(row, work[1] / work[0], sum(lengths[1]) / sum(lengths[0]))
+
+
+def main() -> int:
+    """Measures and writes the record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    calm_process()
+    torch.set_num_threads(1)
+    rounds = 2 if asked.quick else asked.rounds
+    with tempfile.TemporaryDirectory() as made:
+        folder = workload.write_model(Path(made) / "model", asked.seed)
+        model = adapted(load(folder, dtype="float32", device="cpu").model)
+        rows = [compare(model, case, rounds, asked.seed) for case in CASES]
+    record.write("multi_turn", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

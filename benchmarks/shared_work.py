@@ -1,0 +1,66 @@
+"""Two ways of laying out the same training signal, interleaved, beside the ratio of their arithmetic.
+
+`multi_turn` and `shared_prefix` are this comparison on two kinds of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks import flops, workload
+from benchmarks.interleave import interleaved, middle, ratio, timed
+from keeptune.data.encode import Encoded
+from keeptune.methods import LoRA
+from keeptune.stages._step import Objective
+
+RANK = 16
+Rows = Sequence[Encoded]
+
+
+def adapted(model: Any) -> Any:
+    """The model with LoRA of rank 16 on all linear maps, away from its start so that every gradient is alive."""
+    LoRA(rank=RANK).attach(model, "lora")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.keeptune.parameters():
+            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def same_step(objective: Objective, one: Rows, other: Rows) -> dict[str, float]:
+    """Losses and gradients of both layouts agree: relative differences, the gradients' to each largest entry."""
+    found = []
+    for rows in (one, other):
+        result = objective.backward(rows)
+        found.append((result.loss, result.learned, [gradient.clone() for gradient in objective.masters.gradients]))
+    (loss, learned, gradients), (other_loss, other_learned, others) = found
+    assert learned == other_learned, "both layouts teach the same tokens"
+    worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(gradients, others, strict=True))
+    differences = {"loss": abs(loss - other_loss) / abs(other_loss), "gradient": worst}
+    assert max(differences.values()) < 1e-5, f"the layouts differ: {differences}"
+    return differences
+
+
+def race(objective: Objective, slow: Rows, fast: Rows, rounds: int, seed: int) -> dict[str, Any]:
+    """Times of one gradient of each layout."""
+
+    def way(rows: Rows) -> Callable[[int], float]:
+        return lambda _: timed(lambda: objective.backward(rows))
+
+    seconds = interleaved({"slow": way(slow), "fast": way(fast)}, rounds, seed, warm=2)
+    found = ratio(seconds["slow"], seconds["fast"])
+    return {"own_seconds": middle(seconds["fast"]), "peer_seconds": middle(seconds["slow"]), "speed": found}
+
+
+def arithmetic(tokens: int, pairs: int, supervised: int) -> int:
+    """Useful FLOPs of a layout on the model of `workload`."""
+    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), tokens, pairs, supervised, RANK)
+
+
+def compared(row: dict[str, Any], arithmetic_ratio: float, token_ratio: float) -> dict[str, Any]:
+    """The row with both bounds, and the share of the arithmetic one that was reached."""
+    bounds = {"arithmetic_ratio": round(arithmetic_ratio, 3), "token_ratio": round(token_ratio, 3)}
+    return {**row, **bounds, "share_of_arithmetic": round(row["speed"]["median"] / arithmetic_ratio, 3)}
