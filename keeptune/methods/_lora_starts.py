@@ -19,11 +19,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.deltas import Delta
 from keeptune.engine.selection import Selection
+from keeptune.models.quantize import matrix_of
 
 Start = Literal["pissa", "olora"]
 
@@ -54,8 +54,7 @@ class Shifted(Delta):
 
     def start(self, module: Any, how: Start) -> None:
         """Both pairs from the weight of the map."""
-        weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-        first, second = factors(weight.detach(), len(self.lora_A), self.scale, how)
+        first, second = factors(matrix_of(module).detach(), len(self.lora_A), self.scale, how)
         with torch.no_grad():
             for pair in ((self.lora_A, self.lora_B), (self.first_A, self.first_B)):
                 pair[0].copy_(first)
@@ -81,16 +80,8 @@ def factors(weight: Tensor, rank: int, scale: float, how: Start) -> tuple[Tensor
     Computed in float64 and rounded once.
 
     Raises:
-        PlanError: the rank is larger than the weight's (E-METHOD-RANK), or the weight is quantised
-            (E-METHOD-QUANTISED).
+        PlanError: the rank is larger than the weight's (E-METHOD-RANK).
     """
-    if not weight.is_floating_point():
-        raise PlanError(
-            f"the start '{how}' takes the weights apart, and this base's are quantised.",
-            code="E-METHOD-QUANTISED",
-            where={"key": "init"},
-            fix="Use `init: zero`, or load the base in 16 or 32 bits.",
-        )
     if rank > min(weight.shape):
         raise PlanError(
             f"a matrix of {weight.shape[0]} x {weight.shape[1]} has no {rank} principal parts.",

@@ -17,6 +17,7 @@ from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active, rows
 from keeptune.methods import LoRA, Prompt, load_adapter, save_adapter
+from keeptune.models.quantize import matrix_of, put_into_4_bits
 from keeptune.stages.optimizers import Optimizer
 from tests.tiny_models import VOCABULARY, tiny_model
 
@@ -101,6 +102,16 @@ def test_its_file_is_a_plain_lora_of_twice_the_rank_to_both_libraries(tmp_path, 
     assert_close(theirs(TOKENS).logits, expected, **CLOSE)
     method.merge(model, "ana")
     assert_close(model(TOKENS).logits, expected, **CLOSE)
+
+
+def test_a_start_takes_the_unpacked_weights_of_a_base_in_4_bits_apart():
+    model = tiny_model("llama")
+    put_into_4_bits(model)
+    before = model(TOKENS).logits
+    LoRA(rank=32, alpha=32, targets=["q"], init="pissa").attach(model)
+    delta = model.keeptune.adapter("default").placed[0][0].delta
+    assert_close(delta.lora_B @ delta.lora_A, matrix_of(model.model.layers[0].self_attn.q_proj).float(), **CLOSE)
+    assert torch.equal(model(TOKENS).logits, before)
 
 
 def test_a_start_needs_as_many_parts_as_the_rank():
