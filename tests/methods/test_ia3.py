@@ -7,7 +7,7 @@ import torch
 from peft import IA3Config, PeftModel, get_peft_model
 from torch.testing import assert_close
 
-from keeptune.core.errors import ModelError, PlanError
+from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.methods import IA3, LoRA, load_adapter, save_adapter
 from tests.tiny_models import VOCABULARY, tiny_model
@@ -95,7 +95,3 @@ def test_other_maps_of_peft_are_read_by_where_their_vectors_stand(tmp_path):
     ours = tiny_model("llama")
     load_adapter(ours, tmp_path)
     assert_close(ours(TOKENS).logits, theirs(TOKENS).logits, **CLOSE)
-    path = tmp_path / "adapter_config.json"
-    path.write_text(path.read_text().replace('"IA3"', '"VERA"'))
-    with pytest.raises(ModelError, match="VERA"):
-        load_adapter(tiny_model("llama"), tmp_path)
