@@ -71,13 +71,22 @@ def calm_process() -> None:
 
     Threads that wait by spinning make a busy machine several times slower, so OpenMP is told to let them sleep. And
     glibc gives blocks of some megabytes back to the system after every step, only to have them cleared and mapped again
-    at the next; it is told to keep them.
+    at the next; it is told to keep them (`give_back_memory` returns them between two phases of a run). And oneDNN keeps
+    the code that it makes for each shape of a product; packed batches differ in length, so that a thousand of them,
+    its default, are some hundred megabytes that are never used again.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**28)):
             mallopt(parameter, value)
+
+
+def give_back_memory() -> None:
+    """Returns freed blocks to the system: what one phase of a run needed is not held through the next."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def version_of(package: str) -> str | None:

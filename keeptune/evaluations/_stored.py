@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.claim import claimed
 from keeptune.core.digest import digest_of
 from keeptune.core.files import atomic_write, json_bytes, make_folder
 from keeptune.core.score import Item, Score
@@ -23,8 +24,18 @@ def measure_once(evaluation: Evaluation, checkpoint: Checkpoint, context: Contex
     """The scores of an evaluation, from the context's cache where they stand there.
 
     The key holds the evaluation's settings, what it reads, the checkpoint's files, the seed, our code and the
-    libraries: whatever could change a number. A file that does not match its own digest is measured again.
+    libraries: whatever could change a number. A file that does not match its own digest is measured again. Where
+    another process is measuring the same, its scores are waited for.
     """
+    scores = measure_unless_claimed(evaluation, checkpoint, context, wait=True)
+    assert scores is not None, "who waits gets the claim"
+    return scores
+
+
+def measure_unless_claimed(
+    evaluation: Evaluation, checkpoint: Checkpoint, context: Context, *, wait: bool
+) -> list[Score] | None:
+    """As `measure_once`; None, unless told to wait, while another process measures the same."""
     subject = context.subject(checkpoint)
     if context.cache is None or not subject.files:
         return evaluation.measure(checkpoint, context)
@@ -36,8 +47,14 @@ def measure_once(evaluation: Evaluation, checkpoint: Checkpoint, context: Contex
     stored = _read(path)
     if stored is not None:
         return stored
-    scores = evaluation.measure(checkpoint, context)
-    _write(path, scores)
+    make_folder(path.parent)
+    with claimed(path, wait=wait) as mine:
+        if not mine:
+            return None
+        scores = _read(path)
+        if scores is None:
+            scores = evaluation.measure(checkpoint, context)
+            _write(path, scores)
     return scores
 
 
@@ -66,7 +83,6 @@ def _place(model: object) -> list[str]:
 
 
 def _write(path: Path, scores: list[Score]) -> None:
-    make_folder(path.parent)
     payload = [asdict(score) for score in scores]
     text = json_bytes({"digest": digest_of(json.loads(json_bytes(payload))), "scores": payload})
     atomic_write(path, gzip.compress(text, compresslevel=6, mtime=0))

@@ -11,6 +11,7 @@ from typing import Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import KeeptuneError
+from keeptune.core.machine import give_back_memory
 from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured
@@ -163,7 +164,8 @@ class Execution:
         return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
 
     def _measure(self, label: str, checkpoint: Checkpoint, context: Context) -> list[Score]:
-        scores = measure(label, evaluations_of(self.recipe, label, context), checkpoint, context, self.progress)
+        chosen = evaluations_of(self.recipe, label, context)
+        scores = measure(label, chosen, checkpoint, context, self.progress, self.run.stop_requested)
         self.run.write_items(label, scores)
         return scores
 
@@ -224,6 +226,7 @@ class Execution:
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         with measured() as usage:
             result = work()
+        give_back_memory()
         self.spent[name] = usage
         return result
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.errors import Interrupted
 from keeptune.core.score import Score
 from keeptune.data.suite import Suite
 from keeptune.evaluations import Context, Evaluation
-from keeptune.evaluations._stored import measure_once
+from keeptune.evaluations._stored import measure_unless_claimed
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.retention import Retention
@@ -19,9 +20,10 @@ from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material, cache_folder
 
 if TYPE_CHECKING:
+    from keeptune.core.signals import StopRequest
     from keeptune.recipes.recipe import Recipe
     from keeptune.recipes.workshop import Workshop
-    from keeptune.stages._progress import Progress
+    from keeptune.stages._progress import Progress, Track
 
 
 def suite_of(name: str, folder: Path | None, items: int = 1500) -> Suite:
@@ -67,18 +69,59 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
 
 
 def measure(
-    label: str, chosen: Sequence[Evaluation], checkpoint: Checkpoint, context: Context, progress: Progress
+    label: str,
+    chosen: Sequence[Evaluation],
+    checkpoint: Checkpoint,
+    context: Context,
+    progress: Progress,
+    stop: StopRequest | None = None,
 ) -> list[Score]:
-    """All scores of one checkpoint; what was measured before, by whatever run, is read instead."""
-    scores: list[Score] = []
+    """All scores of one checkpoint; what was measured before, by whatever run, is read instead.
+
+    Two runs that start from one base share the work: what another process is measuring comes last here.
+
+    Raises:
+        Interrupted: `stop` was set (E-RUN-INTERRUPTED). Evaluations that were finished are kept.
+    """
+    found: dict[int, list[Score]] = {}
     with progress.track(f"measuring: {label}", len(chosen)) as track:
-        for evaluation in chosen:
-            found = measure_once(evaluation, checkpoint, context)
-            ood = getattr(evaluation, "split", "") == "ood"
-            scores += [replace(score, task=f"{score.task}/ood") for score in found] if ood else found
-            track.advance()
+        heard = replace(context, progress=_listener(track, stop))
+        waiting, wait = list(range(len(chosen))), False
+        while waiting:
+            left = []
+            for number in waiting:
+                scores = measure_unless_claimed(chosen[number], checkpoint, heard, wait=wait)
+                if scores is None:
+                    left.append(number)
+                    continue
+                found[number] = _named(chosen[number], scores)
+                track.advance()
+            waiting, wait = left, len(left) == len(waiting)
+    scores = [score for number in sorted(found) for score in found[number]]
     progress.say(summary(label, scores))
     return scores
+
+
+def _listener(track: Track, stop: StopRequest | None) -> Callable[[str, int, int], None]:
+    """Shows the items of an evaluation, and leaves between two batches when the user asks for it."""
+
+    def tell(what: str, done: int, total: int) -> None:
+        if stop is not None and stop.is_set():
+            raise Interrupted(
+                "stopped by a signal while measuring; finished measurements are kept.",
+                code="E-RUN-INTERRUPTED",
+                fix="Run the same command again to go on.",
+            )
+        track.within(what, done, total)
+
+    return tell
+
+
+def _named(evaluation: Evaluation, scores: list[Score]) -> list[Score]:
+    """The scores of the out-of-distribution split carry it in their names."""
+    if getattr(evaluation, "split", "") != "ood":
+        return scores
+    return [replace(score, task=f"{score.task}/ood") for score in scores]
 
 
 def summary(label: str, scores: Sequence[Score]) -> str:

@@ -30,7 +30,7 @@ from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.stages._progress import Progress
-from keeptune.stages.prove import Margins, certify
+from keeptune.stages.prove import Margins, certify, rescore
 
 if TYPE_CHECKING:
     from keeptune.core.example import Example
@@ -84,7 +84,7 @@ def prove_pair(
         try:
             certificate = pair.certificate(run)
         except KeeptuneError as error:
-            run.enter("failed", f"{error.code} {error.what}"[:500])
+            run.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
             raise
         run.enter("done")
     return finished(output, certificate)
@@ -144,9 +144,11 @@ class Pair:
             before = self._measure("base", chosen, self.base, context, run)
             run.enter("running")
             after = self._measure("adapted", [*chosen, Drift(data=ROWS)], self.adapted, context, run)
+            again = rescore(self.base, context)
         certificate = certify(
             before,
             after,
+            rescored=again,
             margins=self.margins,
             seeds=[0],
             deployment=self.adapted.deployment,
@@ -160,7 +162,7 @@ class Pair:
     def _measure(
         self, label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run
     ) -> list[Score]:
-        scores = measure(label, chosen, checkpoint, context, self.progress)
+        scores = measure(label, chosen, checkpoint, context, self.progress, run.stop_requested)
         run.write_items(label, scores)
         return scores
 

@@ -45,6 +45,9 @@ class Track:
     def advance(self, **shown: float) -> None:
         """One step done; `shown` are numbers worth seeing."""
 
+    def within(self, what: str, done: int, total: int) -> None:
+        """How far the present step is: `done` of `total` items of `what`."""
+
 
 class _Lines(Track):
     def __init__(self, stream: IO[str], label: str, total: int, done: int) -> None:
@@ -57,6 +60,12 @@ class _Lines(Track):
             self.last = time.monotonic()
             print(f"{self.label} {self.done}/{self.total} {_numbers(shown)}".rstrip(), file=self.stream, flush=True)
 
+    def within(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self.last > LINE_SECONDS:
+            self.last = time.monotonic()
+            place = f"{self.label} {self.done}/{self.total}"
+            print(f"{place}, {what} {done}/{total}", file=self.stream, flush=True)
+
 
 class _Bar(Track):
     def __init__(self, bar: Any, task: Any) -> None:
@@ -64,6 +73,9 @@ class _Bar(Track):
 
     def advance(self, **shown: float) -> None:
         self.bar.update(self.task, advance=1, shown=_numbers(shown))
+
+    def within(self, what: str, done: int, total: int) -> None:
+        self.bar.update(self.task, shown=f"{what} {done}/{total}")
 
 
 def _numbers(shown: dict[str, float]) -> str:

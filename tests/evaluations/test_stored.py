@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import contextmanager
 
 import pytest
 
 from keeptune.core.checkpoint import AdapterRef
 from keeptune.core.score import Item, Score
 from keeptune.data.suite import Choice, ChoiceTask, Suite
-from keeptune.evaluations import Subject
-from keeptune.evaluations._stored import measure_once
+from keeptune.evaluations import Subject, _stored
+from keeptune.evaluations._stored import measure_once, measure_unless_claimed
 from keeptune.evaluations.retention import Retention
 from tests.evaluations.tiny_subject import BASE, context, tiny, tokenizer
 
@@ -94,3 +95,29 @@ def test_a_model_in_training_is_never_stored(tmp_path, counted):
         measure_once(Retention(), BASE, given(tmp_path, files=""))
     assert len(counted) == 2
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_another_process_measures_is_left_to_it_or_waited_for(tmp_path, counted, monkeypatch):
+    held = []
+
+    @contextmanager
+    def claim(path, *, wait):
+        held.append((path, wait))
+        yield wait
+
+    monkeypatch.setattr(_stored, "claimed", claim)
+    assert measure_unless_claimed(Retention(), BASE, given(tmp_path), wait=False) is None
+    assert not counted
+    assert measure_once(Retention(), BASE, given(tmp_path))[0].value == 1.0
+    assert [wait for _, wait in held] == [False, True]
+
+
+def test_what_the_other_process_has_made_meanwhile_is_read(tmp_path, counted, monkeypatch):
+    @contextmanager
+    def claim(path, *, wait):
+        _stored._write(path, Retention().measure(BASE, None))
+        yield True
+
+    monkeypatch.setattr(_stored, "claimed", claim)
+    measure_once(Retention(), BASE, given(tmp_path))
+    assert len(counted) == 1
