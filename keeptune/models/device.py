@@ -24,3 +24,12 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
             f"this machine has no device '{name}'.", code="E-ENV-DEVICE", fix=f"It has: {', '.join(devices)}."
         )
     return torch.device(wanted)
+
+
+def scoring_tokens(device: torch.device | None = None) -> int:
+    """Tokens of one forward pass that trains nothing, on a device (None: the one that models go to).
+
+    On a processor 2,048 tokens of a small model are faster than 8,192 (62 s of processor time against 65 s for the
+    proof of pocket) and take 300 MB less; a GPU wants more of them at a time.
+    """
+    return 2_048 if (device or find_device()).type == "cpu" else 16_384

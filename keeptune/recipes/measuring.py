@@ -42,6 +42,8 @@ def context_of(
     recipe: Recipe, workshop: Workshop, material: Material, base: Checkpoint, folder: Path | None
 ) -> Context:
     """The context of a run's evaluations."""
+    from keeptune.models.device import scoring_tokens
+
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items) if recipe.proof else None
     return Context(
         subject=workshop.subject,
@@ -49,6 +51,7 @@ def context_of(
         data=material.examples(),
         suite=suite,
         seed=recipe.seed,
+        batch_tokens=scoring_tokens(workshop.shared(base).model.device),
         cache=cache_folder(),
     )
 

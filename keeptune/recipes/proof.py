@@ -126,6 +126,7 @@ class Pair:
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
+        from keeptune.models.device import scoring_tokens
         from keeptune.report.page import write_certificate
 
         context = Context(
@@ -133,6 +134,7 @@ class Pair:
             base=self.base,
             data={f"{ROWS}/test": self.rows} if self.rows else {},
             suite=suite_of(self.suite, None),
+            batch_tokens=scoring_tokens(),
             cache=cache_folder(),
         )
         chosen: list[Evaluation] = [Retention()]
