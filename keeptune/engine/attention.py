@@ -6,6 +6,9 @@ transformers calls it through its attention registry. The contract:
   the tokens offsets[s] to offsets[s + 1]; it attends to its own past alone (a layer that is not causal: to all of
   itself), within the layer's sliding window, with the layer's scale, grouped heads and soft cap. Positions are the
   caller's: they restart at each row.
+  Plain causal rows go to the back end that suits the device: one kernel for rows of all lengths on a GPU (`varlen`),
+  a gradient by matrix products for bfloat16 on a processor (`causal_rows`), else SDPA for each run of equal lengths. A
+  mask over the whole batch is never made.
 - *Padded rows.* Outside it the call is transformers' own SDPA with the mask that transformers builds, which is
   right for left and right padding and for more keys than queries (a cache). A soft cap, which SDPA lacks, is
   computed here.
@@ -36,6 +39,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from keeptune.core.errors import PlanError
+from keeptune.engine import causal_rows, varlen
 from keeptune.engine.matrix_gradient import attend, worthwhile
 from keeptune.models.anatomy import anatomy_of
 
@@ -45,6 +49,9 @@ if TYPE_CHECKING:
 ATTENTION = "keeptune"
 READABLE = (ATTENTION, "sdpa", "eager")
 """The implementations whose masks this file reads."""
+
+# For plain causal rows, tried in this order; each has `suits` and `attend_rows`. Otherwise rows go through SDPA.
+BACK_ENDS = (varlen, causal_rows)
 
 # Arguments by which a layer would change what attention means; each is refused instead of ignored.
 UNSUPPORTED = {"s_aux": "attention sinks", "cache": "a paged cache"}
@@ -70,6 +77,18 @@ class Segments:
         while self.parents[found[0]] >= 0:
             found.insert(0, self.parents[found[0]])
         return found
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((end - start for start, end in itertools.pairwise(self.offsets)), default=0)
+
+    def bounds(self, device: torch.device) -> Tensor:
+        """The offsets as int32 on `device`."""
+        key = ("bounds", device)
+        if key not in self._bands:
+            self._bands[key] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        return self._bands[key]
 
     def runs(self) -> list[tuple[int, int]]:
         """(L, N): N neighbours of equal length L, which one kernel call serves; empty rows are left out."""
@@ -242,6 +261,12 @@ def _packed(
         assert prefixes is None, "a tree of segments has no prefixes"
         assert causal, "a tree of segments is causal"
         return _tree(query, key, value, packed, window, kernel)
+    if prefixes is None and softcap is None and causal:
+        rows = [x[0].transpose(0, 1) for x in (query, key, value)]
+        for back_end in BACK_ENDS:
+            if back_end.suits(rows[0], packed, window, dropout):
+                output: Tensor = back_end.attend_rows(*rows, packed, window, scaling)
+                return output[None]
     runs = packed.runs()
     joined = _of_runs(prefixes, packed, runs)
     sizes = [length * number for length, number in runs]
