@@ -128,6 +128,9 @@ def prove(
     suite: Annotated[str, typer.Option(help="embedded, or a suite file.")] = "embedded",
     margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
     train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take an adapter of another base; answers may be noise.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Certifies any two checkpoints, whoever trained them."""
@@ -135,7 +138,7 @@ def prove(
 
     result = prove_pair(
         before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
-        quiet=json_,
+        force=force, quiet=json_,
     )  # fmt: skip
     _finish(result, json_)
 

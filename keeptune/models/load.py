@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from keeptune.models.anatomy import Anatomy, anatomy_of
 from keeptune.models.auto_class import auto_class, spare
 from keeptune.models.device import find_device
 from keeptune.models.families import family_of
-from keeptune.models.fingerprint import fingerprint
+from keeptune.models.fingerprint import fingerprint, template_digest, tokenizer_digest
 from keeptune.models.folder import check_folder
 from keeptune.models.quantize import check_kind, put_into_4_bits, quantization_of, widen
 
@@ -56,6 +57,16 @@ class Loaded:
     fingerprint: str
     revision: str | None = None
     quantize: str | None = None
+
+    @cached_property
+    def tokenizer_digest(self) -> str | None:
+        """Tells its tokenizer from another."""
+        return tokenizer_digest(self.tokenizer)
+
+    @property
+    def template_digest(self) -> str | None:
+        """Tells its chat template from another."""
+        return template_digest(self.tokenizer)
 
 
 def load(

@@ -56,6 +56,7 @@ def prove_pair(
     suite: str = "embedded",
     margins: Path | None = None,
     train_data: Path | None = None,
+    force: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Measures both on the same items and writes `output/certificate.json` and `.html`.
@@ -69,6 +70,7 @@ def prove_pair(
         suite: `embedded`, or a suite file.
         margins: a YAML file that overrides the default margins.
         train_data: what `after` was trained on; the target's rows are looked for in it.
+        force: take an adapter although it was trained on another base, tokenizer or template; the certificate says so.
         quiet: show no progress.
 
     Raises:
@@ -78,7 +80,7 @@ def prove_pair(
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
-    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress)
+    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force)
     with Run.open(output) as run, run.signals():
         run.enter("checking")
         try:
@@ -123,6 +125,7 @@ class Pair:
     margins: Margins
     train_data: Path | None
     progress: Progress
+    force: bool = False
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
@@ -130,7 +133,7 @@ class Pair:
         from keeptune.report.page import write_certificate
 
         context = Context(
-            subject=Workshop(trusted=_run_of(self.adapted)).subject,
+            subject=Workshop(trusted=_run_of(self.adapted), force=self.force).subject,
             base=self.base,
             data={f"{ROWS}/test": self.rows} if self.rows else {},
             suite=suite_of(self.suite, None),
@@ -173,6 +176,7 @@ class Pair:
             "command": " ".join(["keeptune", *sys.argv[1:]]),
             "before": self.base.to_dict(),
             "after": self.adapted.to_dict(),
+            "forced": self.force,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
             "leaks": _leaks(self.rows, self.train_data),

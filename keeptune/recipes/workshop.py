@@ -27,10 +27,12 @@ class Workshop:
     Attributes:
         trusted: a run folder. The stages of a run change the base under its earlier adapters on purpose, so an adapter
             in it is attached although its base has another fingerprint; any other adapter must fit its base.
+        force: attach adapters of other bases too.
         device: where models are put; None: a GPU when there is one, else the CPU.
     """
 
     trusted: Path | None = None
+    force: bool = False
     device: str | None = None
     _bases: dict[Key, Loaded] = field(default_factory=dict)
     _files: dict[Key, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Workshop:
         from keeptune.methods import load_adapter
 
         ours = self.trusted is not None and ref.path.is_relative_to(self.trusted)
-        load_adapter(loaded.model, ref.path, name=ref.name, force=ours)
+        load_adapter(loaded.model, ref.path, name=ref.name, force=ours or self.force)
 
     def _load(self, checkpoint: Checkpoint) -> Loaded:
         from keeptune.models.load import load

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
-from keeptune.models.fingerprint import fingerprint
+from keeptune.models.fingerprint import fingerprint, shape_digest, template_digest, tokenizer_digest
 from tests.tiny_models import tiny_model
 
 
@@ -39,3 +41,38 @@ def test_what_keeptune_attached_does_not_count():
     before = fingerprint(model)
     model.keeptune = nn.Linear(2, 2)
     assert fingerprint(model) == before
+
+
+def test_shapes_alone_are_another_digest():
+    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
+    assert shape_digest(model) == shape_digest(other)
+    assert shape_digest(model) != shape_digest(tiny_model("llama", intermediate_size=40))
+
+
+def test_a_tokenizer_is_known_by_its_words_its_special_tokens_and_its_rules():
+    digests = {tokenizer_digest(made(words)) for words in (["a", "b"], ["b", "a"], ["a", "b", "c"])} | {
+        tokenizer_digest(made(["a", "b"], eos_token="a")),
+        tokenizer_digest(made(["a", "b"], lower=True)),
+    }
+    assert len(digests) == 5
+    assert tokenizer_digest(made(["a", "b"])) == tokenizer_digest(made(["a", "b"]))
+    assert tokenizer_digest(None) is None
+
+
+def test_a_template_is_known_by_its_text():
+    tokenizer = made(["a"])
+    assert template_digest(tokenizer) is None
+    tokenizer.chat_template = "{{ messages }}"
+    first = template_digest(tokenizer)
+    tokenizer.chat_template = "{{ messages }} "
+    assert None not in (first, template_digest(tokenizer))
+    assert first != template_digest(tokenizer)
+
+
+def made(words, *, lower=False, **special):
+    vocabulary = {"<unk>": 0, "naïve": 1, "Test": 2, **{word: number + 3 for number, word in enumerate(words)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
