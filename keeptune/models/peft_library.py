@@ -116,26 +116,31 @@ def build(maps: Mapping[str, nn.Module], kind: str, settings: Mapping[str, Any],
     if unknown:
         raise _refusal(f"PEFT's type '{kind}' has no setting '{unknown[0]}'.", fix=did_you_mean(unknown[0], known))
     leaves = {path: _without_hooks(module) for path, module in maps.items()}
-    needed = [(parameter, parameter.requires_grad) for leaf in leaves.values() for parameter in leaf.parameters()]
+    base = [parameter for leaf in leaves.values() for parameter in leaf.parameters()]
+    needed, before = [p.requires_grad for p in base], [(p._version, p.data_ptr()) for p in base]
     scaffold, owner = _scaffold(leaves), None
     try:
         with _calm(), torch.random.fork_rng():
             torch.manual_seed(seed)
             owner = peft.get_peft_model(scaffold, _config(kind, settings, leaves))
+        trained = {id(p) for p in owner.parameters() if p.requires_grad}
     except Exception as error:
         raise _refusal(f"PEFT's type '{kind}' refuses: {str(error).strip().partition(chr(10))[0]}") from error
     finally:
-        for parameter, flag in needed:
+        for parameter, flag in zip(base, needed, strict=True):
             parameter.requires_grad_(flag)
     layers = {path: scaffold.get_submodule(path) for path in maps}
-    inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
-    if not all(isinstance(layer, BaseTunerLayer) for layer in layers.values()) or any(
-        parameter.requires_grad and id(parameter) not in inside for parameter in owner.parameters()
-    ):
-        raise _refusal(f"PEFT's type '{kind}' trains something else than what stands around the linear maps.")
     for path, layer in layers.items():
+        if not isinstance(layer, BaseTunerLayer):
+            raise _refusal(f"PEFT's type '{kind}' leaves '{path}' out.", fix="Name other targets.")
         del layer._modules["base_layer"]
         layer.__dict__["base_layer"] = leaves[path]
+    inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    if trained - inside or before != [(p._version, p.data_ptr()) for p in base]:
+        raise _refusal(
+            f"with these settings PEFT's type '{kind}' trains or changes the base itself.",
+            fix="Leave out settings such as `bias`; use `bitfit` or `freeze` for the base's own weights.",
+        )
     return Built(owner, layers)
 
 

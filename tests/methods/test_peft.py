@@ -155,11 +155,12 @@ def test_what_is_not_borrowed_is_refused_with_what_to_use(kind):
         ({"type": "vera", "settings": {"rr": 3}}, "no setting 'rr'"),
         ({"type": "vera", "settings": {"target_modules": ["q_proj"]}}, "no setting 'target_modules'"),
         ({"type": "vera", "settings": {"auto_mapping": {"x": "y"}}}, "no setting 'auto_mapping'"),
+        ({"type": "oft", "settings": {"bias": "all"}}, "the base itself"),
         ({"type": "c3a", "settings": {"block_size": 7}}, "block size"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_any_compute(settings, said):
-    model = tiny_model("llama")
+    model = tiny_model("llama, biases, one key head, tied")
     with pytest.raises(PlanError) as caught:
         Peft(**settings).attach(model)
     assert said in str(caught.value)
