@@ -9,6 +9,7 @@ from keeptune.core.errors import DataError, ModelError
 from keeptune.core.example import Example, Message
 from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import EncodedSet, Fitting, Problem, TooLong
+from keeptune.data.text_encoder import TextEncoder
 
 __all__ = [
     "Encoded",
@@ -20,8 +21,14 @@ __all__ = [
     "encode",
     "encode_all",
     "encode_prompt",
+    "encoder_of",
     "stop_ids",
 ]
+
+
+def encoder_of(tokenizer: Any, template: str | None = None, kind: str = "decoder") -> Encoder | TextEncoder:
+    """What encodes rows for a model of that kind (`keeptune.models.anatomy.Anatomy.kind`)."""
+    return Encoder(tokenizer, template) if kind == "decoder" else TextEncoder(tokenizer, answers=kind != "encoder")
 
 
 def encode(
@@ -77,6 +84,7 @@ def encode_all(
     template: str | None = None,
     most_dropped: float = 0.5,
     gather: bool = False,
+    kind: str = "decoder",
 ) -> EncodedSet:
     """Encodes every example; a row longer than `context` meets the policy.
 
@@ -94,6 +102,7 @@ def encode_all(
         template: as `Encoder`.
         most_dropped: share of rows that may be dropped before that is an error.
         gather: rows that the template cannot write are counted as dropped and named instead of raised (for `check`).
+        kind: of the model, as `encoder_of`.
 
     Raises:
         DataError: E-DATA-LONG (refuse), E-DATA-NOTHING (no row teaches anything), E-DATA-DROPPED (too many dropped),
@@ -101,7 +110,7 @@ def encode_all(
     """
     assert context >= 2, "a row needs a token to predict from and one to predict"
     fitting = Fitting(too_long, context)
-    encoder = Encoder(tokenizer, template)
+    encoder = encoder_of(tokenizer, template, kind)
     for example in examples:
         try:
             fitting.add(encoder.encode(example), example)

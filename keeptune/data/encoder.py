@@ -24,12 +24,14 @@ class Encoded:
         source: name of the source.
         tokens: ids, with everything the template or the tokenizer adds.
         learned: whether token i is a training target (predicted from the tokens before it); never the first.
+        answer: of a conversation, what its last answer says; a head learns it as a label.
     """
 
     id: str
     source: str
     tokens: tuple[int, ...]
     learned: tuple[bool, ...]
+    answer: str | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -63,6 +65,11 @@ class Encoder:
     def used_chat(self) -> ChatTemplate | None:
         """The template if a conversation has needed it."""
         return self._chat
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a turn."""
+        return int(self.chat.end_id)
 
     def encode(self, example: Example) -> Encoded:
         """One example, whole.
@@ -99,7 +106,7 @@ class Encoder:
         rendered = self.chat.render(example.messages)
         ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
         learned = covered(spans, rendered.learned)
-        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]))
+        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]), example.target)
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:

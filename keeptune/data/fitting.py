@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.encoder import Encoded, Encoder
+from keeptune.data.text_encoder import TextEncoder
 
 TooLong = Literal["drop", "cut", "split", "refuse"]
 NAMED_ROWS = 100
@@ -72,7 +73,7 @@ class Fitting:
         """Takes one encoded row."""
         self.source = example.source
         length = len(row.tokens)
-        if not any(row.learned):
+        if not any(row.learned) and row.answer is None:
             self.drop("silent", "E-ROW-NOTHING", example, "it has no token to learn.")
         elif length <= self.context:
             self.counts.update(read=1, kept=1)
@@ -88,9 +89,10 @@ class Fitting:
             self.counts.update(read=1, kept=1, split=1)
             self.rows += pieces
             self._name("E-ROW-LONG", example, f"{what}: split into {len(pieces)} rows.")
-        elif self.too_long == "cut" and any(row.learned[: self.context]):
+        elif self.too_long == "cut" and (any(row.learned[: self.context]) or not any(row.learned)):
             self.counts.update(read=1, cut=1)
-            self.rows.append(Encoded(row.id, row.source, row.tokens[: self.context], row.learned[: self.context]))
+            tokens, learned = row.tokens[: self.context], row.learned[: self.context]
+            self.rows.append(replace(row, tokens=tokens, learned=learned))
             self._name("E-ROW-LONG", example, f"{what}: its tail was cut.")
         elif self.too_long == "cut":
             self.drop("silent", "E-ROW-NOTHING", example, f"{what}, and nothing to learn is left when it is cut.")
@@ -105,7 +107,7 @@ class Fitting:
             self.counts[reason] += 1
         self._name(code, example, what)
 
-    def result(self, encoder: Encoder, most_dropped: float) -> EncodedSet:
+    def result(self, encoder: Encoder | TextEncoder, most_dropped: float) -> EncodedSet:
         """The rows and counts, or the reason why they cannot be trained on."""
         counts = self.counts
         if self.too_long == "refuse" and counts["long"]:

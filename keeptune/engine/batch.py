@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class PackedBatch:
         ids: the example of each row.
         parents: for each row the earlier one whose tokens come before its own, or -1 (`shared_rows.py`); its positions
             go on from there. None: every row stands alone.
+        answers: what each row's answer says, or None: what a head learns.
     """
 
     tokens: Tensor
@@ -43,6 +44,7 @@ class PackedBatch:
     sources: list[str]
     ids: list[str]
     parents: list[int] | None = None
+    answers: list[str | None] | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -77,6 +79,7 @@ class PackedBatch:
             sources=[self.sources[row] for row in rows],
             ids=[self.ids[row] for row in rows],
             parents=None if self.parents is None else _renumbered([self.parents[row] for row in rows], rows),
+            answers=None if self.answers is None else [self.answers[row] for row in rows],
         )
         return part, index
 
@@ -91,7 +94,7 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch with its tensors on `device`."""
-        moved = {name: getattr(self, name) for name in ("tokens", "positions", "targets", "weights")}
+        moved: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "positions", "targets", "weights")}
         moved = {name: None if tensor is None else tensor.to(device) for name, tensor in moved.items()}
         return replace(self, **moved)
 
@@ -122,6 +125,7 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
         adapters=None if adapters is None else list(adapters),
         sources=[row.source for row in rows],
         ids=[row.id for row in rows],
+        answers=[row.answer for row in rows],
     )
 
 

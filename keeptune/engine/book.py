@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.engine.adapter import Adapter
 from keeptune.engine.decisions import DecisionSlot
+from keeptune.engine.encoder_prompt import EncoderPromptSlot
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Selection, Serving, Stack
 from keeptune.engine.soft_prompt import Expanded, PromptSlot
+from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
@@ -43,7 +45,7 @@ class Adapters(nn.Module):
         self._default = Serving()
         self._serving: Serving | None = None
         self.passes = Passes(self)
-        self.hook = model.base_model.register_forward_pre_hook(self.passes.before)
+        self.hooks = [body.register_forward_pre_hook(self.passes.before) for body in bodies_of(model)]
 
     def __contains__(self, name: str) -> bool:
         return name in self.order
@@ -112,6 +114,11 @@ class Adapters(nn.Module):
         serving = next(decided, None)
         return nullcontext() if serving is None else self.serve(serving)
 
+    def virtual_tokens(self, count: int) -> list[int]:
+        """How many virtual tokens stand before each of `count` rows of an encoder-decoder's encoder."""
+        slots = (slot for slot in self.slots.values() if isinstance(slot, EncoderPromptSlot))
+        return next((slot.lengths(count) for slot in slots), [0] * count)
+
     def add(self, model: PreTrainedModel, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""
         for placed in (placed for part in adapter.placed for placed in part):
@@ -125,8 +132,10 @@ class Adapters(nn.Module):
 
     def close(self, model: PreTrainedModel) -> None:
         """Takes the last traces off, once nothing is attached."""
-        self.hook.remove()
-        self.passes.forget(model.base_model)
+        for hook in self.hooks:
+            hook.remove()
+        for body in bodies_of(model):
+            self.passes.forget(body)
 
     def remove(self, name: str) -> None:
         """Takes an adapter off; a place without deltas loses its hooks."""
@@ -138,6 +147,14 @@ class Adapters(nn.Module):
         self.order.remove(name)
         rest = None if self._chosen is None else tuple(other for other in self._chosen if other != name)
         self.choose(rest or None)
+
+
+def bodies_of(model: PreTrainedModel) -> list[nn.Module]:
+    """What runs the blocks: the body, or the encoder and the decoder."""
+    family = FAMILIES.get(model.config.model_type)
+    if family is not None and family.kind == "encoder_decoder":
+        return [model.get_encoder(), model.get_decoder()]
+    return [model.base_model]
 
 
 def device_of(model: PreTrainedModel, path: str) -> torch.device:

@@ -33,6 +33,10 @@ class EncoderPromptSlot(Slot):
         self.handles.append(encoder.register_forward_pre_hook(self.before_encoder, with_kwargs=True))
         self.handles.append(decoder.register_forward_pre_hook(self.before_decoder, with_kwargs=True))
 
+    def lengths(self, count: int) -> list[int]:
+        """The virtual tokens before each of `count` rows."""
+        return [self.rows.length(stack) for stack in self.rows.stacks(count)]
+
     def before_encoder(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Puts the virtual tokens before the text."""
         given = {**dict(zip(self.arguments[encoder], args, strict=False)), **kwargs}
@@ -56,8 +60,7 @@ class EncoderPromptSlot(Slot):
         states: Tensor | None = given.get("encoder_hidden_states")
         if states is None:
             return None
-        stacks = self.rows.stacks(states.shape[0])
-        lengths = torch.tensor([self.rows.length(stack) for stack in stacks], device=states.device)
+        lengths = torch.tensor(self.lengths(states.shape[0]), device=states.device)
         width = int(lengths.max())
         if not width:
             return None

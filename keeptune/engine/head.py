@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from keeptune.core.errors import PlanError
+from keeptune.models.families import FAMILIES
+
 
 @dataclass(frozen=True)
 class Head:
@@ -38,10 +41,25 @@ class Head:
 
 
 def head_of(model: PreTrainedModel) -> Head:
-    """The head of a causal language model of any known family."""
+    """The head of a language model of any known family, causal or encoder-decoder.
+
+    Raises:
+        PlanError: the model has none that reads hidden states alone (E-MODEL-HEADLESS).
+    """
     linear = model.get_output_embeddings()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return Head(linear.weight, getattr(linear, "bias", None), soft_cap=cap)
+    family = FAMILIES.get(model.config.model_type)
+    if linear is None or (family is not None and family.kind not in ("decoder", "encoder_decoder")):
+        raise PlanError(
+            f"this {model.config.model_type} model predicts no next token.",
+            code="E-MODEL-HEADLESS",
+            why="It is an encoder: it reads texts or images, and what it learns here are labels.",
+            fix="Use the method `head` with the loss `label`, and the metric label_accuracy.",
+        )
+    config, bias = model.config, getattr(linear, "bias", None)
+    if getattr(model, "final_logits_bias", None) is not None:
+        bias = model.final_logits_bias[0]
+    scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
+    return Head(linear.weight, bias, soft_cap=getattr(config, "final_logit_softcapping", None), scale=scale)
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:

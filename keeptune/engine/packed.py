@@ -1,4 +1,4 @@
-"""packed_hidden: the decoder's body over a packed batch, every row as if it were alone."""
+"""packed_hidden: the model's body over a packed batch, every row as if it were alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import segments, use_attention
 from keeptune.engine.batch import PackedBatch
+from keeptune.engine.captured import capturing
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
+from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.rotary import rotary_groups
+from keeptune.models.families import FAMILIES
 
 
 def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
@@ -24,7 +27,7 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     Soft prompts that serve a row stand before its text inside; their positions are removed again.
 
     Args:
-        model: a causal language model of a known family.
+        model: of a known family that reads tokens.
         batch: the rows; its `adapters`, when given, choose what serves each of them.
 
     Returns:
@@ -33,26 +36,48 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     Raises:
         PlanError: the model's family (E-MODEL-FAMILY) or its rotary embedding (E-MODEL-ROPE) does not allow it.
     """
+    return packed_states(model, batch).hidden
+
+
+def packed_states(model: PreTrainedModel, batch: PackedBatch, *, layers: bool = False) -> States:
+    """As `packed_hidden`, and with `layers` the states between the blocks too."""
+    family = FAMILIES.get(model.config.model_type)
+    if family is not None and (family.kind == "encoder_decoder" or not family.registry):
+        return _padded(model, batch, layers)
     use_attention(model)
     groups = rotary_groups(model.config, batch.lengths)
     if len(groups) == 1:
-        return _one_pass(model, batch)
+        return _one_pass(model, batch, layers)
     parts, places = [], []
     for group in groups:
         part, index = batch.select(group)
-        parts.append(_one_pass(model, part))
+        parts.append(_one_pass(model, part, layers))
         places.append(index)
-    back = torch.cat(places).argsort().to(parts[0].device)
-    return torch.cat(parts)[back]
+    back = torch.cat(places).argsort().to(parts[0].hidden.device)
+    between = zip(*(part.layers for part in parts), strict=True)
+    return States(
+        torch.cat([part.hidden for part in parts])[back], tuple(torch.cat(states)[back] for states in between)
+    )
 
 
-def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+def _padded(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
+    batch = batch.to(model.get_input_embeddings().weight.device)
+    model.body_path = f"modules: padded rows, for the family {model.config.model_type}"
+    with _serving(model, batch):
+        if FAMILIES[model.config.model_type].kind == "encoder":
+            return padded_encoder(model, batch, layers=layers)
+        book, count = getattr(model, "keeptune", None), len(batch.offsets) - 1
+        virtual = [0] * count if book is None else book.virtual_tokens(count)
+        return encoder_decoder(model, batch, virtual, layers=layers)
+
+
+def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
     batch = batch.to(model.get_input_embeddings().weight.device)
     with _serving(model, batch), _decided(model, batch):
         book = getattr(model, "keeptune", None)
         expanded = book.expand(batch) if book is not None else None
         if expanded is None:
-            return _body(model, batch.positions, batch.offsets, batch.parents, input_ids=batch.tokens[None])
+            return _body(model, batch.positions, batch.offsets, batch.parents, layers, input_ids=batch.tokens[None])
         assert batch.parents is None, "rows that share their beginning have no soft prompts"
         embedded, positions, offsets, keep = expanded
         lengths = [end - start for start, end in itertools.pairwise(offsets)]
@@ -63,27 +88,36 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
                 code="E-MODEL-ROPE",
                 fix="Leave room for the virtual tokens: use shorter rows.",
             )
-        return _body(model, positions, offsets, None, inputs_embeds=embedded)[keep]
+        hidden, between = _body(model, positions, offsets, None, layers, inputs_embeds=embedded)
+        return States(hidden[keep], tuple(state[keep] for state in between))
 
 
 def _body(
-    model: PreTrainedModel, positions: Tensor, offsets: list[int], parents: list[int] | None, **inputs: Tensor
-) -> Tensor:
+    model: PreTrainedModel,
+    positions: Tensor,
+    offsets: list[int],
+    parents: list[int] | None,
+    layers: bool,
+    **inputs: Tensor,
+) -> States:
     """The fused body where nothing is in its way, else the model's own modules, with equal results.
 
     `model.body_path` says afterwards which one ran: `fused`, or `modules: ` and the reason.
     """
-    with segments(offsets, parents) as packed:
+    with segments(offsets, parents) as packed, capturing(model, layers) as between:
         reason = obstacle(model, len(positions))
         model.body_path = "fused" if reason is None else f"modules: {reason}"
         if reason is None:
             embedded = inputs.get("inputs_embeds")
             embedded = model.base_model.embed_tokens(inputs["input_ids"]) if embedded is None else embedded
-            return fused_hidden(model, packed, positions, embedded[0])
+            return States(fused_hidden(model, packed, positions, embedded[0]))
+        family = FAMILIES.get(model.config.model_type)
+        if family is None or family.kind == "decoder":
+            inputs["use_cache"] = False  # type: ignore[assignment]
         first = UsualPositions.of(model).first
-        output = model.base_model(position_ids=positions[None] + first, use_cache=False, **inputs)
+        output = model.base_model(position_ids=positions[None] + first, **inputs)
     hidden: Tensor = output.last_hidden_state[0]
-    return hidden
+    return States(hidden, (*(state[0] for state in between[:-1]), hidden) if layers else ())
 
 
 def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from keeptune.engine.attention import current_segments
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
-from keeptune.models.anatomy import anatomy_of
+from keeptune.models.families import FAMILIES
 from keeptune.models.family import PositionRule
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class UsualPositions:
     @classmethod
     def of(cls, model: PreTrainedModel) -> UsualPositions:
         """Those of a model."""
-        rule = anatomy_of(model).positions or "plain"
+        family = FAMILIES.get(model.config.model_type)
+        rule = (family.positions if family else None) or "plain"
         return cls(rule, (model.config.pad_token_id or 0) + 1 if rule == "offset" else 0)
 
     def __call__(self, given: dict[str, Any], source: Tensor) -> Tensor:

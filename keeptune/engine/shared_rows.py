@@ -23,6 +23,7 @@ from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.book import book_of
 from keeptune.engine.places import InputSlot, OutputSlot
 from keeptune.engine.rotary import depends_on_length
+from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from keeptune.engine.selection import Stack
@@ -34,8 +35,12 @@ SHORTEST = 8
 def can_share(model: PreTrainedModel) -> bool:
     """Whether rows may share their beginning: nothing acts on a row as a whole.
 
-    Soft prompts, prefixes and gates per row do, and so do rotary frequencies that depend on a row's length.
+    Soft prompts, prefixes, heads and gates per row do, and so do rotary frequencies that depend on a row's length. In
+    an encoder every token sees the whole row.
     """
+    family = FAMILIES.get(model.config.model_type)
+    if family is not None and family.kind != "decoder":
+        return False
     book = book_of(model)
     slots = [] if book is None else book.slots.values()
     return all(isinstance(slot, (InputSlot, OutputSlot)) for slot in slots) and not depends_on_length(model.config)

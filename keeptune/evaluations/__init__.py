@@ -49,6 +49,21 @@ class Subject:
         files = digest_of([digests, str(loaded.dtype), *([loaded.quantize] if loaded.quantize else [])])
         return cls(loaded.model, loaded.tokenizer, checkpoint.adapters, files)
 
+    @property
+    def kind(self) -> str:
+        """`decoder`, `encoder` or `encoder_decoder`."""
+        from keeptune.models.families import FAMILIES
+
+        family = FAMILIES.get(self.model.config.model_type)
+        return "decoder" if family is None else family.kind
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether a head among its adapters gives labels scores."""
+        from keeptune.engine.readout import reads
+
+        return reads(self.model, [adapter.name for adapter in self.adapters])
+
     def on_task(self) -> AbstractContextManager[None]:
         """Inside, the model answers its own task: every adapter is active, in order."""
         return self._active([adapter.name for adapter in self.adapters])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keeptune.core.example import Message
-from keeptune.data.encode import Encoder
+from keeptune.data.encode import encoder_of
 from keeptune.engine.generation import generate
 from keeptune.evaluations import Context, Subject
 
@@ -16,7 +16,7 @@ def free_answers(
     subject: Subject, conversations: Sequence[Sequence[Message]], max_new_tokens: int, context: Context, what: str
 ) -> list[str]:
     """The greedy answer to each conversation, cut at the end of turn; what is active on the model stays active."""
-    encoder = Encoder(subject.tokenizer)
+    encoder = encoder_of(subject.tokenizer, None, subject.kind)
     prompts = [encoder.prompt(turns) for turns in conversations]
     answers: list[str] = []
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):

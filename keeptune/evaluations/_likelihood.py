@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keeptune.core.example import Example, Message
-from keeptune.data.encode import Encoder
+from keeptune.data.encode import encoder_of
 from keeptune.engine.scoring import Scored, token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.evaluations import Context, Subject
@@ -100,10 +100,10 @@ def opening_token(tokenizer: Any) -> tuple[int, ...]:
 class Answers:
     """Builds rows in which a whole assistant's turn is scored, its end of turn included."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, kind: str = "decoder") -> None:
         self.tokenizer = tokenizer
-        self._encoder = Encoder(tokenizer)
-        self._ends = self._end_of_turn()
+        self._encoder = encoder_of(tokenizer, None, kind)
+        self._ends = self._end_of_turn() if kind == "decoder" else None
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     def rows(self, prompt: Sequence[Message], answers: Sequence[str]) -> list[Scored]:

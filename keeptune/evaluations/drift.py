@@ -13,7 +13,7 @@ from torch import Tensor
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Message
 from keeptune.core.score import Item, Score
-from keeptune.data.encode import Encoded, Encoder
+from keeptune.data.encode import Encoded, encoder_of
 from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
@@ -43,7 +43,8 @@ class Drift(Evaluation):
         base, subject = context.subject(context.base), context.subject(checkpoint)
         scores = []
         if self._has_task(context):
-            task = [Encoder(base.tokenizer).encode(row) for row in context.rows(self.data)[: self.rows]]
+            encoder = encoder_of(base.tokenizer, None, base.kind)
+            task = [encoder.encode(row) for row in context.rows(self.data)[: self.rows]]
             scores += self._compare(base, subject, "task_prompts", task, context)
         if context.suite and context.suite.instructions:
             generic = self._base_answers(base, context.suite.instructions[: self.rows], context)
@@ -61,7 +62,7 @@ class Drift(Evaluation):
         return any(name.split("/")[0] == self.data for name in context.data)
 
     def _base_answers(self, base: Subject, requests: Sequence[str], context: Context) -> list[Encoded]:
-        encoder = Encoder(base.tokenizer)
+        encoder = encoder_of(base.tokenizer, None, base.kind)
         prompts = [encoder.prompt([Message("user", request)]) for request in requests]
         with base.off_task():
             answers = generate(
@@ -73,7 +74,7 @@ class Drift(Evaluation):
                 batch_tokens=context.batch_tokens,
             )
         # The end of turn is a choice too: it is appended, so that its position is compared.
-        end = encoder.chat.end_id
+        end = encoder.end_id
         made = []
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             answered = [*answer, end]

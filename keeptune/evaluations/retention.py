@@ -80,7 +80,7 @@ def choice_accuracy(subject: Subject, task: ChoiceTask, context: Context) -> Sco
 def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
     """Log p of every option of every question."""
     if task.chat:
-        answers = Answers(subject.tokenizer)
+        answers = Answers(subject.tokenizer, subject.kind)
         groups = [answers.rows([Message("user", item.prompt)], item.options) for item in task.items]
         return option_log_likelihoods(subject, groups, context, task.name)
     rows = after_prompt(

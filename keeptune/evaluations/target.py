@@ -15,6 +15,7 @@ from keeptune.core.example import Example
 from keeptune.core.score import Item, Score
 from keeptune.evaluations import Context, Evaluation, Subject
 from keeptune.evaluations._free_answers import free_answers
+from keeptune.evaluations._labels import label_logprobs
 from keeptune.evaluations._likelihood import (
     Answers,
     best_option,
@@ -34,8 +35,8 @@ class Target(Evaluation):
     data: str = Field("task", description="name of the data source")
     metric: Literal["exact_match", "label_accuracy", "rouge_l", "token_f1", "bits_per_byte"] = Field(
         "exact_match",
-        description="label_accuracy ranks the labels by likelihood, bits_per_byte reads the answer or the text; "
-        "the others score a greedy answer",
+        description="label_accuracy ranks the labels by likelihood or by a head, bits_per_byte reads the answer or the "
+        "text; the others score a greedy answer",
     )
     split: Literal["dev", "test", "ood"] = Field("test", description="which rows: dev to select, test to prove")
     labels: tuple[str, ...] | None = Field(None, description="the possible answers; those of the data when absent")
@@ -46,6 +47,8 @@ class Target(Evaluation):
         rows = context.rows(self.data, self.split)
         subject = context.subject(checkpoint)
         with subject.on_task():
+            if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind == "encoder"):
+                return [self._by_head(subject, rows, self._labels(context), context)]
             if self.metric == "label_accuracy":
                 return [self._by_likelihood(subject, rows, self._labels(context), context)]
             if self.metric == "bits_per_byte":
@@ -72,7 +75,7 @@ class Target(Evaluation):
         self, subject: Subject, rows: Sequence[Example], labels: Sequence[str], context: Context
     ) -> Score:
         """The label with the greatest log p(label, end of turn | prompt)."""
-        answers = Answers(subject.tokenizer)
+        answers = Answers(subject.tokenizer, subject.kind)
         asked = [answers.rows(row.prompt, labels) for row in rows]
         values = option_log_likelihoods(subject, asked, context, self.data)
         items = []
@@ -83,12 +86,24 @@ class Target(Evaluation):
             items.append(self._item(row, said, float(said == row.target), context.seed, gold))
         return summarise(self.data, "target", self.metric, items, chance=1 / len(labels))
 
+    def _by_head(self, subject: Subject, rows: Sequence[Example], labels: Sequence[str], context: Context) -> Score:
+        """The label with the greatest score; an encoder without a head gives no answer."""
+        values: list[dict[str, float]] = [{} for _ in rows]
+        if subject.reads_labels:
+            values = label_logprobs(subject, [row.prompt for row in rows], context, self.data)
+        items = []
+        for row, own in zip(rows, values, strict=True):
+            said = max(own, key=own.__getitem__) if own else ""
+            gold = own.get(row.target)
+            items.append(self._item(row, said, float(said == row.target), context.seed, gold))
+        return summarise(self.data, "target", self.metric, items, chance=1 / len(labels))
+
     def _by_bits(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
         """Bits per byte of plain texts, or of the answers to prompts."""
         if all(row.text is not None for row in rows):
             bits = document_bits(subject, [row.target for row in rows], context, self.data)
         else:
-            answers = Answers(subject.tokenizer)
+            answers = Answers(subject.tokenizer, subject.kind)
             scored = [answers.rows(row.prompt, [row.target])[0] for row in rows]
             bits = [-value / math.log(2) for value in log_likelihoods(subject, scored, context, self.data)]
         items = [

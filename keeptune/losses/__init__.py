@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from keeptune.engine.batch import PackedBatch
     from keeptune.engine.head import Head
+    from keeptune.engine.readout import Answer
 
 
 class StepView(Protocol):
@@ -23,12 +25,20 @@ class StepView(Protocol):
         hidden: final-norm hidden states [T, D]; gradients flow back through them.
         head: the model's head.
         reference_head: the base's head; the same object unless the head trains.
+        answers: what the heads that serve the rows say: scores and labels of each row.
     """
 
     batch: PackedBatch
     hidden: Tensor
-    head: Head
-    reference_head: Head
+
+    @property
+    def head(self) -> Head: ...  # noqa: D102
+
+    @property
+    def reference_head(self) -> Head: ...  # noqa: D102
+
+    @property
+    def answers(self) -> Sequence[Answer]: ...  # noqa: D102
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states [N, D] of the base model at `rows` (positions of the batch), without gradient."""
@@ -44,6 +54,7 @@ class Loss(Spec, shelf="keeptune.losses"):
     """
 
     needs_reference: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = False
 
     on: str | None = Field(None, description="name of the source it is restricted to; unset: every source")
     weight: float = Field(1.0, gt=0, le=1e6, description="its factor in the objective")

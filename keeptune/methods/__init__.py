@@ -45,12 +45,14 @@ class Method(Spec, shelf="keeptune.methods"):
         identity_at_start: just attached, it changes no output.
         trains_base: its parameters are the base's own.
         mergeable: `fold` can put it into the base's weights, whatever its settings.
+        reads_only: it answers beside the model and changes nothing that the model computes.
     """
 
     detachable: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = True
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
+    reads_only: ClassVar[bool] = False
 
     frozen: bool = Field(False, description="Active, but not trained: a part of a hybrid.")
 
@@ -58,6 +60,14 @@ class Method(Spec, shelf="keeptune.methods"):
     def fits_4bit(self) -> bool:
         """Whether it works on a base in 4 bits; `attach` refuses where it does not."""
         return not self.trains_base
+
+    def fitted(self, answers: Sequence[str]) -> Self:
+        """The same method with the settings that only the data can decide.
+
+        Args:
+            answers: the different answers of the training rows, in order.
+        """
+        return self
 
     def adjusted(self, model: PreTrainedModel) -> Self:
         """The same method with the settings that only the model can decide."""

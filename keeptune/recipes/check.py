@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.data.decontaminate import overlap
-from keeptune.data.encode import EncodedSet, Encoder, encode_all
+from keeptune.data.encode import EncodedSet, encode_all, encoder_of
 from keeptune.data.formats import FileFormat
 from keeptune.data.read import read_examples
 from keeptune.data.view import TokenView, check_view
@@ -85,7 +85,7 @@ def _check(source: Source, recipe: Recipe, loaded: Loaded, row: int | None) -> S
     encoded: EncodedSet = encode_all(
         source.train, loaded.tokenizer, too_long=recipe.too_long, context=context, template=recipe.template, gather=True
     )
-    encoder = Encoder(loaded.tokenizer, recipe.template)
+    encoder = encoder_of(loaded.tokenizer, recipe.template, loaded.anatomy.kind)
     chosen: tuple[Example, ...] = source.train[:SHOWN_ROWS] if row is None else source.train[row : row + 1]
     return SourceCheck(
         name=source.name,

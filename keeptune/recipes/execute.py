@@ -16,7 +16,7 @@ from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured
 from keeptune.evaluations import Context
-from keeptune.recipes.material import Material, gather
+from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
@@ -140,6 +140,7 @@ class Execution:
         """Checks, measures, trains, measures, proves."""
         self.run.write_recipe(self.recipe.to_dict())
         material = self._timed("reading", self._gather)
+        self.recipe = fitted(self.recipe, material)
         loaded = self.workshop.shared(self.base)
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
         self.run.write_json("data.json", material.counts())

@@ -15,6 +15,7 @@ from keeptune.data.encode import EncodedSet, encode_all
 from keeptune.data.formats.generated import Generated
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.sources import Source, data_digest, read_sources
+from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
@@ -82,7 +83,8 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
     context = context_length(loaded)
 
     def encoded(rows: tuple[Example, ...]) -> EncodedSet:
-        return encode_all(rows, loaded.tokenizer, too_long=recipe.too_long, context=context, template=recipe.template)
+        settings: dict[str, Any] = {"too_long": recipe.too_long, "context": context, "template": recipe.template}
+        return encode_all(rows, loaded.tokenizer, kind=loaded.anatomy.kind, **settings)
 
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
     dev_rows = sources[target].dev if target else ()
@@ -95,9 +97,17 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
     )
 
 
+def fitted(recipe: Recipe, material: Material) -> Recipe:
+    """The recipe with the settings of its methods that only the data can decide, such as the labels of a head."""
+    stages = [stage.fitted(material.train) if isinstance(stage, Train) else stage for stage in recipe.stages]
+    return recipe.model_copy(update={"stages": stages})
+
+
 def context_length(loaded: Loaded) -> int:
     """The longest row that the model can take, in tokens."""
-    return int(getattr(loaded.model.config, "max_position_embeddings", 0) or 2048)
+    config = loaded.model.config
+    taken = config.pad_token_id + 1 if loaded.anatomy.positions == "offset" else 0
+    return int(getattr(config, "max_position_embeddings", 0) or 2048) - taken
 
 
 def cache_folder() -> Path:

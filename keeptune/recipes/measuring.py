@@ -15,6 +15,7 @@ from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._stored import measure_unless_claimed
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.evaluations.halves import Halves
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material, cache_folder
@@ -57,16 +58,22 @@ def context_of(
 
 
 def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluation]:
-    """The evaluations of a proof; drift is measured of the adapted model only, since the base's is nothing."""
+    """The evaluations of a proof; drift is measured of the adapted model only, since the base's is nothing.
+
+    An encoder writes nothing, so its general ability is another one, and there is no format that could leak.
+    """
     proof = recipe.proof
     assert proof is not None, "without a proof nothing is measured"
-    chosen: list[Evaluation] = [Retention()]
+    assert context.base is not None, "a proof compares with a base"
+    speaks = context.subject(context.base).kind != "encoder"
+    chosen: list[Evaluation] = [Retention() if speaks else Halves()]
     if isinstance(proof.target, Target):
         chosen.insert(0, proof.target)
         if proof.target.split == "test" and f"{proof.target.data}/ood" in context.data:
             chosen.append(proof.target.model_copy(update={"split": "ood"}))
-        chosen.append(FormatDrift(data=proof.target.data, pattern=proof.leak))
-    if label != "base":
+        if speaks:
+            chosen.append(FormatDrift(data=proof.target.data, pattern=proof.leak))
+    if label != "base" and speaks:
         chosen.append(Drift(data=proof.target.data) if isinstance(proof.target, Target) else Drift())
     return chosen
 

@@ -17,6 +17,7 @@ from keeptune.data.suite import Suite
 from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.evaluations.halves import Halves
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.stages._output import snapshots
@@ -48,6 +49,8 @@ def write_trail(
     small = replace(context, suite=part_of(context.suite) if context.suite else None)
     target = recipe.proof.target.model_copy(update={"split": "dev"})
     chosen: list[Evaluation] = [target, Retention(), FormatDrift(data=target.data, pattern=recipe.proof.leak)]
+    if context.subject(base).kind == "encoder":
+        chosen = [target, Halves()]
     rows = []
     with progress.track("measuring: the trail", len(taken) + 1) as track:
         for step, checkpoint in [(0, base), *taken]:

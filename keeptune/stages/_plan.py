@@ -70,7 +70,7 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
                 where={"key": "data"},
                 fix=did_you_mean(source, data),
             )
-        if not any(any(row.learned[1:]) for row in data[source].rows):
+        if not any(any(row.learned[1:]) or row.answer is not None for row in data[source].rows):
             raise DataError(
                 f"'{source}' has no token to learn from.",
                 code="E-TRAIN-NOTHING",
@@ -106,4 +106,5 @@ def rows_digest(rows: Sequence[Encoded]) -> str:
         digest.update(f"{row.id}\0{len(row.tokens)}\0".encode())
         digest.update(array("q", row.tokens).tobytes())
         digest.update(bytes(row.learned))
+        digest.update((row.answer or "").encode())
     return digest.hexdigest()

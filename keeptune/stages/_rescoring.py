@@ -16,8 +16,11 @@ QUESTIONS, DOCUMENTS = 300, 40
 
 
 def rescore(base: Checkpoint, context: Context) -> list[Score]:
-    """Retention of the base on a part of the suite, in batches of a quarter of the tokens, for `certify(rescored=)`."""
-    if context.suite is None:
+    """Retention of the base on a part of the suite, in batches of a quarter of the tokens, for `certify(rescored=)`.
+
+    Nothing for an encoder: fewer documents would be fewer candidates, which is another question.
+    """
+    if context.suite is None or context.subject(base).kind == "encoder":
         return []
     other = replace(context, suite=_part(context.suite), batch_tokens=max(1, context.batch_tokens // 4))
     return measure_once(Retention(), base, other)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import MachineError
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.head import Head, head_of
-from keeptune.engine.packed import packed_hidden
+from keeptune.engine.packed import packed_states
+from keeptune.engine.padded import States
+from keeptune.engine.readout import Answer, answers
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
 from keeptune.stages._masters import Masters
@@ -34,9 +37,24 @@ if TYPE_CHECKING:
 class View:
     """One micro-batch as the losses see it."""
 
-    def __init__(self, batch: PackedBatch, hidden: Tensor, head: Head, reference: Reference | None) -> None:
-        self.batch, self.hidden, self.head, self._reference = batch, hidden, head, reference
-        self.reference_head = head if reference is None else reference.head
+    def __init__(self, model: PreTrainedModel, batch: PackedBatch, states: States, reference: Reference | None) -> None:
+        self.batch, self.hidden = batch, states.hidden
+        self._model, self._states, self._reference = model, states, reference
+
+    @cached_property
+    def head(self) -> Head:
+        """The model's head."""
+        return head_of(self._model)
+
+    @property
+    def reference_head(self) -> Head:
+        """The reference's head."""
+        return self.head if self._reference is None else self._reference.head
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """What the heads that serve the rows say."""
+        return answers(self._model, self.batch, self._states)
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states of the reference at `rows`."""
@@ -175,17 +193,18 @@ class Objective:
         wanted = [len(loss.rows(batch)) for loss in self.losses]
         if not any(wanted):
             return [(torch.zeros(()), 0) for _ in self.losses]
-        view = View(batch, self._hidden(batch), head_of(self.model), self.reference)
+        view = View(self.model, batch, self._states(batch), self.reference)
         return [
             loss.terms(view) if count else (torch.zeros(()), 0) for loss, count in zip(self.losses, wanted, strict=True)
         ]
 
-    def _hidden(self, batch: PackedBatch) -> Tensor:
-        hidden = packed_hidden(self.model, batch)
+    def _states(self, batch: PackedBatch) -> States:
+        layers = any(loss.reads_labels for loss in self.losses)
+        states = packed_states(self.model, batch, layers=layers)
         if self.model.body_path != self._path:
             self._path = self.model.body_path
             self.event("forward_pass", path=self._path)
-        return hidden
+        return states
 
     def _halve(self, rows: Sequence[Encoded], error: Exception) -> None:
         largest = max(len(batch.tokens) for batch in self._cut(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -112,7 +113,7 @@ class Attempt:
             look=self._look if _has_dev(work) else None,
             snapshot=self.output.snapshot,
             after_step=partial(after_step, self.loaded.model, self.name),
-            vocabulary=self.loaded.model.get_output_embeddings().weight.shape[0],
+            vocabulary=self.loaded.model.get_input_embeddings().weight.shape[0],
         )
 
     def run(self) -> Checkpoint:
@@ -180,7 +181,7 @@ class Attempt:
         assert work.dev_rows is not None
         dev = replace(
             self.session.objective,
-            losses=[_next_token()],
+            losses=[_dev_loss(self.stage.losses)],
             stacks={row.source: on_task for row in work.dev_rows.rows},
             reference=None,
             micro_batch_tokens=min(self.session.objective.micro_batch_tokens, self.stage.batch_tokens),
@@ -256,8 +257,9 @@ def _label(stage: Train) -> str:
     return "-".join(method.name for method in stage.methods)
 
 
-def _next_token() -> Loss:
-    return Loss.find("next_token")()
+def _dev_loss(losses: Sequence[Loss]) -> Loss:
+    """What dev rows are judged by: the labels of a head where they are learned, else the next token."""
+    return Loss.find("label" if any(loss.reads_labels for loss in losses) else "next_token")()
 
 
 def _compute_layers_twice(model: PreTrainedModel) -> None:

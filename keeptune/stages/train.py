@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 from typing_extensions import Self
@@ -15,6 +16,9 @@ from keeptune.stages._settings import Memory, Saving
 from keeptune.stages.optimizers import Optimizer
 
 METHODS: TypeAdapter[list[Method]] = TypeAdapter(Annotated[list[Method], Field(min_length=1)])
+if TYPE_CHECKING:
+    from keeptune.data.encode import EncodedSet
+
 # What may be changed between a kill and a resume: it does not reach the weights.
 NEUTRAL = {"report_to": None, "saving": ("every", "keep", "snapshots"), "id": None}
 
@@ -84,6 +88,13 @@ class Train(Stage):
         """The sources that it trains on."""
         return list(self.shares)
 
+    def fitted(self, data: Mapping[str, EncodedSet]) -> Self:
+        """With the settings of its methods that only the data can decide."""
+        rows = (row for source in self.shares if source in data for row in data[source].rows)
+        answers = sorted({row.answer for row in rows if row.answer is not None})
+        methods = [method.fitted(answers) for method in self.methods]
+        return self.model_copy(update={"method": methods if isinstance(self.method, list) else methods[0]})
+
     def exactness(self) -> dict[str, Any]:
         """The settings that reach the weights."""
         plain = self.to_dict()
@@ -106,7 +117,7 @@ class Train(Stage):
         """
         from keeptune.stages._training import train
 
-        return train(self, checkpoint, work)
+        return train(self.fitted(work.data), checkpoint, work)
 
 
 def _default(shelf: Any, name: str) -> Any:

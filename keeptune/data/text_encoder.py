@@ -1,0 +1,78 @@
+"""Rows for models that have no chat template: encoders read the request, encoder-decoders write the answer too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example, Message
+from keeptune.data.control_tokens import ControlTokens
+from keeptune.data.encoder import Encoded
+
+
+class TextEncoder:
+    """Encodes examples as plain text in the tokenizer's own frame of special tokens (`[CLS] ... [SEP]`).
+
+    Control tokens that stand in the text as letters stay letters.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        answers: whether the answer follows the request, as the text that an encoder-decoder's decoder learns.
+    """
+
+    used_chat = None
+
+    def __init__(self, tokenizer: Any, *, answers: bool) -> None:
+        self.tokenizer, self.answers = tokenizer, answers
+        self._control = ControlTokens(tokenizer)
+        self._before, self._behind = _frame(tokenizer)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        return int(self.tokenizer.eos_token_id)
+
+    def encode(self, example: Example) -> Encoded:
+        """One example: the turns before the answer, one per line; of a document, its text.
+
+        Raises:
+            DataError: an encoder-decoder has no form for a document (E-DATA-DOCUMENT).
+        """
+        if example.text is not None:
+            if self.answers:
+                raise DataError(
+                    "a document has no request and answer, which an encoder-decoder learns from.",
+                    code="E-DATA-DOCUMENT",
+                    where={"line": example.line, "key": example.source or None},
+                    fix="Use conversations, or a decoder.",
+                )
+            tokens = self._framed(example.text)
+            return Encoded(example.id, example.source, tokens, (False,) * len(tokens))
+        request = tuple(self.prompt(example.prompt))
+        answer = (*self._ids(example.target), *self._behind) if self.answers else ()
+        learned = (False,) * len(request) + (True,) * len(answer)
+        return Encoded(example.id, example.source, (*request, *answer), learned, example.target)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the request."""
+        return list(self._framed("\n".join(turn.content for turn in messages)))
+
+    def stop_ids(self) -> set[int]:
+        """Tokens at which generation ends."""
+        end = self.tokenizer.eos_token_id
+        return set() if end is None else {int(end)}
+
+    def _framed(self, text: str) -> tuple[int, ...]:
+        return (*self._before, *self._ids(text), *self._behind)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._control.ids_of(text, [(0, len(text))]))
+
+
+def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens before and behind a text."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return tuple(whole[:start]), tuple(whole[start + len(bare) :])

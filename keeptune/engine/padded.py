@@ -1,0 +1,104 @@
+"""A packed batch through a model that takes padded rows only: encoder-decoders, and DeBERTa's encoder.
+
+What comes back lies where it would in a packed pass, token by token. In an encoder-decoder a row is a request and its
+answer, which begins with the row's first target: the encoder reads the request, and the decoder's state that predicts
+token t stands at t - 1. Requests have no state behind the decoder, so theirs are zeros.
+
+Shapes: S rows of T tokens in all, N tokens of the longest row, D width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from keeptune.engine.batch import IGNORED, PackedBatch
+from keeptune.engine.captured import capturing
+
+
+class States(NamedTuple):
+    """Hidden states, aligned with the tokens of a batch.
+
+    Attributes:
+        hidden: `[T, D]` before the head.
+        layers: when asked for: `[T, D]` of the embeddings and behind each block (of the encoder, in an
+            encoder-decoder).
+    """
+
+    hidden: Tensor
+    layers: tuple[Tensor, ...] = ()
+
+
+def requests(batch: PackedBatch) -> list[tuple[int, int]]:
+    """Of each row, the tokens up to the one that predicts its first target: all of them where there is none."""
+    has_target = (batch.targets != IGNORED).tolist()
+    spans = []
+    for start, end in itertools.pairwise(batch.offsets):
+        first = next((place + 1 for place in range(start, end) if has_target[place]), end)
+        spans.append((start, first))
+    return spans
+
+
+def padded_encoder(model: PreTrainedModel, batch: PackedBatch, *, layers: bool) -> States:
+    """The states of an encoder; `batch` is on its device."""
+    tokens, mask = _padded([batch.tokens[a:b] for a, b in itertools.pairwise(batch.offsets)], _pad(model))
+    with capturing(model, layers) as between:
+        hidden = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
+    real, width = mask.bool(), mask.shape[1]
+    # Virtual tokens stand before the text: it is the last of the columns.
+    return States(hidden[real], tuple(state[:, -width:][real] for state in between))
+
+
+def encoder_decoder(model: PreTrainedModel, batch: PackedBatch, virtual: Sequence[int], *, layers: bool) -> States:
+    """The states of an encoder-decoder; `batch` is on its device.
+
+    Args:
+        model: of that kind.
+        batch: the rows; those that serve them are set already.
+        virtual: virtual tokens that the encoder sees before each row.
+        layers: give back the encoder's states too.
+    """
+    spans = requests(batch)
+    tokens, mask = _padded([batch.tokens[start:end] for start, end in spans], _pad(model))
+    with capturing(model, layers) as between:
+        encoded = model.get_encoder()(input_ids=tokens, attention_mask=mask).last_hidden_state
+    hidden = encoded.new_zeros(len(batch.tokens), encoded.shape[-1])
+    answers = [batch.tokens[end:stop] for (_, end), stop in zip(spans, batch.offsets[1:], strict=True)]
+    if any(len(answer) for answer in answers):
+        begin = batch.tokens.new_full((1,), model.config.decoder_start_token_id)
+        given, real = _padded([torch.cat([begin, answer])[: max(1, len(answer))] for answer in answers], _pad(model))
+        decoded = model.get_decoder()(
+            input_ids=given,
+            attention_mask=real,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        parts = [(end - 1, stop - 1) for (_, end), stop in zip(spans, batch.offsets[1:], strict=True)]
+        index = torch.cat([torch.arange(start, stop) for start, stop in parts]).to(hidden.device)
+        chosen = torch.cat([decoded[row, : stop - start] for row, (start, stop) in enumerate(parts)])
+        hidden = hidden.index_copy(0, index, chosen.to(hidden.dtype))
+    if not layers:
+        return States(hidden)
+    index = torch.cat([torch.arange(start, end) for start, end in spans]).to(hidden.device)
+    found = []
+    for state in (*between[:-1], encoded):
+        text = [state[row, n : n + b - a] for row, ((a, b), n) in enumerate(zip(spans, virtual, strict=True))]
+        found.append(torch.zeros_like(hidden).index_copy(0, index, torch.cat(text)))
+    return States(hidden, tuple(found))
+
+
+def _pad(model: PreTrainedModel) -> int:
+    return int(model.config.pad_token_id or 0)
+
+
+def _padded(rows: Sequence[Tensor], pad: int) -> tuple[Tensor, Tensor]:
+    """Tokens and mask `[S, N]`, the pads behind."""
+    tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)
+    lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
+    return tokens, (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long()
