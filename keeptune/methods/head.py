@@ -60,9 +60,8 @@ class Head(Method):
         anatomy, shape = anatomy_of(model), ModelShape.from_config(model.config.to_dict())
         self._check(shape)
         count = self._states(shape)
-        layer = (
-            {"last": count - 1, "mix": None}.get(self.layer, self.layer) if isinstance(self.layer, str) else self.layer
-        )
+        last = None if self.layer == "mix" else count - 1
+        layer = self.layer if isinstance(self.layer, int) else last
         net = ReadoutNet(
             self.labels, shape.width, kind=self.kind, inner=self.inner, pooling=self.pooling, layer=layer, layers=count,
             dropout=self.dropout,
