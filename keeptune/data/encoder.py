@@ -105,8 +105,8 @@ class Encoder:
     def _conversation(self, example: Example) -> Encoded:
         rendered = self.chat.render(example.messages)
         ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
-        learned = covered(spans, rendered.learned)
-        return Encoded(example.id, example.source, tuple(ids), (False, *learned[1:]), example.target)
+        learned = (False, *covered(spans, rendered.learned)[1:])
+        return Encoded(example.id, example.source, tuple(ids), learned, example.target if any(learned) else None)
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:

@@ -95,7 +95,7 @@ class Objective:
         micro_batch_tokens: largest micro-batch; a longer row is one by itself.
         overhead_tokens: virtual tokens that each row brings along.
         penalty: what the method adds in training; evaluation never asks.
-        event: told when memory was short, and which way the forward pass takes (`packed_hidden`).
+        event: told when memory was short, and which way the forward pass takes (`packed_states`).
     """
 
     model: PreTrainedModel

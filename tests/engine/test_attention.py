@@ -170,7 +170,7 @@ def test_segments_end_with_their_block():
 def test_a_padded_forward_after_a_packed_one_is_padded_again():
     model = tiny_model("mistral, window")
     tokens = padded("left")["input_ids"][:1]
-    row = SimpleNamespace(id="a", source="task", tokens=(4, 5, 6), learned=(True,) * 3)
+    row = SimpleNamespace(id="a", source="task", answer=None, tokens=(4, 5, 6), learned=(True,) * 3)
     with torch.no_grad():
         packed_hidden(model, pack([row, row]))
         got, expected = model(tokens).logits, tiny_model("mistral, window")(tokens).logits

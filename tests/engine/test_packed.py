@@ -25,7 +25,7 @@ def rows_of(lengths: list[int], seed: int = 0) -> list[SimpleNamespace]:
     for number, length in enumerate(lengths):
         tokens = tuple(torch.randint(3, VOCABULARY, (length,), generator=generator).tolist())
         learned = tuple(index >= length // 2 for index in range(length))
-        rows.append(SimpleNamespace(id=f"row-{number}", source="task", tokens=tokens, learned=learned))
+        rows.append(SimpleNamespace(id=f"row-{number}", source="task", answer=None, tokens=tokens, learned=learned))
     return rows
 
 

@@ -49,7 +49,7 @@ def prefixed(family="llama", **changes):
 
 def encoded(rows_, stacks):
     made = [
-        SimpleNamespace(id=str(i), source="", tokens=tuple(row.tolist()), learned=(False,) * len(row))
+        SimpleNamespace(id=str(i), source="", answer=None, tokens=tuple(row.tolist()), learned=(False,) * len(row))
         for i, row in enumerate(rows_)
     ]
     return pack(made, adapters=[(stack,) if isinstance(stack, str) else stack for stack in stacks])

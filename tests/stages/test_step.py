@@ -119,15 +119,15 @@ def test_a_batch_without_rows_for_a_loss_leaves_it_out(batch):
 def test_memory_that_runs_out_begins_the_step_again_with_half_the_micro_batch(batch, monkeypatch):
     whole, scarce = objective(), objective()
     whole.backward(batch)
-    original, drawn, events = _step.packed_hidden, [], []
+    original, drawn, events = _step.packed_states, [], []
 
-    def hidden(model, part):
+    def states(model, part, **settings):
         drawn.append(float(torch.rand(())))
         if len(part.tokens) > 25:
             raise torch.cuda.OutOfMemoryError("none left")
-        return original(model, part)
+        return original(model, part, **settings)
 
-    monkeypatch.setattr(_step, "packed_hidden", hidden)
+    monkeypatch.setattr(_step, "packed_states", states)
     scarce.event = lambda kind, **fields: kind == "forward_pass" or events.append((kind, fields["micro_batch_tokens"]))
     scarce.backward(batch)
     assert [kind for kind, _ in events] == ["out_of_memory"] * len(events)
@@ -138,10 +138,10 @@ def test_memory_that_runs_out_begins_the_step_again_with_half_the_micro_batch(ba
 
 
 def test_a_row_that_does_not_fit_is_an_error_with_its_length(batch, monkeypatch):
-    def hidden(model, part):
+    def states(model, part, **settings):
         raise torch.cuda.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(_step, "packed_hidden", hidden)
+    monkeypatch.setattr(_step, "packed_states", states)
     longest = max(len(row.tokens) for row in batch)
     with pytest.raises(MachineError, match=f"{longest} tokens") as caught:
         objective().backward(batch)

@@ -414,14 +414,14 @@ def test_running_it_again_after_the_end_changes_nothing(bench):
 
 def test_memory_that_runs_out_halves_the_micro_batch_and_changes_nothing(bench, monkeypatch):
     bench.train("plain", method={"name": "lora", "rank": 4})
-    original = _step.packed_hidden
+    original = _step.packed_states
 
-    def scarce(model, batch):
+    def scarce(model, batch, **settings):
         if len(batch.tokens) > 25:
             raise torch.cuda.OutOfMemoryError("no memory")
-        return original(model, batch)
+        return original(model, batch, **settings)
 
-    monkeypatch.setattr(_step, "packed_hidden", scarce)
+    monkeypatch.setattr(_step, "packed_states", scarce)
     bench.train("scarce", method={"name": "lora", "rank": 4})
     events = [event for event in bench.events("scarce") if event["kind"] == "out_of_memory"]
     assert [event["micro_batch_tokens"] for event in events] == [24] or events

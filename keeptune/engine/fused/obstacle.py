@@ -53,7 +53,10 @@ def _foreign_hooks(model: PreTrainedModel, tokens: int) -> Iterator[str]:
     book, body = book_of(model), model.base_model
     known = set()
     if book is not None:
-        known = {*(hook.id for hook in book.hooks), *(handle.id for slot in book.slots.values() for handle in slot.handles)}
+        known = {
+            *(hook.id for hook in book.hooks),
+            *(handle.id for slot in book.slots.values() for handle in slot.handles),
+        }
     for slot, path, _ in serving_slots(model, tokens):
         at_linear = isinstance(model.get_submodule(path), nn.Linear)
         if slot.handles and not (at_linear and isinstance(slot, (InputSlot, OutputSlot))):
