@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import warnings
 
 import pytest
@@ -13,7 +14,11 @@ from torch.testing import assert_close
 from keeptune.core.errors import RecipeError
 from keeptune.core.shape import ModelShape
 from keeptune.core.spec import validate
+from keeptune.engine.deltas import Placed
+from keeptune.engine.places import ModuleOutput
 from keeptune.methods import AdaLoRA, Method, after_step, load_adapter, merge, penalty, save_adapter
+from keeptune.methods._importance import Triplets
+from tests.oracles import adalora as oracle
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -88,6 +93,30 @@ def test_scores_and_masks_are_those_of_the_reference_allocator_at_every_step():
     assert masked[TOTAL - SETTLED :] == [18] * SETTLED
     ranks = [int(delta.alive.sum()) for _, delta, _ in model.keeptune.adapter("default").placed[0]]
     assert len(set(ranks)) > 1
+
+
+def test_scores_and_masks_are_those_of_the_authors_allocator():
+    """`tests/oracles/adalora.py` made the numbers with their code, from the same sines."""
+    placed = []
+    for name, (inputs, outputs) in oracle.MAPS.items():
+        delta = Triplets(inputs, outputs, rank=oracle.RANK, scale=1.0, dropout=0.0).double()
+        placed.append(Placed(ModuleOutput(name), delta))
+    sides = [(p.place.path, side, getattr(p.delta, f"lora_{side}")) for p in placed for side in "AEB"]
+    with torch.no_grad():
+        for name, side, parameter in sides:
+            parameter.copy_(oracle.wave(0, name, side, parameter.shape))
+    shares = {"warmup": oracle.WARMUP / oracle.TOTAL, "settled": oracle.SETTLED / oracle.TOTAL}
+    betas = {"beta1": oracle.BETA1, "beta2": oracle.BETA2}
+    method = AdaLoRA(rank=oracle.TARGET, initial_rank=oracle.RANK, every=oracle.EVERY, **shares, **betas)
+    for step, expected in enumerate(json.loads(oracle.FIXTURE.read_text())["steps"], 1):
+        for name, side, parameter in sides:
+            parameter.grad = oracle.wave(step, name, side, parameter.shape)
+            parameter.data -= oracle.RATE * parameter.grad
+        method.after_step(placed, step, oracle.TOTAL)
+        for place, delta, _ in placed:
+            assert delta.scores().tolist() == pytest.approx(expected["scores"][place.path], rel=1e-9)
+            assert delta.lora_E.flatten().tolist() == pytest.approx(expected["lambda"][place.path], abs=1e-11)
+    assert expected["lambda"]["second"].count(0.0) == 3
 
 
 def test_a_pruned_triplet_can_come_back_until_the_pattern_is_fixed():
