@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import multiprocessing.connection
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import methods_table
 from benchmarks.record import write
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.files import read_json, write_json
@@ -52,6 +54,8 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "spottune_compact": ("spottune", ["stages[0].method.compact=3"]),
 }
 """Recipe and settings of the rows that are not simply the recipe of their name."""
+Job = tuple[str, float, int, bool]
+"""Method, factor on the rate, seed, and whether it is looked at for good."""
 OWN = (
     "lora", "dora", "adalora", "ia3", "bitfit", "bottleneck", "parallel", "prefix", "p_tuning_v2", "mam", "prompt",
     "p_tuning", "spottune",
@@ -99,7 +103,7 @@ class Bench:
             "trainable_share": share,
         }
 
-    def cell(self, name: str, factor: float, seed: int, *, final: bool) -> None:
+    def cell(self, name: str, factor: float, seed: int, final: bool) -> None:
         """Trains one method at one rate with one seed, looks at dev, or for good at test and the suite."""
         recipe = recipe_of(name, factor, seed)
         path = cell_path(self.folder, name, factor, seed)
@@ -161,7 +165,7 @@ def chosen(folder: Path, name: str) -> float | None:
     return max(RATES, key=lambda factor: (read_json(paths[factor])["dev"], -factor))
 
 
-def jobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, float, int, bool]]:
+def jobs(folder: Path, names: Sequence[str]) -> Iterator[Job]:
     """What is left to do, first seeds first; asked anew after each cell."""
     for seed in SEEDS:
         for name in names:
@@ -175,7 +179,7 @@ def jobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, float, int, 
 
 
 def report(folder: Path) -> None:
-    """The JSON of everything that is there."""
+    """The JSON, the table and the picture of everything that is there."""
     rows = []
     for name in ORDER:
         best = chosen(folder, name)
@@ -192,6 +196,7 @@ def report(folder: Path) -> None:
         abilities = {"merges": method.merges, "detachable": method.detachable}
         rows.append({"method": name, "rate": rates[best], "dev": dev, **abilities, "seeds": finals})
     write("methods", rows, seeds=SEEDS, sizes=SIZES, training=SAME)
+    methods_table.main()
 
 
 def main() -> None:
@@ -199,24 +204,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(ORDER))
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--at-once", type=int, default=1, help="cells at a time; more disturb `seconds`")
     given = parser.parse_args()
-    names, failed = given.methods.split(","), set()
+    names = given.methods.split(",")
     bench = prepared(given.output)
+    failed: set[str] = set()
+    running: dict[Job, Any] = {}
     while True:
-        left = [job for job in jobs(bench.folder, names) if job[0] not in failed]
-        if not left:
+        left = [job for job in jobs(bench.folder, names) if job[0] not in failed and job not in running]
+        while left and len(running) < given.at_once:
+            job = left.pop(0)
+            running[job] = multiprocessing.get_context("fork").Process(target=bench.cell, args=job)
+            running[job].start()
+        if not running:
             break
-        name, factor, seed, final = left[0]
-        child = multiprocessing.get_context("fork").Process(
-            target=bench.cell, args=(name, factor, seed), kwargs={"final": final}
-        )
-        child.start()
-        child.join()
-        print(json.dumps({"method": name, "factor": round(factor, 2), "seed": seed, "final": final}), child.exitcode)
-        if child.exitcode:
-            failed.add(name)
-        elif final:
-            report(bench.folder)
+        multiprocessing.connection.wait([child.sentinel for child in running.values()])
+        for job in [job for job, child in running.items() if not child.is_alive()]:
+            code = running.pop(job).exitcode
+            print(
+                json.dumps(dict(zip(("method", "factor", "seed", "final"), job, strict=True))), "exit", code, flush=True
+            )
+            if code:
+                failed.add(job[0])
+            elif job[-1]:
+                report(bench.folder)
     if failed:
         raise SystemExit(f"these failed and are missing: {', '.join(sorted(failed))}")
 
