@@ -76,7 +76,8 @@ def test_a_row_is_a_recipe_at_three_rates_with_a_page(name):
 
 def test_every_method_of_the_shelf_has_a_row():
     rows = {stage_of(recipe_of(name, 1.0, 7)).methods[0].name for name in ORDER}
-    assert rows == set(Method.names()) - {"peft"}
+    # `peft` is PEFT's own methods, and `head` answers with a classifier, so neither is one row of the same table.
+    assert rows == set(Method.names()) - {"peft", "head"}
     assert set(METHODS) <= set(ORDER)
 
 
