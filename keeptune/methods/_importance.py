@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keeptune.engine.deltas import Delta
+from keeptune.engine.deltas import Delta, Factors
 from keeptune.engine.selection import Selection
 
 SIDES = ("lora_A", "lora_E", "lora_B")
@@ -55,6 +55,10 @@ class Triplets(Delta):
         inner = functional.linear(functional.dropout(x, self.dropout, self.training), self.lora_A.to(x.dtype))
         inner = inner * (self.lora_E.to(x.dtype).flatten() * self.scale)
         return functional.linear(inner, self.lora_B.to(x.dtype))
+
+    def factors(self) -> Factors:
+        """Q, P diag(lambda) and s."""
+        return Factors(self.lora_A, self.lora_B * self.lora_E.T, self.scale, self.dropout if self.training else 0.0)
 
     def update(self) -> Tensor:
         """dW, `[out, in]` in float32."""

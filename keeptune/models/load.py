@@ -24,12 +24,12 @@ from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint, template_digest, tokenizer_digest
 from keeptune.models.folder import check_folder
+from keeptune.models.precision import find_dtype
 from keeptune.models.quantize import check_kind, put_into_4_bits, quantization_of, widen
 
 POCKET = "pocket"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def load(
     Args:
         name: `pocket`, a folder, or a hub id `owner/model`.
         revision: commit, tag or branch of a hub id.
-        dtype: `bfloat16`, `float32`, `float16` or a torch dtype.
+        dtype: `bfloat16`, `float32`, `float16`, `auto` (the fastest one of the device) or a torch dtype.
         device: where to put it; a GPU when there is one, else the CPU.
         quantize: `nf4`: the linear maps of the blocks in 4 bits; embedding, head and norms stay in `dtype`.
 
@@ -96,7 +96,8 @@ def load(
         MachineError: there is no such device (E-ENV-DEVICE).
         MissingDependency: `quantize` needs bitsandbytes.
     """
-    weights_dtype, place = _dtype(dtype), find_device(device)
+    place = find_device(device)
+    weights_dtype = find_dtype(dtype, place)
     if quantize is not None:
         check_kind(quantize)
     folder = _folder(str(name), revision)
@@ -281,14 +282,6 @@ def _switch_off_dropout(model: nn.Module) -> None:
         for name, value in vars(module).items():
             if isinstance(value, float) and ("dropout" in name or name == "layerdrop"):
                 setattr(module, name, 0.0)
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
-        raise PlanError(f"'{dtype}' is no dtype of weights.", code="E-MODEL-DTYPE", fix=f"Known: {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
 
 
 @contextmanager

@@ -26,13 +26,21 @@ class Model(Spec):
 
     name: str = Field("pocket", min_length=1, description="pocket, a model folder, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the frozen weights")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "bfloat16", description="of the frozen weights; auto: bfloat16 where the device has units for it, else float32"
+    )
     quantize: Literal["nf4"] | None = Field(None, description="nf4: the linear maps of the blocks in 4 bits")
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The base as stages take it."""
-        return Checkpoint(self.name, self.revision, self.dtype, quantize=self.quantize)
+        """The base as stages take it; `auto` is decided here, so that everything that is stored names a dtype."""
+        dtype: str = self.dtype
+        if dtype == "auto":
+            from keeptune.models.device import find_device
+            from keeptune.models.precision import fastest_dtype
+
+            dtype = str(fastest_dtype(find_device())).removeprefix("torch.")
+        return Checkpoint(self.name, self.revision, dtype, quantize=self.quantize)
 
 
 class Split(Spec):

@@ -213,6 +213,13 @@ def test_other_deltas_at_linear_maps_are_run_inside(monkeypatch):
     assert_equal(run(model, batch, monkeypatch, fused=True), run(model, batch, monkeypatch, fused=False))
 
 
+def test_pruned_triplets_are_updates_too(monkeypatch):
+    model, batch = carrying("AdaLoRA", rank=2), pack(rows_of(LENGTHS))
+    got = run(model, batch, monkeypatch, fused=True)
+    assert any(name.endswith("lora_E") for name in got[1])
+    assert_equal(got, run(model, batch, monkeypatch, fused=False))
+
+
 def test_vectors_at_inputs_and_outputs_are_run_inside(monkeypatch):
     model, batch = carrying("IA3"), pack(rows_of(LENGTHS))
     assert_equal(run(model, batch, monkeypatch, fused=True), run(model, batch, monkeypatch, fused=False))

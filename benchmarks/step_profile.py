@@ -1,0 +1,113 @@
+"""Where the time of a LoRA step goes: matrix products, attention, head and loss, the rest.
+
+    python -m benchmarks.step_profile            # writes results/step_profile.json
+    python -m benchmarks.step_profile --quick    # one step; prints
+
+Shares are of the time that operators spend themselves, by torch's profiler, in one thread. Products are those of linear
+maps, their updates and the head; attention is everything with heads as a dimension; the rest is norms, SwiGLU, rotary
+embedding, residuals, casts and the softmax of the loss. The bound is what the useful arithmetic of the step would take
+at the rate of the best product of the same shapes in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import flops, record, workload
+from benchmarks.peers.session import encoded, objective_of
+from keeptune.core.machine import calm_process
+from keeptune.methods import LoRA
+from keeptune.models.load import load
+from keeptune.stages._step import Objective
+
+RANK = 16
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
+ATTENTION = ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
+PEAK_SHAPE = (1024, 512, 1408)
+
+
+def peak(dtype: torch.dtype, repetitions: int) -> float:
+    """Operations per second of the best product of hidden states and a feed-forward weight."""
+    tokens, inputs, outputs = PEAK_SHAPE
+    x, weight = torch.randn(tokens, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+    best = float("inf")
+    for _ in range(repetitions):
+        start = time.process_time()
+        torch.nn.functional.linear(x, weight)
+        best = min(best, time.process_time() - start)
+    return 2 * tokens * inputs * outputs / best
+
+
+def kind_of(name: str, shapes: list[list[int]]) -> str:
+    """Which share of the step an operator belongs to."""
+    if name in PRODUCTS:
+        return "products"
+    if name.startswith(ATTENTION) or (shapes and len(shapes[0]) >= 3):
+        return "attention"
+    return "rest"
+
+
+def shares(objective: Objective, rows: Any, steps: int) -> dict[str, float]:
+    """Share of each kind in the time of `steps` steps."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as watched:
+        for _ in range(steps):
+            objective.backward(rows)
+    spent = dict.fromkeys(("products", "attention", "rest"), 0.0)
+    for event in watched.key_averages(group_by_input_shape=True):
+        spent[kind_of(event.key, event.input_shapes)] += event.self_cpu_time_total
+    return {kind: round(time / sum(spent.values()), 3) for kind, time in spent.items()}
+
+
+def measured(dtype: str, rows: Any, folder: Path, steps: int) -> dict[str, Any]:
+    """One row of the record."""
+    model = load(folder, dtype=dtype, device="cpu").model
+    LoRA(rank=RANK).attach(model, "task")
+    objective, seconds = objective_of(model), []
+    for _ in range(2 + steps):
+        start = time.process_time()
+        objective.backward(rows)
+        seconds.append(time.process_time() - start)
+    lengths = [len(row.tokens) for row in rows]
+    supervised = sum(sum(row.learned[1:]) for row in rows)
+    shape, pairs = flops.Shape.of(workload.SHAPE), flops.causal_pairs(lengths)
+    useful = flops.low_rank_step(shape, sum(lengths), pairs, supervised, RANK)
+    rate, step = peak(getattr(torch, dtype), 20), median(seconds[2:])
+    return {
+        "what": f"LoRA step, {dtype}",
+        "path": model.body_path,
+        "seconds": round(step, 3),
+        "bound_seconds": round(useful / rate, 3),
+        "share_of_the_bound": round(useful / rate / step, 3),
+        "peak_gigaflops": round(rate / 1e9),
+        "shares": shares(objective, rows, max(1, steps // 2)),
+    }
+
+
+def main() -> int:
+    """Measures and writes the record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = encoded(workload.draw_rows(workload.ROWS_PER_STEP, asked.seed))
+    with tempfile.TemporaryDirectory() as made:
+        folder = workload.write_model(Path(made) / "model", asked.seed)
+        steps = 1 if asked.quick else asked.steps
+        found = [measured(dtype, rows, folder, steps) for dtype in ("bfloat16", "float32")]
+    record.write("step_profile", found, seeds=[asked.seed], quick=asked.quick, steps=steps)
+    return 0
+
+
+if __name__ == "__main__":
+    calm_process()
+    raise SystemExit(main())
