@@ -6,8 +6,11 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections import namedtuple
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,8 @@ from keeptune.core.disk import MINIMUM_FREE_BYTES, disk_errors, os_error_number,
 from keeptune.core.errors import MachineError
 from keeptune.core.run import Run
 from tests.core.crash import failing_at, watching
+
+NOBODY = 65534
 
 
 def refusal(folder) -> MachineError:
@@ -55,10 +60,26 @@ def test_unusual_names_work(tmp_path, name):
     assert run.events()[0]["text"] == name
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_refused(tmp_path):
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    assert "may not write" in refusal(tmp_path / "run").what
+@contextmanager
+def a_users_folder():
+    """A new folder of an ordinary user, whom this process then is: root may write everywhere."""
+    root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp())
+    try:
+        if root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
+
+
+def test_a_read_only_folder_is_refused():
+    with a_users_folder() as folder:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        assert "may not write" in refusal(folder / "run").what
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,15 @@ def test_a_python_tag_is_refused_and_nothing_runs(tmp_path):
 def test_an_alias_bomb_is_refused_in_under_a_second():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert complaint("\n".join(lines)).code == "E-RECIPE-SIZE"
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_ten_thousand_levels_are_refused_in_under_a_second():
-    start = time.perf_counter()
+    start = time.process_time()
     assert complaint("[" * 10_000 + "]" * 10_000).code == "E-RECIPE-SIZE"
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_fifty_megabytes_are_refused_without_being_read(tmp_path):

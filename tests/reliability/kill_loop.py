@@ -26,6 +26,7 @@ import torch
 
 from keeptune.core import files
 from keeptune.core.digest import file_digest
+from keeptune.recipes.side_by_side import VERDICTS
 from tests.stages.tiny_training import Bench
 
 METHODS = {
@@ -107,7 +108,11 @@ def keeptune_run(folder: Path, recipe: str, settings: list[str]) -> Callable[[st
         sys.argv = ["keeptune", "run", recipe, "--output", str(folder / name)]
         sys.argv += [word for setting in settings for word in ("--set", setting)]
         sys.stdout = sys.stderr
-        cli.main()
+        try:
+            cli.main()
+        except SystemExit as end:
+            if end.code not in VERDICTS:
+                raise
 
     return run
 
