@@ -23,10 +23,10 @@ NOBODY = 65534
 
 
 def refusal(folder) -> MachineError:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(MachineError) as caught:
         Run.open(folder)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     error = caught.value
     assert error.where["file"]
     assert error.fix
