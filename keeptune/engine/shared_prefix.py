@@ -96,23 +96,25 @@ def _score(model: PreTrainedModel, groups: Sequence[Group], shared: Sequence[int
     tails = [(row, length) for group, length in zip(groups, shared, strict=True) for row in group]
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], device=device)
     tokens_BT, mask_BT = _padded(prompts, pad, left=True, device=device)
-    output = model.base_model(
-        input_ids=tokens_BT, attention_mask=mask_BT, position_ids=_positions(mask_BT), use_cache=True
-    )
-    first_CD = output.last_hidden_state[:, -1][owner]
-    cache = output.past_key_values
-    cache.batch_select_indices(owner)
     own_CN, mask_CN = _padded([list(row.tokens[length:]) for row, length in tails], pad, left=False, device=device)
-    mask = torch.cat([mask_BT[owner], mask_CN], dim=1)
-    rest_CND = model.base_model(
-        input_ids=own_CN,
-        attention_mask=mask,
-        position_ids=_positions(mask)[:, -own_CN.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    ahead = own_CN.shape[1] - 1  # nothing follows the last token of a continuation, so it is not read
+    output = model.base_model(
+        input_ids=tokens_BT, attention_mask=mask_BT, position_ids=_positions(mask_BT), use_cache=ahead > 0
+    )
     # Column n predicts token n of a continuation: the prompt's last state, then the continuation's own states.
-    states_CND = torch.cat([first_CD[:, None], rest_CND[:, :-1]], dim=1)
+    states_CND = output.last_hidden_state[:, -1][owner][:, None]
+    if ahead:
+        cache = output.past_key_values
+        cache.batch_select_indices(owner)
+        mask = torch.cat([mask_BT[owner], mask_CN[:, :ahead]], dim=1)
+        rest_CND = model.base_model(
+            input_ids=own_CN[:, :ahead],
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -ahead:],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        states_CND = torch.cat([states_CND, rest_CND], dim=1)
     unscored = torch.tensor([row.start - length for row, length in tails], device=device)
     wanted = mask_CN.bool() & (torch.arange(own_CN.shape[1], device=device) >= unscored[:, None])
     found = torch.zeros(wanted.shape, dtype=torch.float64, device=device)

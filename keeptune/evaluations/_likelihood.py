@@ -8,8 +8,8 @@ from typing import Any
 
 from keeptune.core.example import Example, Message
 from keeptune.data.encode import encoder_of
+from keeptune.engine.best_continuation import best_logprobs
 from keeptune.engine.scoring import Scored, token_logprobs
-from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.evaluations import Context, Subject
 
 ROWS_AT_ONCE = 2048
@@ -33,15 +33,24 @@ def log_likelihoods(subject: Subject, rows: Sequence[Scored], context: Context, 
 
 
 def option_log_likelihoods(
-    subject: Subject, groups: Sequence[Sequence[Scored]], context: Context, what: str
+    subject: Subject,
+    groups: Sequence[Sequence[Scored]],
+    context: Context,
+    what: str,
+    golds: Sequence[int | None] | None = None,
 ) -> list[list[float]]:
-    """The same for rows that share a prompt, group by group; the prompt is computed once."""
+    """The same for rows that share a prompt, group by group; the prompt is computed once.
+
+    Given the place of each group's right option, long lists of options are searched: an option that cannot be the best
+    one is -inf, and the best one and the right one have their values.
+    """
     pad = subject.tokenizer.pad_token_id or 0
     at_once = max(1, ROWS_AT_ONCE // max(map(len, groups), default=1))
     sums: list[list[float]] = []
     for start in range(0, len(groups), at_once):
         part = groups[start : start + at_once]
-        sums += group_logprobs(subject.model, part, pad=pad, batch_tokens=context.batch_tokens)
+        own = None if golds is None else golds[start : start + at_once]
+        sums += best_logprobs(subject.model, part, own, pad=pad, batch_tokens=context.batch_tokens)
         context.tell(what, len(sums), len(groups))
     return sums
 

@@ -77,12 +77,13 @@ class Target(Evaluation):
         """The label with the greatest log p(label, end of turn | prompt)."""
         answers = Answers(subject.tokenizer, subject.kind)
         asked = [answers.rows(row.prompt, labels) for row in rows]
-        values = option_log_likelihoods(subject, asked, context, self.data)
+        golds = [labels.index(row.target) if row.target in labels else None for row in rows]
+        values = option_log_likelihoods(subject, asked, context, self.data, golds)
         items = []
-        for row, own in zip(rows, values, strict=True):
+        for row, own, place in zip(rows, values, golds, strict=True):
             best = best_option(own)
             said = "" if best is None else labels[best]
-            gold = own[labels.index(row.target)] if row.target in labels else None
+            gold = None if place is None else own[place]
             items.append(self._item(row, said, float(said == row.target), context.seed, gold))
         return summarise(self.data, "target", self.metric, items, chance=1 / len(labels))
 
