@@ -46,7 +46,7 @@ def best_logprobs(
         return group_logprobs(model, groups, **settings)
     bounds = group_logprobs(model, [[_first(row) for row in group] for group in groups], **settings)
     likely = [
-        sorted(range(len(own)), key=own.__getitem__, reverse=True)[:AT_ONCE] + [gold] * (gold is not None)
+        sorted(range(len(own)), key=own.__getitem__, reverse=True)[:AT_ONCE] + ([] if gold is None else [gold])
         for own, gold in zip(bounds, golds, strict=True)
     ]
     sums = [[-inf] * len(group) for group in groups]
