@@ -48,7 +48,7 @@ class EncoderPromptSlot(Slot):
         if not width:
             return None
         embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
-        order, mask = laid_out(_mask(given.get("attention_mask"), source), lengths)
+        order, mask = laid_out(_mask(given.get("attention_mask"), source), lengths, width)
         joined = torch.cat([self.rows.block(stacks, width).to(embedded.dtype), embedded], dim=1)
         given["inputs_embeds"] = joined.gather(1, order[:, :, None].expand(-1, -1, joined.shape[2]))
         given["input_ids"], given["attention_mask"] = None, mask
@@ -61,32 +61,34 @@ class EncoderPromptSlot(Slot):
         if states is None:
             return None
         lengths = torch.tensor(self.lengths(states.shape[0]), device=states.device)
-        width = int(lengths.max())
-        if not width:
-            return None
-        text = states.shape[1] - width
         mask: Tensor | None = given.get("encoder_attention_mask")
-        if text < 1 or (mask is not None and tuple(mask.shape) != (states.shape[0], text)):
+        # Rows with the longest prompts may have left the batch since the encoder ran.
+        width = int(lengths.max()) if mask is None else states.shape[1] - mask.shape[1]
+        if not width and not lengths.any():
+            return None
+        if width < int(lengths.max()) or states.shape[1] <= width:
             raise PlanError(
                 "the encoder's output was made under other soft prompts.",
                 code="E-PROMPT-CACHE",
                 fix="Run the encoder and the decoder inside the same `rows`.",
             )
-        given["encoder_attention_mask"] = laid_out(_mask(mask, states[:, :text]), lengths)[1]
+        mask = _mask(mask, states[:, : states.shape[1] - width])
+        given["encoder_attention_mask"] = laid_out(mask, lengths, width)[1]
         return (), given
 
 
-def laid_out(mask: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def laid_out(mask: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """How a row becomes [P; text; pads].
 
     Args:
         mask: `[B, T]` of the rows as given.
         lengths: `[B]` p of each row; a row without virtual tokens stays as given.
+        width: W.
 
     Returns:
         `[B, W + T]` indices into [W virtual tokens, flush right; T tokens], and the mask of the result.
     """
-    width, tokens = int(lengths.max()), mask.shape[1]
+    tokens = mask.shape[1]
     first = mask.argmax(dim=1) * (lengths > 0)
     place = torch.arange(width + tokens, device=mask.device)[None] - lengths[:, None]
     text = (place + first[:, None]) % tokens

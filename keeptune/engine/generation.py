@@ -1,13 +1,14 @@
 """Generation: many prompts at once with a cache, each served by its own adapters.
 
-Prompts are sorted by length and padded on the left. Greedy by default; with a temperature every prompt draws from its
+Prompts are sorted by length and padded on the left; those of an encoder-decoder, which its encoder reads once, on the
+right. Greedy by default; with a temperature every prompt draws from its
 own generator, so that neither the order nor the company of a prompt changes what it draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.engine.deltas import named_generator
+from keeptune.engine.head import head_of
 from keeptune.engine.rows import Assignment
 from keeptune.engine.rows import rows as serving_rows
+from keeptune.models.families import FAMILIES
 
 COMPACT_AT = 0.75
 """Finished rows leave the batch when less than this share of it is still being written."""
@@ -37,7 +40,7 @@ def generate(
     """Continues every prompt.
 
     Args:
-        model: a causal language model.
+        model: a causal or encoder-decoder language model.
         tokenizer: of the model; gives the padding token.
         prompts: token ids, at least one each.
         max_new_tokens: at most so many new tokens each.
@@ -57,13 +60,15 @@ def generate(
     assert rows is None or len(rows) == len(prompts), "one entry of rows for each prompt"
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     answers: list[list[int]] = [[] for _ in prompts]
+    family = FAMILIES.get(model.config.model_type)
+    writer = _Answering if family is not None and family.kind == "encoder_decoder" else _Writing
     with torch.inference_mode(), evaluating(model):
         for batch in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
             draws = None
             if temperature > 0:
                 uniform = [torch.rand(max_new_tokens, generator=named_generator(seed, str(row))) for row in batch]
                 draws = torch.stack(uniform)
-            writing = _Writing(model, [prompts[row] for row in batch], pad, rows and [rows[row] for row in batch])
+            writing = writer(model, [prompts[row] for row in batch], pad, rows and [rows[row] for row in batch])
             for row, answer in zip(batch, writing.finish(max_new_tokens, stop_ids, temperature, draws), strict=True):
                 answers[row] = answer
     return answers
@@ -112,8 +117,7 @@ class _Writing:
     def _step(self) -> Tensor:
         """(B, V): the logits behind the newest tokens."""
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self.tokens.shape[1] :]
-        assigned = self.assigned and [self.assigned[row] for row in self.alive]
-        with serving_rows(self.model, assigned) if assigned else nullcontext():
+        with self._served():
             output = self.model(
                 input_ids=self.tokens,
                 attention_mask=self.mask,
@@ -126,6 +130,11 @@ class _Writing:
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
+    def _served(self) -> AbstractContextManager[None]:
+        """Each row in the batch by its own adapters, where they are named."""
+        assigned = self.assigned and [self.assigned[row] for row in self.alive]
+        return serving_rows(self.model, assigned) if assigned else nullcontext()
+
     def _compact(self, stopped: set[int]) -> None:
         """Drops finished rows when enough of the batch is finished."""
         kept = [place for place, row in enumerate(self.alive) if row not in stopped]
@@ -135,6 +144,49 @@ class _Writing:
         self.cache.batch_select_indices(index)
         self.tokens, self.mask = self.tokens[index], self.mask[index]
         self.alive = [self.alive[place] for place in kept]
+        self._keep(index)
+
+    def _keep(self, index: Tensor) -> None:
+        """Drops what else belongs to the rows that leave."""
+
+
+class _Answering(_Writing):
+    """One batch of an encoder-decoder: the encoder has read the prompts, the decoder writes from its start token.
+
+    Attributes:
+        read: (B, T', D): what the encoder returned; wider than the prompts by its virtual tokens.
+        read_mask: (B, T) of the prompts.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int, assigned: Sequence[Assignment] | None
+    ) -> None:
+        super().__init__(model, [[model.config.decoder_start_token_id]] * len(prompts), pad, assigned)
+        device, longest = self.tokens.device, max(map(len, prompts))
+        padded = [list(prompt) + [pad] * (longest - len(prompt)) for prompt in prompts]
+        real = [[1] * len(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]
+        self.read_mask = torch.tensor(real, device=device)
+        with self._served():
+            given = torch.tensor(padded, device=device)
+            self.read = model.get_encoder()(input_ids=given, attention_mask=self.read_mask).last_hidden_state
+
+    def _step(self) -> Tensor:
+        """(B, V): the logits behind the newest tokens."""
+        with self._served():
+            output = self.model.get_decoder()(
+                input_ids=self.tokens,
+                attention_mask=self.mask,
+                encoder_hidden_states=self.read,
+                encoder_attention_mask=self.read_mask,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.cache = output.past_key_values
+        return head_of(self.model).logits(output.last_hidden_state[:, -1]).float()
+
+    def _keep(self, index: Tensor) -> None:
+        """What the encoder said leaves with the rows; the cache of cross attention does so by itself."""
+        self.read, self.read_mask = self.read[index], self.read_mask[index]
 
 
 def most_likely(logits: Tensor) -> Tensor:

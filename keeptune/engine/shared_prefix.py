@@ -23,6 +23,7 @@ from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.scoring import Scored, logprobs, token_logprobs
+from keeptune.models.families import FAMILIES
 
 Group = Sequence[Scored]
 
@@ -46,8 +47,10 @@ def group_logprobs(
         For each group, in order, natural logarithms.
     """
     longest = max((len(row.tokens) for group in groups for row in group), default=1)
-    # `longrope` turns a token by frequencies that depend on how long its row is: then no prefix can be shared.
-    if len(rotary_groups(model.config, [1, longest])) > 1:
+    family = FAMILIES.get(model.config.model_type)
+    # `longrope` turns a token by frequencies that depend on how long its row is: then no prefix can be shared. Nor in
+    # an encoder-decoder, whose request is not in the cache that the answer goes on from.
+    if len(rotary_groups(model.config, [1, longest])) > 1 or (family is not None and family.kind == "encoder_decoder"):
         flat = iter(token_logprobs(model, [row for group in groups for row in group], batch_tokens))
         return [[sum(next(flat)) for _ in group] for group in groups]
     shared = [_shared(group) for group in groups]
