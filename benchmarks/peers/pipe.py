@@ -60,6 +60,7 @@ class Contestant:
         assert self.process.stdout is not None, "it was opened with a pipe"
         line = self.process.stdout.readline()
         if not line:
+            self.close()
             said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             raise RuntimeError("a contestant ended early; its last words:\n" + "\n".join(said[-25:]))
         answer: dict[str, Any] = json.loads(line)
@@ -69,13 +70,19 @@ class Contestant:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Asks for no more; a child that does not end by itself is ended."""
         assert self.process.stdin is not None, "it was opened with a pipe"
+        assert self.process.stdout is not None, "it was opened with a pipe"
         self.process.stdin.close()
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
 
 class Turns:

@@ -1,0 +1,150 @@
+"""Writes benchmarks/README.md from the records in benchmarks/results.
+
+    python -m benchmarks.table            # writes the page
+    python -m benchmarks.table --check    # says whether it is up to date
+
+One section per record, in the order below; a record that is missing has no section, and what does not stand in a record
+does not stand on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+PAGE = Path(__file__).parent / "README.md"
+Row = dict[str, Any]
+HEAD = """\
+# Measurements
+
+Every figure here was measured by the command above its table and stands, with its spread, in `results/*.json`; this
+page is made from them by `python -m benchmarks.table`. A ratio is taken within one round of an interleaved run, from
+processor seconds of one thread; the table gives the median over rounds and the 10th to 90th percentile. The outputs of
+both sides were compared first, and the command fails when they differ.
+"""
+TITLES = {
+    "train_step": "The training step against TRL with PEFT",
+    "step_cost": "What LoRA costs, and the share of the processor's peak",
+    "memory": "Peak memory",
+    "multi_turn": "Conversations: one masked sequence against a row per answer",
+    "shared_prefix": "K answers to one prompt: the prompt once against repeated",
+    "kcenter": "k-center greedy",
+    "probe": "Probes and top-layer studies on a cached trunk",
+    "study": "A study of several settings, each with its proof",
+    "startup": "From the command to the first step",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name, title in TITLES.items():
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            parts.append(section(name, title, json.loads(file.read_text(encoding="utf-8"))))
+    return "\n".join(parts)
+
+
+def section(name: str, title: str, report: dict[str, Any]) -> str:
+    """Title, command, table, and what it was measured on."""
+    header, line = TABLES[name]
+    table = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    table += ["| " + " | ".join(line(row)) + " |" for row in report["rows"]]
+    return "\n".join([f"## {title}", "", "```sh", report["command"], "```", "", *table, "", conditions(report), ""])
+
+
+def conditions(report: dict[str, Any]) -> str:
+    """One sentence about machine, libraries and repetitions."""
+    machine, versions = report["machine"], report["versions"]
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "keeptune")
+    units = ", ".join(flag for flag in machine["flags"] if flag.startswith(("amx", "avx512_bf16"))) or "no bf16 units"
+    text = f"{machine['processor']} ({units}), {machine['cores']} cores; {libraries}"
+    for key in ("rounds", "seeds"):
+        if report.get(key):
+            values = report[key] if isinstance(report[key], list) else [report[key]]
+            text += f"; {key} {', '.join(map(str, values))}"
+    return text + "."
+
+
+def spread(found: dict[str, Any], unit: str = "x") -> str:
+    """Median [10th .. 90th percentile]."""
+    return f"**{found['median']:.2f}{unit}** [{found['p10']:.2f} .. {found['p90']:.2f}]"
+
+
+def speed(row: Row) -> list[str]:
+    """Against a peer: what, whose, how much faster, seconds of both."""
+    return [
+        row["what"],
+        row["peer"],
+        spread(row["speed"]),
+        f"{row['own_seconds']:.3g} s",
+        f"{row['peer_seconds']:.3g} s",
+    ]
+
+
+def step(row: Row) -> list[str]:
+    """The training step names its own side too."""
+    what, *rest = speed(row)
+    return [what, row["own"], *rest]
+
+
+def cost(row: Row) -> list[str]:
+    """A ratio of costs, or a share of the peak."""
+    if "cost" in row:
+        return [row["what"], row["of"], spread(row["cost"])]
+    share = {key: 100 * value if isinstance(value, float) else value for key, value in row["share"].items()}
+    return [f"{row['what']} ({row['peak_gflops']:.0f} GFLOP/s)", row["of"], spread(share, "%")]
+
+
+def bounded(row: Row) -> list[str]:
+    """With the ratio of arithmetic beside."""
+    bounds = [f"{row['arithmetic_ratio']:.2f}x", f"{row['share_of_arithmetic']:.2f}", f"{row['token_ratio']:.2f}x"]
+    return [row["what"], spread(row["speed"]), *bounds]
+
+
+def peak(row: Row) -> list[str]:
+    """MiB above what stood ready, and in all."""
+    return [row["what"], row["of"], f"**{row['step_mib']:.0f}**", f"{row['whole_mib']:.0f}"]
+
+
+def waiting(row: Row) -> list[str]:
+    """Processor and wall seconds."""
+    shown = [f"**{row['processor_seconds']:.1f} s**", f"{row['wall_seconds']:.1f} s"]
+    return [row["what"], *shown, str(row["n"])]
+
+
+AGAINST = ["what", "peer", "faster", "ours", "peer's"]
+BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
+TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
+    "train_step": (["what", "ours", "peer", "faster", "ours", "peer's"], step),
+    "step_cost": (["what", "whose", "median"], cost),
+    "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),
+    "multi_turn": (BOUNDED, bounded),
+    "shared_prefix": (BOUNDED, bounded),
+    "kcenter": (AGAINST, speed),
+    "probe": (AGAINST, speed),
+    "study": (AGAINST, speed),
+    "startup": (["what", "processor", "wall clock", "n"], waiting),
+}
+
+
+def main() -> int:
+    """Writes the page, or checks it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 when the page is out of date")
+    text = page()
+    if parser.parse_args().check:
+        same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
+        print("benchmarks: the page is up to date" if same else "benchmarks: run python -m benchmarks.table")
+        return int(not same)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""The page of measurements is made from the records; ratios, rounds and arithmetic are what they say."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import flops, record, workload
+from benchmarks.interleave import interleaved, ratio
+from benchmarks.peers.pipe import Contestant
+from benchmarks.table import PAGE, TABLES, TITLES, page
+from tests.flop_count import FlopCount
+from tests.tiny_models import tiny_model
+
+
+def test_the_page_is_the_one_that_the_records_make():
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_every_record_has_a_table_and_says_where_it_comes_from():
+    assert TITLES.keys() == TABLES.keys()
+    for name in TITLES:
+        file = record.RESULTS / f"{name}.json"
+        if file.exists():
+            report = json.loads(file.read_text(encoding="utf-8"))
+            assert report["command"] == f"python -m benchmarks.{name}"
+            assert {"machine", "versions", "seeds", "rows"} <= report.keys()
+            assert set(report["machine"]) == {"processor", "flags", "cores"}
+
+
+def test_every_contestant_runs_once_per_round_in_changing_order():
+    turns = []
+    work = {name: lambda turn, name=name: turns.append((turn, name)) or float(turn) for name in "abc"}
+    seconds = interleaved(work, rounds=20, seed=0, warm=2)
+    assert seconds == {name: [float(turn) for turn in range(2, 22)] for name in "abc"}
+    orders = ["".join(name for turn, name in turns if turn == number) for number in range(22)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert len(set(orders)) > 3
+
+
+def test_a_ratio_is_taken_within_each_round():
+    noise = np.random.default_rng(0).uniform(1, 10, size=50)
+    found = ratio(list(3 * noise), list(noise))
+    assert found == {"median": 3, "p10": 3, "p90": 3, "lowest": 3, "highest": 3, "n": 50}
+
+
+@pytest.mark.parametrize("lengths", [(7,), (5, 9, 3)])
+def test_the_forward_arithmetic_is_what_a_forward_pass_executes(lengths):
+    """Row by row through transformers, whose eager attention computes the full square."""
+    model = tiny_model("llama")
+    with torch.no_grad(), FlopCount() as counted:
+        for length in lengths:
+            model(torch.arange(3, 3 + length)[None])
+    tokens, squares = sum(lengths), sum(length**2 for length in lengths)
+    expected = flops.forward(flops.Shape.of(model.config.to_dict()), tokens, squares, tokens)
+    assert counted.total == expected
+
+
+def test_lengths_are_those_of_instruction_data():
+    rows = workload.draw_rows(20_000, seed=1, vocabulary=10)
+    prompts = np.array([row["completion_mask"].count(0) for row in rows])
+    answers = np.array([row["completion_mask"].count(1) for row in rows])
+    assert abs(np.median(prompts) - 48) <= 1
+    assert abs(np.median(answers) - 75) <= 2
+    assert abs(answers.mean() - 103) < 4  # 109 without the longest answer of 400
+    assert 1.9 < workload.padding(rows) < 2.2
+    assert workload.padding(workload.grouped_by_length(rows, seed=0)) < 1.06
+
+
+CHILD = "tests.benchmarks.pipe_echo"
+
+
+def test_a_child_answers_each_command_with_its_own_seconds_and_memory(tmp_path):
+    with Contestant(sys.executable, CHILD, {"work": 200_000}, tmp_path / "log") as child:
+        idle, busy = child.ask(do="nothing"), child.ask(do="work")
+        assert busy["seconds"] > idle["seconds"]
+        assert busy["made"] == sum(range(200_000))
+        assert 0 < busy["resident"] <= busy["peak"]
+    assert child.process.returncode == 0
+    assert "printed by the child" in (tmp_path / "log").read_text()
+
+
+def test_a_child_that_ends_early_is_quoted(tmp_path):
+    with pytest.raises(RuntimeError, match="no such setting"):
+        Contestant(sys.executable, CHILD, {}, tmp_path / "log")
