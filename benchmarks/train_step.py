@@ -150,9 +150,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), help="these contestants; the record says which")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    names = ["own", "own-fp32", "1.14", "1.14-fast"] if asked.quick else list(ENTRIES)
+    names = ["own", "own-fp32", "1.14", "1.14-fast"] if asked.quick else asked.only or list(ENTRIES)
     rounds = 2 if asked.quick else asked.rounds
     rows = [row for kind in BOTH for row in compare(kind, rounds, asked.seed, names)]
     record.write("train_step", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)

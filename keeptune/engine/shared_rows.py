@@ -24,6 +24,7 @@ from keeptune.engine.book import book_of
 from keeptune.engine.places import InputSlot, OutputSlot
 from keeptune.engine.rotary import depends_on_length
 from keeptune.models.families import FAMILIES
+from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from keeptune.engine.selection import Stack
@@ -83,7 +84,9 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
 
 
 def _beginning(row: Encoded) -> int:
-    """Tokens before the first learned one, less one."""
+    """Tokens before the first learned one, less one; 0 where nothing is learned."""
+    if not any(row.learned):
+        return 0
     return max(0, sum(1 for _ in itertools.takewhile(lambda learned: not learned, row.learned)) - 1)
 
 

@@ -16,7 +16,7 @@ from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured
 from keeptune.evaluations import Context
-from keeptune.recipes.material import Material, fitted, gather
+from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
@@ -191,6 +191,7 @@ class Execution:
                 task=frozenset({material.target} if material.target else material.train),
                 weights_only=self.options.weights_only,
                 progress=self.progress,
+                cache=cache_folder(),
             )
             checkpoint = stage.run(checkpoint, work)
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})

@@ -40,6 +40,7 @@ class StageWork:
         weights_only: go on from a commit whose optimiser state is lost (`--weights-only`).
         progress: where the user sees it move.
         context: what `evaluate` stages measure with; None in a run without a proof.
+        cache: folder of what can be computed again, shared by runs; None keeps nothing.
     """
 
     run: Run
@@ -54,6 +55,7 @@ class StageWork:
     weights_only: bool = False
     progress: Progress = field(default_factory=Progress)
     context: Context | None = None
+    cache: Path | None = None
 
 
 class Stage(Spec, shelf="keeptune.stages"):

@@ -41,6 +41,15 @@ class Plan(Dataset[int]):
         return [self._rows[number] for number in self._batches[step]]
 
     @property
+    def drawn(self) -> int:
+        """Rows of all steps together; one that comes twice counts twice."""
+        return sum(map(len, self._batches))
+
+    def unique_rows(self) -> list[Encoded]:
+        """Every row that some step holds, once, in the order of the data."""
+        return [self._rows[number] for number in sorted({number for batch in self._batches for number in batch})]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the order."""
         digest = hashlib.sha256()

@@ -32,6 +32,7 @@ from keeptune.stages._reference import Reference, Stacks, served
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
+    from keeptune.stages._trunk import Trunk
 
 
 class View:
@@ -95,7 +96,11 @@ class Objective:
         micro_batch_tokens: largest micro-batch; a longer row is one by itself.
         overhead_tokens: virtual tokens that each row brings along.
         penalty: what the method adds in training; evaluation never asks.
-        event: told when memory was short, and which way the forward pass takes (`packed_states`).
+    def _states(self, batch: PackedBatch) -> States:
+        layers = any(loss.reads_labels for loss in self.losses)
+        if self.trunk is not None and not layers and self.trunk.covers(batch):
+            return States(self.trunk.hidden(batch))
+        states = packed_states(self.model, batch, layers=layers)
     """
 
     model: PreTrainedModel
@@ -106,6 +111,7 @@ class Objective:
     micro_batch_tokens: int
     overhead_tokens: int = 0
     penalty: Callable[[], Tensor | None] = lambda: None
+    trunk: Trunk | None = None
     event: Callable[..., None] = field(default=lambda kind, **fields: None)
     _path: str = field(default="", init=False)
 
@@ -153,7 +159,8 @@ class Objective:
 
     def _cut(self, rows: Sequence[Encoded]) -> list[PackedBatch]:
         device = self.model.get_input_embeddings().weight.device
-        packing = pack_shared if can_share(self.model) else pack
+        whole_rows = any(loss.reads_labels for loss in self.losses)
+        packing = pack if whole_rows or not can_share(self.model) else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
         return [served(batch, self.stacks).to(device) for batch in batches]
 
@@ -200,6 +207,8 @@ class Objective:
 
     def _states(self, batch: PackedBatch) -> States:
         layers = any(loss.reads_labels for loss in self.losses)
+        if self.trunk is not None and not layers and self.trunk.covers(batch):
+            return States(self.trunk.hidden(batch))
         states = packed_states(self.model, batch, layers=layers)
         if self.model.body_path != self._path:
             self._path = self.model.body_path

@@ -29,6 +29,7 @@ from keeptune.stages._session import Counters, Diverging, Session
 from keeptune.stages._step import Objective
 from keeptune.stages._trackers import Harmless
 from keeptune.stages._trainer import StepTrainer
+from keeptune.stages._trunk import Trunk, trunk_of
 from keeptune.stages._watch import Watch
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Attempt:
             micro_batch_tokens=counters.micro_batch_tokens,
             overhead_tokens=overhead,
             penalty=partial(penalty, self.loaded.model, self.name),
+            trunk=self._trunk(plan),
             event=work.run.event,
         )
         self.session = Session(
@@ -170,6 +172,12 @@ class Attempt:
         self.work.run.event("reference_copy", stage=self.label, bytes=size)
         return Reference(copy, self.stacks(new=False), copied=True)
 
+    def _trunk(self, plan: Plan) -> Trunk | None:
+        trunk = trunk_of(self.loaded.model, plan, self.work.cache)
+        if trunk is not None:
+            self.work.run.event("trunk", stage=self.label, cut=trunk.cut, rows=len(trunk.states))
+        return trunk
+
     def _look(self) -> dict[str, float]:
         """What dev says of the model as it answers on its task."""
         model, work = self.loaded.model, self.work
@@ -184,6 +192,7 @@ class Attempt:
             losses=[_dev_loss(self.stage.losses)],
             stacks={row.source: on_task for row in work.dev_rows.rows},
             reference=None,
+            trunk=None,
             micro_batch_tokens=min(self.session.objective.micro_batch_tokens, self.stage.batch_tokens),
         )
         return {"dev_loss": dev.value(work.dev_rows.rows)}

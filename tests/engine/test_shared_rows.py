@@ -119,6 +119,16 @@ def test_a_chosen_row_brings_its_beginning_along():
     assert int((part.targets != IGNORED).sum()) == 4
 
 
+def test_rows_that_teach_nothing_stay_whole():
+    one = Encoded("r0", "task", tuple(range(3, 20)), (False,) * 17)
+    assert pack_shared([one, one]).parents is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_an_encoder_shares_nothing(kind):
+    assert not can_share(tiny_model(kind))
+
+
 @pytest.mark.parametrize("method", [Prefix(length=3), Prompt(length=3)])
 def test_what_acts_on_a_whole_row_forbids_sharing(method):
     model = tiny_model("llama")

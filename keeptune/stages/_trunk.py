@@ -1,0 +1,107 @@
+"""The part of a model that a stage does not change, computed once for all of its epochs.
+
+Where only top layers train, the states that enter the lowest of them are the same in every epoch. They are computed for
+the rows of the plan before the first step, kept in the cache that runs share, and every step goes on from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from keeptune.core.errors import PlanError
+from keeptune.data.encode import Encoded
+from keeptune.engine.batch import PackedBatch
+from keeptune.engine.book import book_of
+from keeptune.engine.shared_rows import can_share
+from keeptune.engine.trunk import from_trunk, trunk_states
+from keeptune.models.anatomy import anatomy_of
+from keeptune.models.tensor_store import TensorStore
+from keeptune.stages._plan import Plan
+
+LIMIT_BYTES = 2 << 30
+"""Of states held in memory; a stage with more computes the whole model in every step."""
+
+
+@dataclass
+class Trunk:
+    """The states of every row of a stage.
+
+    Attributes:
+        model: the one that trains.
+        cut: the lowest layer that trains.
+        states: (tokens, D) of each row, by source and id.
+    """
+
+    model: PreTrainedModel
+    cut: int
+    states: dict[tuple[str, str], Tensor]
+
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """What `packed_hidden` gives, (T, D), going on from the cut."""
+        parts = [
+            self.states[key][batch.positions[start:end].cpu()]
+            for key, (start, end) in zip(
+                zip(batch.sources, batch.ids, strict=True), itertools.pairwise(batch.offsets), strict=True
+            )
+        ]
+        return from_trunk(self.model, batch, torch.cat(parts), self.cut)
+
+    def covers(self, batch: PackedBatch) -> bool:
+        """Whether the states of all its rows are there; those of dev rows are not."""
+        return all(key in self.states for key in zip(batch.sources, batch.ids, strict=True))
+
+
+def trunk_of(model: PreTrainedModel, plan: Plan, cache: Path | None) -> Trunk | None:
+    """The trunk of a stage, where it saves work: something lies below the cut, and rows come more than once.
+
+    Args:
+        model: with everything attached, trained and frozen adapters alike.
+        plan: of the stage.
+        cache: the folder that runs share; None keeps the states in memory alone.
+    """
+    cut = lowest_changed_layer(model)
+    rows = plan.unique_rows()
+    if cut == 0 or plan.drawn <= len(rows) or not can_share(model) or not _named_apart(rows):
+        return None
+    width = model.get_input_embeddings().weight
+    if sum(len(row.tokens) for row in rows) * width.shape[1] * width.element_size() > LIMIT_BYTES:
+        return None
+    try:
+        found = trunk_states(model, rows, cut, store=None if cache is None else TensorStore(cache / "trunks"))
+    except PlanError:
+        return None
+    keys = [(row.source, row.id) for row in rows]
+    return Trunk(model, cut, dict(zip(keys, found, strict=True)))
+
+
+def lowest_changed_layer(model: PreTrainedModel) -> int:
+    """Index of the lowest layer in which a parameter trains or an adapter acts; their number when all is above."""
+    layers = anatomy_of(model).layers
+    blocks = {layer.block: layer.index for layer in layers}
+    book = book_of(model)
+    slots = () if book is None else book.slots
+    paths = [place.path for place in slots]
+    paths += [
+        name for name, each in model.named_parameters() if each.requires_grad and not name.startswith("keeptune.")
+    ]
+    found = [_layer_of(path, blocks, len(layers), anatomy_of(model).final_norm) for path in paths]
+    return min(found, default=0)
+
+
+def _layer_of(path: str, blocks: dict[str, int], above: int, final_norm: str) -> int:
+    for block, index in blocks.items():
+        if path == block or path.startswith(f"{block}."):
+            return index
+    return above if path == final_norm or path.startswith(f"{final_norm}.") else 0
+
+
+def _named_apart(rows: Sequence[Encoded]) -> bool:
+    """Whether source and id tell the rows apart; a long row that was split has one id for all its parts."""
+    return len({(row.source, row.id) for row in rows}) == len(rows)
