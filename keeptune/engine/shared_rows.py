@@ -24,7 +24,6 @@ from keeptune.engine.book import book_of
 from keeptune.engine.places import InputSlot, OutputSlot
 from keeptune.engine.rotary import depends_on_length
 from keeptune.models.families import FAMILIES
-from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from keeptune.engine.selection import Stack

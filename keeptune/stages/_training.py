@@ -69,8 +69,7 @@ class Attempt:
     def __init__(self, stage: Train, checkpoint: Checkpoint, work: StageWork, rate_scale: float) -> None:
         self.stage, self.checkpoint, self.work = stage, checkpoint, work
         self.loaded: Loaded = work.open(checkpoint)
-        self.name = _new_name(stage, checkpoint)
-        self.label = stage.label
+        self.name, self.label = _new_name(stage, checkpoint), stage.label
         attach(self.loaded.model, stage.methods, self.name, seed=work.seed)
         if stage.memory.gradient_checkpointing:
             _compute_layers_twice(self.loaded.model)
