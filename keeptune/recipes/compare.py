@@ -9,6 +9,7 @@ from typing import Any
 from keeptune.core.errors import RecipeError
 from keeptune.core.files import atomic_write, make_folder
 from keeptune.report.compare_page import Entry, compare_page, matched_rows, matched_score
+from keeptune.report.gain import from_to, reached_text
 from keeptune.report.run_files import read_run
 from keeptune.report.words import SIGN, percent, points
 
@@ -28,7 +29,7 @@ def compare_runs(runs: Sequence[Path], output: Path, *, title: str = "", lead: s
     atomic_write(output, compare_page(entries, title=title or _title(entries), lead=lead))
     lines = [_line(entry) for entry in entries]
     if level is not None:
-        lines += ["", f"where each first reached {percent(level)} on dev:"]
+        lines += ["", f"where each first {reached_text(entries[0].target, level)} on dev:"]
         lines += [
             f"  {row['name']:<12} leak {percent(row['at'].get('leak'))}, abilities {percent(row['at'].get('general'))}"
             for row in matched
@@ -50,13 +51,12 @@ def _title(entries: Sequence[Entry]) -> str:
 
 
 def _line(entry: Entry) -> str:
-    target = entry.certificate.get("target") or {}
     pooled = (entry.certificate.get("retention") or {}).get("pooled") or {}
     leak = (entry.certificate.get("format") or {}).get("leak") or {}
     verdict = entry.certificate["verdict"]
     return (
-        f"{SIGN[verdict]} {verdict:<9} {entry.name:<12} target {percent(target.get('base'))} → "
-        f"{percent(target.get('adapted'))}, abilities {points(pooled.get('delta'))} points, "
+        f"{SIGN[verdict]} {verdict:<9} {entry.name:<12} target {from_to(entry.target)}, "
+        f"abilities {points(pooled.get('delta'))} points, "
         f"leak {percent(leak.get('base'))} → {percent(leak.get('adapted'))}"
     )
 

@@ -83,7 +83,8 @@ def run_recipe(
 
 def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
     """The result of a run as the command line prints it."""
-    from keeptune.report.words import SIGN, verdict_sentence
+    from keeptune.report.sentence import verdict_sentence
+    from keeptune.report.words import SIGN
 
     if certificate is None:
         text = f"done, without a proof: {folder}"

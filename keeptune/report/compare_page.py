@@ -8,11 +8,13 @@ from typing import Any
 
 from keeptune.report.frontier import Path as RunPath
 from keeptune.report.frontier import frontier
+from keeptune.report.gain import change_label, from_to, reached_label, reached_text, toward
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.page import document
 from keeptune.report.plane import Point, plane, point_of
 from keeptune.report.run_files import RunFiles
-from keeptune.report.words import SIGN, number, percent, points, seconds, verdict_sentence
+from keeptune.report.sentence import verdict_sentence
+from keeptune.report.words import SIGN, number, percent, points, seconds
 from keeptune.statistics.interpolate import retention_at
 
 # What is lost, and how it reads: key of a trail row, label, sign that makes larger worse, the part of the certificate.
@@ -33,7 +35,13 @@ class Entry:
     @classmethod
     def of(cls, run: RunFiles) -> Entry:
         """The entry of a run folder."""
-        return cls(str(run.recipe.get("name") or run.folder.name), run.certificate, tuple(run.trail))
+        name = str(run.recipe.get("name") or run.folder.name)
+        return cls(name, run.certificate, tuple(toward(run.certificate.get("target") or {}, run.trail)))
+
+    @property
+    def target(self) -> Mapping[str, Any]:
+        """The certificate's part of that name."""
+        return self.certificate.get("target") or {}
 
 
 def compare_page(entries: Sequence[Entry], *, title: str, lead: str = "") -> str:
@@ -86,7 +94,8 @@ def _pictures(entries: Sequence[Entry], matched: float | None) -> Markup:
             limits = [_part(entry, part).get("margin") for entry in entries]
             limit = next((value for value in limits if value is not None), None)
             drawn.append(element("h3", label[0].upper() + label[1:]))
-            drawn.append(frontier(paths, label, limit=limit, matched=matched))
+            axis = reached_label(entries[0].target)
+            drawn.append(frontier(paths, label, limit=limit, matched=matched, reached=axis))
     return Markup("".join(drawn))
 
 
@@ -118,7 +127,7 @@ def _verdicts(entries: Sequence[Entry]) -> Markup:
     ]
     rows: list[list[object]] = []
     for entry in entries:
-        target, pooled, leak = entry.certificate.get("target") or {}, _part(entry, "pooled"), _part(entry, "leak")
+        pooled, leak = _part(entry, "pooled"), _part(entry, "leak")
         corpora = (entry.certificate.get("retention") or {}).get("corpora") or []
         worst = max((corpus["delta"] for corpus in corpora if corpus.get("delta") is not None), default=None)
         verdict = entry.certificate["verdict"]
@@ -126,7 +135,7 @@ def _verdicts(entries: Sequence[Entry]) -> Markup:
         taken = spent.get("seconds")
         rows.append([
             element("b", entry.name), element("span", f"{SIGN[verdict]} {verdict}", class_=f"state {verdict.lower()}"),
-            f"{percent(target.get('base'))} → {percent(target.get('adapted'))}",
+            from_to(entry.target),
             f"{points(pooled.get('delta'))} ({points(pooled.get('low'))}, {points(pooled.get('high'))})",
             f"{percent(leak.get('base'))} → {percent(leak.get('adapted'))}",
             "–" if worst is None else f"{points(worst)}%",
@@ -146,14 +155,16 @@ def _matched(entries: Sequence[Entry], level: float) -> Markup:
             element("b", row["name"]), f"{percent(base.get('leak'))} → {percent(at.get('leak'))}",
             f"{points(change)} points", f"{number(base.get('bits_per_byte'))} → {number(at.get('bits_per_byte'))}",
         ])  # fmt: skip
-    text = f"Where each run first reached {percent(level)} on dev, read between checkpoints (small samples)."
+    where = reached_text(entries[0].target, level)
+    text = f"Where each run first {where} on dev, read between checkpoints (small samples)."
     return Markup(element("p", text, class_="lead") + table(head, rows, numeric=frozenset({1, 2, 3})))
 
 
 def _plane(entries: Sequence[Entry]) -> Markup:
     found: list[Point] = [point for entry in entries if (point := point_of(entry.certificate, entry.name))]
     margins = [_part(entry, "pooled").get("margin") for entry in entries]
-    return plane(found, margin=next((margin for margin in margins if margin is not None), None))
+    margin = next((margin for margin in margins if margin is not None), None)
+    return plane(found, margin=margin, gain=change_label(entries[0].target))
 
 
 def _statement(entry: Entry) -> Markup:

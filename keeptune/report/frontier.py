@@ -26,7 +26,14 @@ class Path:
     high: float | None = None
 
 
-def frontier(paths: Sequence[Path], label: str, *, limit: float | None = None, matched: float | None = None) -> Markup:
+def frontier(
+    paths: Sequence[Path],
+    label: str,
+    *,
+    limit: float | None = None,
+    matched: float | None = None,
+    reached: str = "target score, % (dev)",
+) -> Markup:
     """The picture.
 
     Args:
@@ -34,6 +41,7 @@ def frontier(paths: Sequence[Path], label: str, *, limit: float | None = None, m
         label: what the vertical axis shows.
         limit: a margin to draw.
         matched: the target score at which runs are compared.
+        reached: what the horizontal axis shows.
     """
     drawn = [path for path in paths if path.points]
     xs = [x for path in drawn for x, _ in path.points]
@@ -54,7 +62,7 @@ def frontier(paths: Sequence[Path], label: str, *, limit: float | None = None, m
     for index, (path, end) in enumerate(zip(drawn, ends, strict=True)):
         parts += _run(path, index, across, up, end)
     scaled = (svg.Axis(100 * axis.low, 100 * axis.high, axis.start, axis.end) for axis in (across, up))
-    parts += svg.bottom_axis(next(scaled), BOTTOM, "target score, % (dev)", "{:g}")
+    parts += svg.bottom_axis(next(scaled), BOTTOM, reached, "{:g}")
     parts += svg.left_axis(next(scaled), LEFT, "", "{:g}")
     return element(
         "div", svg.picture(WIDTH, HEIGHT, f"{label} against target score, one line per run", parts), class_="figure"

@@ -10,10 +10,12 @@ from keeptune.report import sections
 from keeptune.report.curves import curves
 from keeptune.report.flips import find_flips, flip_section
 from keeptune.report.forest import forest
+from keeptune.report.gain import change_label, toward
 from keeptune.report.html import Markup, element
 from keeptune.report.plane import Point, plane, point_of
 from keeptune.report.run_files import RunFiles, read_run
-from keeptune.report.words import SIGN, verdict_sentence
+from keeptune.report.sentence import verdict_sentence
+from keeptune.report.words import SIGN
 
 # Nothing is fetched and nothing runs: the page is text, styles and drawings.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -32,12 +34,13 @@ def certificate_page(run: RunFiles, rivals: Sequence[Point] = ()) -> str:
     name = str(run.recipe.get("name") or run.folder.name)
     here = point_of(certificate, name, _trail(run))
     pooled = (certificate.get("retention") or {}).get("pooled") or {}
+    gain = change_label(certificate.get("target") or {})
     recipe_file = run.folder / "recipe.yaml"
     recipe_text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
     body = [
         _verdict(certificate, name),
         sections.facts(certificate),
-        _section("Gained and kept", plane([here, *rivals], margin=pooled.get("margin")) if here else None,
+        _section("Gained and kept", plane([here, *rivals], margin=pooled.get("margin"), gain=gain) if here else None,
                  "To the right: better at the task. Down: general ability lost. The base stands at the origin."),
         _section("What was kept, ability by ability", forest(certificate),
                  "Each line is a 90% interval; its worse end is the one-sided 95% bound held against the margin."),
@@ -84,5 +87,6 @@ def _section(title: str, content: object, lead: str = "") -> Markup | None:
 
 def _trail(run: RunFiles) -> list[tuple[float, float]]:
     """Checkpoints between base and end as changes from the base; both ends are drawn from the proof itself."""
-    rows = [row for row in run.trail if row.get("target") is not None and row.get("general") is not None]
+    target = run.certificate.get("target") or {}
+    rows = [row for row in toward(target, run.trail) if row.get("general") is not None]
     return [(row["target"] - rows[0]["target"], row["general"] - rows[0]["general"]) for row in rows[1:-1]]

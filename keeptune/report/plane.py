@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keeptune.report import svg
+from keeptune.report.gain import gained
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.words import points
 
@@ -37,14 +38,19 @@ def point_of(certificate: Mapping[str, Any], name: str, trail: Sequence[tuple[fl
     pooled = (certificate.get("retention") or {}).get("pooled") or {}
     if target.get("delta") is None or pooled.get("delta") is None:
         return None
+    delta, low, high = gained(target)
+    assert delta is not None, "the certificate has it"
     return Point(
-        name, target["delta"], pooled["delta"], target.get("low"), target.get("high"), pooled.get("low"),
-        pooled.get("high"), tuple(trail),
+        name, delta, pooled["delta"], low, high, pooled.get("low"), pooled.get("high"), tuple(trail),
     )  # fmt: skip
 
 
 def plane(
-    points_: Sequence[Point], *, margin: float | None, label: str = "change of general ability, pooled"
+    points_: Sequence[Point],
+    *,
+    margin: float | None,
+    label: str = "change of general ability, pooled",
+    gain: str = "change of the target score, points",
 ) -> Markup:
     """The picture: base at the origin, the corner to aim for shaded, one mark per model with its intervals."""
     xs = [0.0] + [
@@ -71,7 +77,7 @@ def plane(
     for index, point in enumerate(points_):
         parts += _mark(point, index, across, up)
     parts += [svg.mark(across(0), up(0), "circle", "mark base", 6), svg.text(across(0) + 10, up(0) - 9, "base", "row")]
-    parts += svg.bottom_axis(_scaled(across), BOTTOM, "change of the target score, points")
+    parts += svg.bottom_axis(_scaled(across), BOTTOM, gain)
     parts += svg.left_axis(_scaled(up), LEFT, f"{label}, points")
     title = "Target gain against change of general ability, one mark per model"
     return Markup(element("div", svg.picture(WIDTH, HEIGHT, title, parts), class_="figure") + _table(points_))

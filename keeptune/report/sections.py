@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.report.gain import change
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.words import amount, number, percent, points, seconds
 
@@ -18,7 +19,7 @@ def facts(certificate: Mapping[str, Any]) -> Markup:
     if target:
         cards.append(
             (
-                f"{points(target.get('delta'))} points",
+                change(target),
                 f"target, n = {target.get('n')} ({points(target.get('low'))} to {points(target.get('high'))})",
             )
         )

@@ -13,8 +13,8 @@ from keeptune.core.errors import MachineError
 from keeptune.report.forest import retention_rows
 from keeptune.report.page import certificate_page, write_certificate
 from keeptune.report.run_files import read_run
+from keeptune.report.sentence import verdict_sentence
 from keeptune.report.svg import Axis
-from keeptune.report.words import verdict_sentence
 
 VOID = {"meta", "br", "hr", "img", "line", "rect", "circle", "polygon", "polyline"}
 
