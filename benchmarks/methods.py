@@ -17,7 +17,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,22 @@ class Bench:
         context = replace(self.context, seed=seed)
         scores = [*recipe_target(recipe).measure(checkpoint, context), *Retention().measure(checkpoint, context)]
         certificate = certify(self.base, scores, seeds=[seed], deployment=checkpoint.deployment)
-        kept = {key: certificate[key] for key in ("target", "retention", "deployment")}
+        retention = certificate["retention"]
+        kept = {
+            "target": short(certificate["target"]),
+            "retention": {
+                "pooled": short(retention["pooled"]),
+                **{part["name"]: round(part["delta"], 4) for part in (*retention["tasks"], *retention["corpora"])},
+            },
+            "deployment": certificate["deployment"],
+        }
         before = read_json(path / "dev.json") if (path / "dev.json").exists() else found
         write_json(path / "final.json", {**before, **kept})
+
+
+def short(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table says of a comparison."""
+    return {key: part[key] for key in ("base", "adapted", "delta", "low", "high", "n", "verdict")}
 
 
 def prepared(folder: Path) -> Bench:

@@ -25,7 +25,7 @@ HEAD = (
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 470, 84, 790, 46, 400
 MARGIN = 0.01
 STYLE = (
-    "text{font:13px sans-serif;fill:#333}.tick{font-size:11px;fill:#666}.axis,.zero{stroke:#999}"
+    "svg{background:#fff}text{font:13px sans-serif;fill:#333}.tick{font-size:11px;fill:#666}.axis,.zero{stroke:#999}"
     ".zero{stroke-dasharray:2 3}.margin{stroke:#b33;stroke-dasharray:6 4}.whisker{stroke:#68a}.mark{fill:#246}"
 )
 
