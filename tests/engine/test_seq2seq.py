@@ -119,7 +119,7 @@ def test_a_prompt_stands_before_the_text_of_the_encoder_and_the_decoder_reads_it
     ask, say = texts([5])[0], texts([3], seed=6)[0]
     embedded = torch.cat([virtual, plain.shared(torch.tensor(ask))])[None]
     expected = plain(inputs_embeds=embedded, decoder_input_ids=torch.tensor([say])).logits
-    padded = torch.tensor([ask + [0, 0], texts([7], seed=9)[0]])
+    padded = torch.tensor([[*ask, 0, 0], texts([7], seed=9)[0]])
     mask = torch.tensor([[1] * 5 + [0] * 2, [1] * 7])
     with rows(model, ["long", None]):
         found = model(padded, attention_mask=mask, decoder_input_ids=torch.tensor([say, say])).logits
