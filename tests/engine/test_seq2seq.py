@@ -124,3 +124,22 @@ def test_a_prompt_stands_before_the_text_of_the_encoder_and_the_decoder_reads_it
     with rows(model, ["long", None]):
         found = model(padded, attention_mask=mask, decoder_input_ids=torch.tensor([say, say])).logits
     assert_close(found[:1], expected, **CLOSE)
+
+
+def test_t5s_biases_of_distances_stay_those_of_the_text_and_are_zero_for_a_prefix():
+    """The first self-attention of the encoder, written out: softmax([q P_k', q K' + b]) [P_v; V] W_o."""
+    model = tiny_model("t5").double()
+    Prefix(length=3, hidden=None, layers=[0]).attach(model, "one")
+    placed = {type(place).__name__: delta for place, delta, _ in model.keeptune.adapter("one").placed[0]}
+    layer = model.encoder.block[0].layer[0]
+    seen = {}
+    layer.SelfAttention.register_forward_hook(lambda module, args, output: seen.update(found=output[0]))
+    tokens = torch.tensor(texts([6]))
+    model(tokens, decoder_input_ids=tokens)
+    normed = layer.layer_norm(model.shared(tokens))
+    q, k, v = (getattr(layer.SelfAttention, name)(normed).view(6, 4, 8).transpose(0, 1) for name in "qkv")
+    keys, values = (side.double().transpose(0, 1) for side in placed["KeysValues"].keys_values())
+    bias = layer.SelfAttention.compute_bias(6, 6)[0]
+    scores = torch.cat([q @ keys.transpose(1, 2), q @ k.transpose(1, 2) + bias], dim=2)
+    expected = (scores.softmax(-1) @ torch.cat([values, v], dim=1)).transpose(0, 1).reshape(1, 6, 32)
+    assert_close(seen["found"], layer.SelfAttention.o(expected), **CLOSE)
