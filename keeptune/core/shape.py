@@ -7,7 +7,7 @@ K head width, F feed-forward width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -75,12 +75,22 @@ MODULE_ROLES: dict[str, dict[str, tuple[str, ...]]] = {
 """Names of modules to roles, where they are not `<role>_proj`."""
 
 
+INPUTS = {role: "attention" for role in ("q", "k", "v", "qkv")} | dict.fromkeys(("gate", "up", "gate_up"), "sublayer")
+"""Roles whose maps read one and the same tensor."""
+
+
 class Linear(NamedTuple):
     """One linear map of a layer: what it is for, and its input and output widths."""
 
     role: str
     inputs: int
     outputs: int
+
+
+def distinct_inputs(maps: Iterable[Linear]) -> int:
+    """Sum of the widths of the different inputs that linear maps of one layer read; q, k and v read the same one."""
+    found = {INPUTS.get(linear.role.removeprefix("cross_"), linear.role): linear.inputs for linear in maps}
+    return sum(found.values())
 
 
 @dataclass(frozen=True)
@@ -225,9 +235,24 @@ class ModelShape:
         return self.layer_norms + (0 < self.encoder_layers <= layer)
 
     @property
+    def gated(self) -> bool:
+        """Whether the feed-forward sublayer multiplies two maps of its input."""
+        return self.family not in UNGATED
+
+    @property
+    def head_norms(self) -> bool:
+        """Whether queries and keys are normed head by head."""
+        return self.family in ("qwen3", "gemma3")
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights of all linear maps of the blocks: what a base in 4 bits quantises."""
+        return sum(linear.inputs * linear.outputs for layer in range(self.layers) for linear in self.maps_of(layer))
+
+    @property
     def _head_norm_parameters(self) -> int:
         """Parameters of the norms of heads, inside one layer's attention."""
-        return 2 * self.head_width if self.family in ("qwen3", "gemma3") else 0
+        return 2 * self.head_width if self.head_norms else 0
 
     def _roles(self, target: str, known: list[str]) -> tuple[str, ...]:
         modules = MODULE_ROLES.get(self.family) or {f"{role}_proj": (role,) for role in known}

@@ -7,11 +7,13 @@ they fold into the base (`fold`). Attaching, rows, saving and detaching are the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import Self
 
+from keeptune.core.cost import Cost as Cost
+from keeptune.core.cost import Held as Held
 from keeptune.core.errors import PlanError
 from keeptune.core.spec import Spec, shelf_folder
 
@@ -23,18 +25,6 @@ if TYPE_CHECKING:
     from keeptune.engine.deltas import Placed
     from keeptune.methods._saved import load_adapter as load_adapter
     from keeptune.methods._saved import save_adapter as save_adapter
-
-
-class Cost(NamedTuple):
-    """What a method costs on a model, in closed form.
-
-    Attributes:
-        trainable_parameters: the parameters that require gradients after `attach`.
-        stored_bytes: the tensors of its saved adapter (float32), or of the saved model where it trains the base.
-    """
-
-    trainable_parameters: int
-    stored_bytes: int
 
 
 class Method(Spec, shelf="keeptune.methods"):

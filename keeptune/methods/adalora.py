@@ -85,9 +85,9 @@ class AdaLoRA(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Sum of r_0 * (in + out + 1) over the targets; at the end `rank` of r_0 remain."""
-        maps = LoRA(rank=self.start_rank, targets=self.targets).sizes(shape)
-        count = sum(rank * (inputs + outputs + 1) for rank, inputs, outputs in maps)
-        return Cost(count, 4 * count)
+        low_rank = LoRA(rank=self.start_rank, targets=self.targets, dropout=self.dropout)
+        count = sum(rank * (inputs + outputs + 1) for rank, inputs, outputs in low_rank.sizes(shape))
+        return Cost(count, 4 * count, held=low_rank.held(shape, per_rank=2))
 
     def penalty(self, placed: Sequence[Placed]) -> Tensor | None:
         """Gamma times the mean distance from orthogonality."""

@@ -24,7 +24,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods.lora import widths
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
 from keeptune.models.families import linear_places, norm_roles
@@ -71,7 +71,7 @@ class BitFit(Method):
         chosen = self._chosen(roles, {linear.role for linear in maps}, biased)
         count = sum(linear.outputs for linear in maps if linear.role in chosen)
         count += shape.width * sum(role in chosen for role in norms)
-        return Cost(count, 4 * count)
+        return Cost(count, 4 * count, held=Held(0, 0))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """B + db in float32, cast once. Missing biases are made where a config.json can say that they are there."""

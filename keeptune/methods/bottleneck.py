@@ -26,7 +26,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import Layer, anatomy_of, norms_over_width
@@ -71,14 +71,16 @@ class Bottleneck(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Per sublayer, or once per block, 2 D r + D + r; and the norms."""
-        count = 0
+        count, held = 0, 0
         for layer in chosen_layers(self.layers, shape.layers):
             crossing = self.cross and 0 < shape.encoder_layers <= layer
             networks = 2 + crossing if self.placement == "houlsby" else 1
             count += networks * two_layer_parameters(shape.width, self.bottleneck)
+            held += networks * (shape.width + 2 * self.bottleneck)
             if self.train_layernorm:
                 count += shape.norms_of(layer) * shape.norm_width
-        return Cost(count, 4 * count)
+                held += shape.norms_of(layer) * shape.width
+        return Cost(count, 4 * count, held=Held(held))
 
     def _paths(self, layer: Layer) -> list[str]:
         if self.placement == "pfeiffer":

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, replace
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods.lora import LoRA, LowRank
 from keeptune.models.quantize import matrix_of
 
@@ -64,8 +64,15 @@ class DoRA(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """Sum of rank * (in + out) + out over the targets."""
-        count = sum(rank * (inputs + outputs) + outputs for rank, inputs, outputs in self.lora.sizes(shape))
-        return Cost(count, 4 * count)
+        maps = self.lora.sizes(shape)
+        count = sum(rank * (inputs + outputs) + outputs for rank, inputs, outputs in maps)
+        return Cost(count, 4 * count, held=self._held(shape))
+
+    def _held(self, shape: ModelShape) -> Held:
+        """Beside what LoRA holds, twice the output of each target."""
+        outputs = 2 * sum(width for _, _, width in self.lora.sizes(shape))
+        modules = self.lora.held(shape).modules + outputs
+        return Held(modules, modules)
 
     def saved_settings(self) -> dict[str, Any]:
         """With alpha as a number."""

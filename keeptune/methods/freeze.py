@@ -18,7 +18,8 @@ from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.book import base_parameters
 from keeptune.engine.deltas import Placed
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
+from keeptune.methods.full import held_in_place
 from keeptune.models.anatomy import anatomy_of
 
 BYTES = 4  # a parameter that is being trained is kept in float32
@@ -77,7 +78,7 @@ class Freeze(Method):
         count = sum(shape.parameters_of(layer) for layer in blocks) + shape.final_norm_parameters
         count += shape.embedding_parameters if self.embeddings else 0
         count += shape.head_parameters if decoder and self._trains_head(shape.tied) else 0
-        return Cost(count, BYTES * shape.parameters())
+        return Cost(count, BYTES * shape.parameters(), held=Held(held_in_place(shape, blocks)))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""

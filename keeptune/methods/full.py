@@ -6,15 +6,15 @@ term is a second copy of the base. `merge` accepts the weights as the new base.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from keeptune.core.shape import ModelShape
+from keeptune.core.shape import ModelShape, distinct_inputs
 from keeptune.engine.book import base_parameters
 from keeptune.engine.deltas import Placed
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 
 BYTES = 4  # a parameter that is being trained is kept in float32
 
@@ -39,7 +39,12 @@ class Full(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """All parameters, each once."""
-        return Cost(shape.parameters(), BYTES * shape.parameters())
+        return Cost(shape.parameters(), BYTES * shape.parameters(), held=Held(held_in_place(shape, range(shape.layers))))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""
+
+
+def held_in_place(shape: ModelShape, layers: Iterable[int]) -> int:
+    """Numbers per token that layers hold where their own weights train: inputs of maps, outputs of norms."""
+    return sum(distinct_inputs(shape.maps_of(layer)) + shape.norms_of(layer) * shape.width for layer in layers)

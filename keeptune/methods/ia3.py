@@ -21,7 +21,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, multiply
 from keeptune.engine.places import ModuleInput, ModuleOutput
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods.lora import LoRA, widths
 from keeptune.models.anatomy import anatomy_of
 
@@ -60,7 +60,7 @@ class IA3(Method):
         outputs = LoRA(targets=self._outputs([linear.role for linear in shape.linear_maps])).sizes(shape)
         inputs = LoRA(targets=self.inputs).sizes(shape)
         count = sum(width for _, _, width in outputs) + sum(width for _, width, _ in inputs)
-        return Cost(count, 4 * count)
+        return Cost(count, 4 * count, held=Held(count, count))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Rows of W and b times l at an output, columns of W at an input, in float32, cast once."""

@@ -25,11 +25,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
-from keeptune.core.shape import Linear, ModelShape
+from keeptune.core.shape import Linear, ModelShape, distinct_inputs
 from keeptune.engine.deltas import Delta, Factors, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._lora_embedding import LowRankEmbedding
 from keeptune.methods._lora_starts import Shifted
 from keeptune.models.anatomy import anatomy_of
@@ -97,12 +97,27 @@ class LoRA(Method):
         rank = self._rank(family_of_shape(shape).embedding, EMBEDDING) if self.embedding else 0
         embedding = rank * (shape.vocabulary + shape.width)
         stored = low_rank * (1 if self.init == "zero" else 2) + embedding
-        return Cost(low_rank + embedding, 4 * stored)
+        return Cost(low_rank + embedding, 4 * stored, held=self.held(shape))
 
     def sizes(self, shape: ModelShape) -> list[tuple[int, int, int]]:
         """Rank, inputs and outputs of every target on a model of that shape."""
         maps = targeted_maps(shape, self.targets)
         return [(self._rank(path, role), inputs, outputs) for path, (role, inputs, outputs) in maps]
+
+    def held(self, shape: ModelShape, per_rank: int = 1) -> Held:
+        """Numbers per token: each different input once, and `per_rank` times the rank of each target.
+
+        With dropout every target has an input of its own, and one byte of mask beside it. The fused body computes
+        inputs and masks again.
+        """
+        layers: dict[str, list[Linear]] = {}
+        for path, linear in targeted_maps(shape, self.targets):
+            layers.setdefault(path[: path.rindex(".", 0, path.rindex("."))], []).append(linear)
+        inputs: float = sum(distinct_inputs(maps) for maps in layers.values())
+        if self.dropout:
+            inputs = 1.5 * sum(linear.inputs for maps in layers.values() for linear in maps)
+        ranks = per_rank * sum(rank for rank, _, _ in self.sizes(shape))
+        return Held(inputs + ranks, ranks)
 
     def saved_settings(self) -> dict[str, Any]:
         """With alpha as a number; a start that is counted from itself is a plain LoRA of twice the rank."""

@@ -65,7 +65,10 @@ class MAM(Method):
         """The sum of the two."""
         prefix, parallel = self.prefix.cost(shape), self.parallel.cost(shape)
         return Cost(
-            prefix.trainable_parameters + parallel.trainable_parameters, prefix.stored_bytes + parallel.stored_bytes
+            prefix.trainable_parameters + parallel.trainable_parameters,
+            prefix.stored_bytes + parallel.stored_bytes,
+            held=parallel.held,
+            held_per_row=prefix.held_per_row,
         )
 
     def saved_settings(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import anatomy_of, norms_over_width
 
@@ -52,7 +52,7 @@ class Norm(Method):
         norms = sum(shape.norms_of(layer) for layer in chosen_layers(self.layers, shape.layers))
         norms += self.final and shape.final_norm_parameters > 0
         count = norms * (shape.norm_width if self.biases else shape.width)
-        return Cost(count, 4 * count)
+        return Cost(count, 4 * count, held=Held(4.5 * norms * shape.width))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """G + dg and b + db in float32, cast once."""

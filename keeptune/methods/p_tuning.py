@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, named_generator
 from keeptune.engine.soft_prompt import InputEmbedding
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_tokens
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
@@ -60,7 +60,8 @@ class PTuning(Method):
             maps = [(2 * inner, 2 * inner), (2 * inner, width)]
             recurrent = sum(2 * 4 * inner * (inputs + inner + 2) for inputs in (width, 2 * inner))
         kept = self.length * width
-        return Cost(kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps), 4 * kept)
+        trained = kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps)
+        return Cost(trained, 4 * kept, held=Held(0, 0), virtual_tokens=self.length)
 
     def saved_settings(self) -> dict[str, Any]:
         """Those of a prompt: no file keeps the encoder."""

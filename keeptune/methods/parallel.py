@@ -21,7 +21,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.places import ModuleOutput, Place
 from keeptune.engine.residual import BesideSublayer
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import Layer, anatomy_of
@@ -59,8 +59,9 @@ class Parallel(Method):
     def cost(self, shape: ModelShape) -> Cost:
         """Per block 2 D r + D + r, and a learned scale."""
         per_layer = two_layer_parameters(shape.width, self.bottleneck) + (self.scale == "learned")
-        count = per_layer * len(chosen_layers(self.layers, shape.layers))
-        return Cost(count, 4 * count)
+        layers = len(chosen_layers(self.layers, shape.layers))
+        count = per_layer * layers
+        return Cost(count, 4 * count, held=Held(layers * (shape.width + self.bottleneck)))
 
     def _beside(self, layer: Layer) -> Place:
         path, reads = layer.sublayers[self.on], layer.reads[self.on]

@@ -33,7 +33,7 @@ from keeptune.engine.places import Nowhere
 from keeptune.engine.positions import Positions
 from keeptune.engine.prefixes import KeysValues
 from keeptune.engine.rotary import depends_on_length
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.methods._prefix_deltas import LayerPrefix, Stem
@@ -114,7 +114,8 @@ class Prefix(Method):
             stem = self.length * shape.width + shape.width * self.hidden + self.hidden
             stems = 3 if shape.encoder_layers else 1
             trained = stems * stem + attentions * outputs * (self.hidden + 1)
-        return Cost(trained + gates, 4 * (kept + gates))
+        joined = 2 * attentions * shape.heads * shape.head_width
+        return Cost(trained + gates, 4 * (kept + gates), held=Held(0), held_per_row=joined * self.length)
 
     def saved_settings(self) -> dict[str, Any]:
         """Without the network, which no file keeps, and with the positions as a word."""

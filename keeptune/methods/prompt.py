@@ -25,7 +25,7 @@ from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_tokens
 from keeptune.methods._vocabulary import frequent_ids
 from keeptune.models.anatomy import anatomy_of
@@ -75,7 +75,7 @@ class Prompt(Method):
     def cost(self, shape: ModelShape) -> Cost:
         """Length * D."""
         require_tokens(shape.family, self.name)
-        return Cost(self.length * shape.width, 4 * self.length * shape.width)
+        return Cost(self.length * shape.width, 4 * self.length * shape.width, held=Held(0, 0), virtual_tokens=self.length)
 
     def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:
         """`[n, D]`: the rows that text or labels give."""

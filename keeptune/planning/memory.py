@@ -1,0 +1,157 @@
+"""State and peak of a training step in bytes, from shapes alone.
+
+P parameters of the base, P_t trained ones, b bytes of the base's dtype. The state is there all the time:
+
+    weights     b P; in 4 bits 0.516 bytes for each weight of the blocks' matrices, b for everything else
+    adapter     4 P_t for a method that adds to the base
+    masters     4 P_t in float32 beside narrow weights that train themselves
+    moments     8 P_t for AdamW (2 P_t in 8 bits, nearly nothing for Adafactor)
+    reference   b P for a KL term, when the trained method cannot be taken off: a second copy
+
+With 4 P_t for gradients that is the 16 P and 2 P + 16 P_t of the textbooks. Those leave out what is often larger, and
+what comes and goes: a step needs the most at one of three moments.
+
+    loss        state + activations + one block of logits
+    backward    state + activations + what one layer's backward pass needs for itself + gradients so far
+    update      state + gradients
+
+Activations: `activations.py`. The process itself, interpreter and libraries, is a term of its own: `floor.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from keeptune.core.cost import Cost
+from keeptune.core.shape import ModelShape
+from keeptune.planning.activations import kept_bytes
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+LOGITS_AT_ONCE = 2**25
+"""As `losses/_head_rows.py`; the tests hold the two together."""
+
+Reference = Literal["none", "off", "copy"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What decides the memory of a training step, beside model and method.
+
+    Attributes:
+        tokens: of the largest micro-batch, virtual ones not counted.
+        row: length of a row.
+        learned: positions in the micro-batch that the loss looks at.
+        micro_batches: of one optimiser step.
+        checkpointing: whether layers are computed twice.
+        moments: bytes of the optimiser's state per trained parameter.
+        reference: of a KL term: none, the model with its adapter off, or a copy.
+    """
+
+    tokens: int
+    row: float
+    learned: int
+    micro_batches: int = 1
+    checkpointing: bool = False
+    moments: float = 8
+    reference: Reference = "none"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model as it is loaded."""
+
+    shape: ModelShape
+    size: int = 2
+    quantized: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Of all weights."""
+        wide = self.shape.parameters()
+        if not self.quantized:
+            return self.size * wide
+        narrow = self.shape.matrix_parameters
+        return round(self.size * (wide - narrow) + NF4_BYTES * narrow)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they are for; see the top of this file."""
+
+    weights: int
+    trained: int
+    moments: int
+    reference: int
+    gradients: int
+    activations: int
+    logits: int
+    backward: int
+
+    @property
+    def state(self) -> int:
+        """What is there between two steps."""
+        return self.weights + self.trained + self.moments + self.reference
+
+    @property
+    def peak(self) -> int:
+        """The most that is there at a time, the process itself left out."""
+        moments = (self.activations + self.logits, self.activations + self.backward, self.gradients)
+        return self.state + max(moments)
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain data, with `state` and `peak`."""
+        return {**asdict(self), "state": self.state, "peak": self.peak}
+
+
+def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Memory:
+    """What a training step needs.
+
+    Args:
+        base: the model.
+        cost: of the method on it.
+        step: batch, losses and optimiser.
+        in_place: whether the method trains the base's own weights.
+    """
+    shape, size, count = base.shape, base.size, cost.trainable_parameters
+    rows = step.tokens / step.row
+    tokens = step.tokens + cost.virtual_tokens * rows
+    own = cost.held + cost.held_per_row / (step.row + cost.virtual_tokens)
+    per_token = kept_bytes(shape, size, step.row + cost.virtual_tokens, own, checkpointing=step.checkpointing)
+    casts = 0 if in_place or size == 4 else size * count
+    narrow = size * count if in_place and size < 4 else 0
+    return Memory(
+        weights=base.bytes,
+        trained=4 * count if not in_place or size < 4 else 0,
+        moments=round(step.moments * count),
+        reference=base.bytes if step.reference == "copy" else 0,
+        gradients=4 * count + narrow,
+        activations=round(tokens * per_token) + casts + (4 * count if step.micro_batches > 1 else 0),
+        logits=logits_bytes(shape, size, step, in_place=in_place),
+        backward=round(tokens * backward_bytes(shape, size)) + widest_matrix(base),
+    )
+
+
+def logits_bytes(shape: ModelShape, size: int, step: Step, *, in_place: bool) -> int:
+    """One block of logits in float32 with its gradient in the head's dtype, or with the copy that a sum makes.
+
+    Where the head trains, its gradient is in float32 until the factor of the loss is on it.
+    """
+    rows = min(step.learned, max(1, LOGITS_AT_ONCE // shape.vocabulary))
+    block = rows * shape.vocabulary * 8
+    if step.reference != "none":
+        block = max(block, rows // 4 * shape.vocabulary * 20)
+    head = shape.vocabulary * shape.width * 8 if in_place else 0
+    return block + head
+
+
+def backward_bytes(shape: ModelShape, size: int) -> float:
+    """Per token, what the backward pass of the feed-forward sublayer holds at once: gradients of its inner numbers."""
+    return size * 3 * shape.feed_forward + 8 * shape.width
+
+
+def widest_matrix(base: Base) -> int:
+    """A matrix of a base in 4 bits is made wide for the product that needs it."""
+    if not base.quantized:
+        return 0
+    return base.size * max(linear.inputs * linear.outputs for linear in base.shape.linear_maps)
