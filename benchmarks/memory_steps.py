@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from keeptune.core.usage import measured
@@ -57,17 +56,34 @@ class Steps:
 
     def take(self, count: int) -> int:
         """Takes so many steps; the peak of resident memory on the way, in bytes."""
-        masters = self.objective.masters
         with measured() as usage:
             for _ in range(count):
-                result = self.objective.backward(self.rows)
-                torch.nn.utils.clip_grads_with_norm_(
-                    [master for _, master in masters.named], 1.0, torch.tensor(result.norm)
-                )
-                self.optimizer.step()
-                masters.publish()
-                masters.drop_gradients()
+                self._step()
         return usage.peak_bytes
+
+    def in_use(self) -> int:
+        """The most bytes of tensors that one more step has at a time, beyond those that stay."""
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
+            self._step()
+        return _most_at_once(recorded.profiler.kineto_results.events())
+
+    def _step(self) -> None:
+        masters = self.objective.masters
+        result = self.objective.backward(self.rows)
+        torch.nn.utils.clip_grads_with_norm_([master for _, master in masters.named], 1.0, torch.tensor(result.norm))
+        self.optimizer.step()
+        masters.publish()
+        masters.drop_gradients()
+
+
+def _most_at_once(events: Any) -> int:
+    """The peak of the running sum of what was allocated and freed."""
+    now = most = 0
+    for event in events:
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
 
 
 def random_model(config: dict[str, Any], dtype: str) -> PreTrainedModel:
@@ -90,12 +106,3 @@ def made_rows(vocabulary: int, tokens: int, length: int) -> list[Encoded]:
     rows = range(tokens // length)
     texts = [tuple(draw.randrange(4, vocabulary) for _ in range(length)) for _ in rows]
     return [Encoded(str(number), "task", text, (True,) * length) for number, text in zip(rows, texts, strict=True)]
-
-
-def resident() -> int:
-    """Bytes of memory that the process holds now."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    return 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keeptune.models.load import load_pair as load
     from keeptune.recipes.check import check
     from keeptune.recipes.execute import run
+    from keeptune.recipes.plan import plan
     from keeptune.recipes.proof import prove
 
 __version__ = "0.1.0"
@@ -38,13 +39,14 @@ _PLACES = {
     "load_adapter": "keeptune.methods:load_adapter",
     "run": "keeptune.recipes.execute:run",
     "check": "keeptune.recipes.check:check",
+    "plan": "keeptune.recipes.plan:plan",
     "prove": "keeptune.recipes.proof:prove",
 }
 _PACKAGES = ("methods", "losses", "evaluations", "data")
 
 __all__ = [
     "activate", "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge",
-    "methods", "off", "prove", "rows", "run", "save_adapter",
+    "methods", "off", "plan", "prove", "rows", "run", "save_adapter",
 ]  # fmt: skip
 
 

@@ -99,6 +99,19 @@ def check(
     _print_json(result) if json_ else print(result["text"])
 
 
+@app.command(epilog="Example: keeptune plan recipe.yaml")
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
+    settings: Settings = None,
+    json_: Json = False,
+) -> None:
+    """Forecasts memory, time and disk of every method, and the power of the proof; no weight is read."""
+    from keeptune.recipes.plan import plan_recipe
+
+    result = plan_recipe(recipe, settings or [])
+    _print_json(result) if json_ else print(result["text"])
+
+
 @app.command(epilog="Example: keeptune run recipe.yaml --output runs/first --set stages[0].epochs=1")
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],

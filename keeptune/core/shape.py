@@ -87,10 +87,15 @@ class Linear(NamedTuple):
     outputs: int
 
 
-def distinct_inputs(maps: Iterable[Linear]) -> int:
-    """Sum of the widths of the different inputs that linear maps of one layer read; q, k and v read the same one."""
-    found = {INPUTS.get(linear.role.removeprefix("cross_"), linear.role): linear.inputs for linear in maps}
-    return sum(found.values())
+def distinct_inputs(maps: Iterable[Linear], besides: str = "") -> int:
+    """Sum of the widths of the different inputs that linear maps of one layer read; q, k and v read the same one.
+
+    Args:
+        maps: of one layer.
+        besides: a role whose input is left out.
+    """
+    roles = {linear.role.removeprefix("cross_"): linear.inputs for linear in maps if linear.role != besides}
+    return sum({INPUTS.get(role, role): inputs for role, inputs in roles.items()}.values())
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,15 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now; its high-water mark where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return peak_bytes()
+
+
 def _cuda() -> Any:
     """`torch.cuda` when somebody has loaded torch and started CUDA; this file does neither."""
     torch = sys.modules.get("torch")

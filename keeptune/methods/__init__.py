@@ -206,7 +206,18 @@ def cost(methods: Sequence[Method], shape: ModelShape) -> Cost:
     """What a hybrid costs; see `Method.cost`. A frozen part is stored and not trained."""
     costs = [method.cost(shape) for method in methods]
     trained = sum(part.trainable_parameters for method, part in zip(methods, costs, strict=True) if not method.frozen)
-    return Cost(trained, sum(part.stored_bytes for part in costs))
+    helds = [part.held for part in costs if part.held is not None]
+    held = None
+    if len(helds) == len(costs):
+        fused = [one.fused for one in helds if one.fused is not None]
+        held = Held(sum(one.modules for one in helds), sum(fused) if len(fused) == len(helds) else None)
+    return Cost(
+        trained,
+        sum(part.stored_bytes for part in costs),
+        held,
+        sum(part.held_per_row for part in costs),
+        sum(part.virtual_tokens for part in costs),
+    )
 
 
 def penalty(model: PreTrainedModel, name: str) -> Tensor | None:

@@ -26,9 +26,9 @@ from typing_extensions import Self
 from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
-from keeptune.methods import Cost, Method
+from keeptune.methods import Cost, Held, Method
 from keeptune.methods._importance import Triplets
-from keeptune.methods.lora import LoRA, fold_updates, widths
+from keeptune.methods.lora import LoRA, fold_updates, held_inputs, targeted_maps, widths
 from keeptune.models.anatomy import anatomy_of
 
 DEVIATION = 0.02
@@ -87,7 +87,12 @@ class AdaLoRA(Method):
         """Sum of r_0 * (in + out + 1) over the targets; at the end `rank` of r_0 remain."""
         low_rank = LoRA(rank=self.start_rank, targets=self.targets, dropout=self.dropout)
         count = sum(rank * (inputs + outputs + 1) for rank, inputs, outputs in low_rank.sizes(shape))
-        return Cost(count, 4 * count, held=low_rank.held(shape, per_rank=2))
+        return Cost(count, 4 * count, held=self._held(low_rank, shape))
+
+    def _held(self, low_rank: LoRA, shape: ModelShape) -> Held:
+        """As LoRA, with two inner products."""
+        modules, ranks = low_rank.held(shape, per_rank=2)
+        return Held(modules, held_inputs(targeted_maps(shape, self.targets)) + (ranks or 0))
 
     def penalty(self, placed: Sequence[Placed]) -> Tensor | None:
         """Gamma times the mean distance from orthogonality."""

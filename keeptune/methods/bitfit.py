@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
-from keeptune.core.shape import ModelShape
+from keeptune.core.shape import ModelShape, distinct_inputs
 from keeptune.engine.deltas import Delta, Placed
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
@@ -70,8 +70,9 @@ class BitFit(Method):
         roles = list(dict.fromkeys([*(linear.role for linear in maps), *norms]))
         chosen = self._chosen(roles, {linear.role for linear in maps}, biased)
         count = sum(linear.outputs for linear in maps if linear.role in chosen)
+        served = [linear for linear in shape.linear_maps if linear.role in chosen]
         count += shape.width * sum(role in chosen for role in norms)
-        return Cost(count, 4 * count, held=Held(0, 0))
+        return Cost(count, 4 * count, held=Held(0, shape.layers * distinct_inputs(served, besides="o")))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """B + db in float32, cast once. Missing biases are made where a config.json can say that they are there."""

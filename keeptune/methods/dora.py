@@ -24,7 +24,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, replace
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods.lora import LoRA, LowRank
+from keeptune.methods.lora import LoRA, LowRank, held_inputs, targeted_maps
 from keeptune.models.quantize import matrix_of
 
 
@@ -71,8 +71,9 @@ class DoRA(Method):
     def _held(self, shape: ModelShape) -> Held:
         """Beside what LoRA holds, twice the output of each target."""
         outputs = 2 * sum(width for _, _, width in self.lora.sizes(shape))
-        modules = self.lora.held(shape).modules + outputs
-        return Held(modules, modules)
+        modules, ranks = self.lora.held(shape)
+        inputs = held_inputs(targeted_maps(shape, self.targets))
+        return Held(modules + outputs, inputs + (ranks or 0) + outputs)
 
     def saved_settings(self) -> dict[str, Any]:
         """With alpha as a number."""

@@ -39,7 +39,9 @@ class Full(Method):
 
     def cost(self, shape: ModelShape) -> Cost:
         """All parameters, each once."""
-        return Cost(shape.parameters(), BYTES * shape.parameters(), held=Held(held_in_place(shape, range(shape.layers))))
+        return Cost(
+            shape.parameters(), BYTES * shape.parameters(), held=Held(held_in_place(shape, range(shape.layers)))
+        )
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""

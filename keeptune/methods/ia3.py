@@ -22,7 +22,7 @@ from keeptune.engine.deltas import Delta, Placed, multiply
 from keeptune.engine.places import ModuleInput, ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods.lora import LoRA, widths
+from keeptune.methods.lora import LoRA, held_inputs, targeted_maps, widths
 from keeptune.models.anatomy import anatomy_of
 
 KEYS_AND_VALUES = ("k", "v", "qkv")
@@ -60,7 +60,7 @@ class IA3(Method):
         outputs = LoRA(targets=self._outputs([linear.role for linear in shape.linear_maps])).sizes(shape)
         inputs = LoRA(targets=self.inputs).sizes(shape)
         count = sum(width for _, _, width in outputs) + sum(width for _, width, _ in inputs)
-        return Cost(count, 4 * count, held=Held(count, count))
+        return Cost(count, 4 * count, held=Held(count, count + self._held_inputs(shape)))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Rows of W and b times l at an output, columns of W at an input, in float32, cast once."""
@@ -73,6 +73,11 @@ class IA3(Method):
                 module.weight.copy_((module.weight.float() * scale).to(module.weight.dtype))
                 if at_output and module.bias is not None:
                     module.bias.copy_((module.bias.float() * delta.ia3_l).to(module.bias.dtype))
+
+    def _held_inputs(self, shape: ModelShape) -> int:
+        """What the fused body holds beside the scaled vectors: the inputs of the maps that are served."""
+        roles = [*self._outputs([linear.role for linear in shape.linear_maps]), *self.inputs]
+        return held_inputs(targeted_maps(shape, roles))
 
     def _outputs(self, roles: Sequence[str]) -> list[str]:
         if self.outputs is not None:

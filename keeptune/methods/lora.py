@@ -14,6 +14,7 @@ could not be merged without changing the embedding too. A fused map (GPT-2's `c_
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -110,12 +111,10 @@ class LoRA(Method):
         With dropout every target has an input of its own, and one byte of mask beside it. The fused body computes
         inputs and masks again.
         """
-        layers: dict[str, list[Linear]] = {}
-        for path, linear in targeted_maps(shape, self.targets):
-            layers.setdefault(path[: path.rindex(".", 0, path.rindex("."))], []).append(linear)
-        inputs: float = sum(distinct_inputs(maps) for maps in layers.values())
+        maps = targeted_maps(shape, self.targets)
+        inputs: float = sum(distinct_inputs(layer) for layer in by_block(maps))
         if self.dropout:
-            inputs = 1.5 * sum(linear.inputs for maps in layers.values() for linear in maps)
+            inputs = 1.5 * sum(linear.inputs for _, linear in maps)
         ranks = per_rank * sum(rank for rank, _, _ in self.sizes(shape))
         return Held(inputs + ranks, ranks)
 
@@ -171,6 +170,20 @@ def targeted_maps(shape: ModelShape, targets: Literal["all"] | Sequence[str]) ->
     for target in unmatched:
         shape.linears([target])
     return found
+
+
+def by_block(maps: Sequence[tuple[str, Linear]]) -> list[list[Linear]]:
+    """The maps of `targeted_maps` block by block: the number in a path is that of its block."""
+    blocks: dict[str, list[Linear]] = {}
+    for path, linear in maps:
+        block = path[: re.search(r"\.\d+\.", path).end()]  # type: ignore[union-attr]
+        blocks.setdefault(block, []).append(linear)
+    return list(blocks.values())
+
+
+def held_inputs(maps: Sequence[tuple[str, Linear]]) -> int:
+    """What the fused body holds where a delta is no low-rank update: inputs that it would compute again, not o's."""
+    return sum(distinct_inputs(layer, besides="o") for layer in by_block(maps))
 
 
 def _names(target: str, path: str, role: str) -> bool:

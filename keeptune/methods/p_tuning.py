@@ -61,7 +61,7 @@ class PTuning(Method):
             recurrent = sum(2 * 4 * inner * (inputs + inner + 2) for inputs in (width, 2 * inner))
         kept = self.length * width
         trained = kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps)
-        return Cost(trained, 4 * kept, held=Held(0, 0), virtual_tokens=self.length)
+        return Cost(trained, 4 * kept, held=Held(0), virtual_tokens=self.length)
 
     def saved_settings(self) -> dict[str, Any]:
         """Those of a prompt: no file keeps the encoder."""

@@ -75,7 +75,7 @@ class Prompt(Method):
     def cost(self, shape: ModelShape) -> Cost:
         """Length * D."""
         require_tokens(shape.family, self.name)
-        return Cost(self.length * shape.width, 4 * self.length * shape.width, held=Held(0, 0), virtual_tokens=self.length)
+        return Cost(self.length * shape.width, 4 * self.length * shape.width, held=Held(0), virtual_tokens=self.length)
 
     def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:
         """`[n, D]`: the rows that text or labels give."""

@@ -134,6 +134,19 @@ def load_pair(
     return loaded.model, loaded.tokenizer
 
 
+def look(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], PreTrainedTokenizerBase]:
+    """The configuration of a text model as plain data, and its tokenizer; no weight is read.
+
+    Raises:
+        ModelError, PlanError: as `load`.
+    """
+    folder = _folder(str(name), revision)
+    settings = check_folder(folder)
+    family_of(settings)
+    config = _parsed(folder, settings)
+    return config.to_dict(), _tokenizer(folder, config)
+
+
 def loaded_of(model: PreTrainedModel) -> Loaded:
     """What `load` learned about `model`.
 

@@ -5,7 +5,8 @@ tensors of real passes against it, so a change of the step that moves memory is 
 
 Symbols: D width, H heads, K head width, G key-value heads, F feed-forward width, L layers; b bytes of the base's dtype.
 
-    one layer, base frozen, gradients flowing     norms n_D  +  attention 3 b H K  +  feed-forward m b F
+    modules, base frozen, gradients flowing       norms n_D  +  attention 3 b H K  +  feed-forward m b F
+    fused body, which computes cheap parts again  b (2 D + 4 H K + 2 F)
 
 An RMS norm keeps its input in float32 (4 D bytes), a layer norm keeps it as it is (b D). Keys and values count once per
 query head. m is 3 with a gate (its input, its activation, the other factor), 4 for GPT-2's activation of several steps,
@@ -14,8 +15,13 @@ query head. m is 3 with a gate (its input, its activation, the other factor), 4 
 
 from __future__ import annotations
 
+from keeptune.core.cost import Held
 from keeptune.core.shape import ModelShape
 
+NOTHING = Held(0, 0)
+
+FUSED = ("llama", "mistral", "qwen2", "qwen3")
+"""Families that have the fused body."""
 SEVERAL_STEPS = ("gpt2",)
 FUSED_ROTARY = ("gpt_neox",)
 SOFT_CAPPED = ("gemma2",)
@@ -23,27 +29,27 @@ MATRIX_ROWS = 256
 """Rows up to this length have attention's own backward pass in bfloat16 on a CPU; others keep their output too."""
 
 
-def layer_bytes(shape: ModelShape, size: int, row: float) -> float:
+def layer_bytes(shape: ModelShape, size: int, row: float, *, fused: bool) -> float:
     """Bytes per token that one frozen layer keeps.
 
     Args:
         shape: of the model.
         size: b, bytes of one number of the base.
         row: length of a row in tokens.
+        fused: whether the fused body runs.
     """
-    heads = shape.heads * shape.head_width
-    norm = (size if shape.norm_biased else 4) * shape.width
-    kept: float = shape.layer_norms * norm + 3 * size * heads + feed_forward(shape) * size
+    heads, groups = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    beyond = 0.0 if size == 2 and row <= MATRIX_ROWS else size * heads + 4 * shape.heads
+    if fused:
+        normed = heads + groups if shape.head_norms else 0
+        return size * (2 * shape.width + 4 * heads + 2 * shape.feed_forward + normed) + beyond
+    kept = shape.layer_norms * _norm(shape, size) + 3 * size * heads + size * feed_forward(shape)
     if shape.head_norms:
-        kept += 4 * (shape.heads + shape.kv_heads) * shape.head_width
+        kept += 4 * (heads + groups)
     if shape.family in FUSED_ROTARY:
         # Turned queries and keys are new tensors beside the fused map's output; two parallel norms read one input.
         kept += size * (2 * heads - shape.width)
-    if shape.family in SOFT_CAPPED:
-        kept += 8 * shape.heads * row
-    elif size == 4 or row > MATRIX_ROWS:
-        kept += size * heads + 4 * shape.heads
-    return kept
+    return kept + (8 * shape.heads * row if shape.family in SOFT_CAPPED else beyond)
 
 
 def feed_forward(shape: ModelShape) -> int:
@@ -53,26 +59,38 @@ def feed_forward(shape: ModelShape) -> int:
     return (4 if shape.family in SEVERAL_STEPS else 1) * shape.feed_forward
 
 
-def boundary_bytes(shape: ModelShape, size: int) -> float:
+def outside_bytes(shape: ModelShape, size: int, *, fused: bool) -> float:
     """Bytes per token outside the layers: the final norm's input, and the angles of rotary positions."""
-    norm = (size if shape.norm_biased else 4) * shape.width
+    norm = size * shape.width if fused else _norm(shape, size)
     return norm + (0 if shape.positions else 2 * size * shape.head_width)
 
 
-def kept_bytes(shape: ModelShape, size: int, row: float, own: float = 0, *, checkpointing: bool = False) -> float:
-    """Bytes per token of the whole model at the end of the forward pass, or where the backward pass needs the most.
-
-    With checkpointing a layer keeps its input, b D; one layer at a time is computed again and holds everything.
+def kept_bytes(shape: ModelShape, size: int, row: float, held: Held = NOTHING, *, quantized: bool = False) -> float:
+    """Bytes per token of the whole model at the end of the forward pass.
 
     Args:
         shape: of the model.
         size: b.
         row: length of a row.
-        own: numbers per token that the method keeps, all layers together.
-        checkpointing: whether layers are computed twice.
+        held: what the method adds to that.
+        quantized: whether the base is in 4 bits, which the fused body does not run.
     """
-    one = layer_bytes(shape, size, row) + own * size / shape.layers
-    outside = boundary_bytes(shape, size)
-    if checkpointing:
-        return shape.layers * size * shape.width + one + outside
-    return shape.layers * one + outside
+    fused = runs_fused(shape, held, quantized)
+    own = held.fused if fused and held.fused is not None else held.modules
+    return (
+        shape.layers * layer_bytes(shape, size, row, fused=fused) + outside_bytes(shape, size, fused=fused) + own * size
+    )
+
+
+def checkpointed_bytes(shape: ModelShape, size: int) -> float:
+    """Bytes per token between the passes when layers are computed twice: each layer's input, and what is outside."""
+    return shape.layers * size * shape.width + outside_bytes(shape, size, fused=False)
+
+
+def runs_fused(shape: ModelShape, held: Held, quantized: bool) -> bool:
+    """Whether the fused body runs the step."""
+    return held.fused is not None and shape.family in FUSED and not quantized
+
+
+def _norm(shape: ModelShape, size: int) -> int:
+    return (size if shape.norm_biased else 4) * shape.width

@@ -15,7 +15,7 @@ what comes and goes: a step needs the most at one of three moments.
     backward    state + activations + what one layer's backward pass needs for itself + gradients so far
     update      state + gradients
 
-Activations: `activations.py`. The process itself, interpreter and libraries, is a term of its own: `floor.py`.
+Activations: `activations.py`. The process itself, interpreter and libraries, is a term of its own: `process.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from keeptune.core.cost import Cost
-from keeptune.core.shape import ModelShape
-from keeptune.planning.activations import kept_bytes
+from keeptune.core.cost import Cost, Held
+from keeptune.core.shape import ModelShape, distinct_inputs
+from keeptune.planning.activations import checkpointed_bytes, kept_bytes
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-LOGITS_AT_ONCE = 2**25
-"""As `losses/_head_rows.py`; the tests hold the two together."""
+HOLES = 0.5
+"""Measured share of the activations: `python -m benchmarks.memory_model`. Blocks above 32 MiB leave no holes."""
 
 Reference = Literal["none", "off", "copy"]
 
@@ -46,6 +46,7 @@ class Step:
         checkpointing: whether layers are computed twice.
         moments: bytes of the optimiser's state per trained parameter.
         reference: of a KL term: none, the model with its adapter off, or a copy.
+        logits_at_once: of a block of the loss; 2^25 on a GPU.
     """
 
     tokens: int
@@ -55,6 +56,7 @@ class Step:
     checkpointing: bool = False
     moments: float = 8
     reference: Reference = "none"
+    logits_at_once: int = 6_000_000
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,14 @@ class Memory:
         moments = (self.activations + self.logits, self.activations + self.backward, self.gradients)
         return self.state + max(moments)
 
+    @property
+    def resident(self) -> int:
+        """What a process on a CPU holds at its peak: the C library keeps holes of freed blocks between the others."""
+        return self.peak + round(HOLES * self.activations)
+
     def to_dict(self) -> dict[str, int]:
-        """Plain data, with `state` and `peak`."""
-        return {**asdict(self), "state": self.state, "peak": self.peak}
+        """Plain data, with `state`, `peak` and `resident`."""
+        return {**asdict(self), "state": self.state, "peak": self.peak, "resident": self.resident}
 
 
 def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Memory:
@@ -116,33 +123,44 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
     shape, size, count = base.shape, base.size, cost.trainable_parameters
     rows = step.tokens / step.row
     tokens = step.tokens + cost.virtual_tokens * rows
-    own = cost.held + cost.held_per_row / (step.row + cost.virtual_tokens)
-    per_token = kept_bytes(shape, size, step.row + cost.virtual_tokens, own, checkpointing=step.checkpointing)
+    row, held = step.row + cost.virtual_tokens, cost.held or in_place_held(shape)
+    kept = tokens * kept_bytes(shape, size, row, held, quantized=base.quantized) + rows * size * cost.held_per_row
+    backward = tokens * backward_bytes(shape, size) + widest_matrix(base)
+    if step.checkpointing:
+        backward += kept / shape.layers
+        kept = tokens * checkpointed_bytes(shape, size)
     casts = 0 if in_place or size == 4 else size * count
-    narrow = size * count if in_place and size < 4 else 0
+    summed = 4 * count if step.micro_batches > 1 else 0
     return Memory(
         weights=base.bytes,
         trained=4 * count if not in_place or size < 4 else 0,
         moments=round(step.moments * count),
         reference=base.bytes if step.reference == "copy" else 0,
-        gradients=4 * count + narrow,
-        activations=round(tokens * per_token) + casts + (4 * count if step.micro_batches > 1 else 0),
+        gradients=4 * count + (size * count if in_place and size < 4 else 0),
+        activations=round(kept) + casts + summed,
         logits=logits_bytes(shape, size, step, in_place=in_place),
-        backward=round(tokens * backward_bytes(shape, size)) + widest_matrix(base),
+        backward=round(backward),
     )
 
 
-def logits_bytes(shape: ModelShape, size: int, step: Step, *, in_place: bool) -> int:
-    """One block of logits in float32 with its gradient in the head's dtype, or with the copy that a sum makes.
+def in_place_held(shape: ModelShape) -> Held:
+    """Of a method that does not say what it holds: what full fine-tuning does, which is more than most."""
+    layers = range(shape.layers)
+    return Held(sum(distinct_inputs(shape.maps_of(i)) + shape.norms_of(i) * shape.width for i in layers))
 
-    Where the head trains, its gradient is in float32 until the factor of the loss is on it.
+
+def logits_bytes(shape: ModelShape, size: int, step: Step, *, in_place: bool) -> int:
+    """One block of logits in float32, with the copy that a sum makes or with its gradient in the head's dtype.
+
+    Of a KL term a block has a quarter of the rows, and five tensors of them. Where the head trains, its gradient is in
+    float32 until the factor of the loss is on it. The learned positions' hidden states and their gradient wait beside.
     """
-    rows = min(step.learned, max(1, LOGITS_AT_ONCE // shape.vocabulary))
+    rows = min(step.learned, max(1, step.logits_at_once // shape.vocabulary))
     block = rows * shape.vocabulary * 8
     if step.reference != "none":
-        block = max(block, rows // 4 * shape.vocabulary * 20)
+        block = max(block, max(1, rows // 4) * shape.vocabulary * 20)
     head = shape.vocabulary * shape.width * 8 if in_place else 0
-    return block + head
+    return block + head + 2 * step.learned * shape.width * size
 
 
 def backward_bytes(shape: ModelShape, size: int) -> float:

@@ -14,8 +14,9 @@ from keeptune.core.errors import KeeptuneError
 from keeptune.core.machine import give_back_memory
 from keeptune.core.run import Run
 from keeptune.core.score import Score
-from keeptune.core.usage import Usage, measured
+from keeptune.core.usage import Usage, measured, resident_bytes
 from keeptune.evaluations import Context
+from keeptune.recipes.jobs import training_forecast
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
@@ -136,6 +137,8 @@ class Execution:
         self.base = recipe.model.checkpoint
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
+        self.process = resident_bytes()
+        self.forecast: int | None = None
 
     def go(self) -> dict[str, Any] | None:
         """Checks, measures, trains, measures, proves."""
@@ -146,6 +149,7 @@ class Execution:
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
         self.run.write_json("data.json", material.counts())
         self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
+        self.forecast = self._forecast(material)
         proof = None if self.options.skip_base else self.recipe.proof
         context = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
         if proof is not None:
@@ -164,6 +168,12 @@ class Execution:
 
     def _gather(self) -> Material:
         return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
+
+    def _forecast(self, material: Material) -> int | None:
+        model = self.workshop.shared(self.base).model
+        return training_forecast(
+            self.recipe, model.config.to_dict(), material.train, self.process, gpu=model.device.type == "cuda"
+        )
 
     def _measure(self, label: str, checkpoint: Checkpoint, context: Context) -> list[Score]:
         chosen = evaluations_of(self.recipe, label, context)
@@ -224,7 +234,15 @@ class Execution:
         seconds = {name: round(usage.seconds, 2) for name, usage in self.spent.items()}
         peak = max(usage.peak_bytes for usage in self.spent.values())
         count, share = trained_parameters(self.recipe, self.workshop.shared(self.base))
-        return {"seconds": seconds, "peak_bytes": peak, "trainable_parameters": count, "trainable_share": share}
+        training = self.spent["training"]
+        return {
+            "seconds": seconds,
+            "peak_bytes": peak,
+            "training_peak_bytes": training.peak_device_bytes or training.peak_bytes,
+            "forecast_bytes": self.forecast,
+            "trainable_parameters": count,
+            "trainable_share": share,
+        }
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         with measured() as usage:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.stages._pairing import ScorePair
 from keeptune.statistics.comparison import Comparison
 from keeptune.statistics.power import (
+    ASSUMED_DISCORDANCE,
     all_pass_probability,
     detectable_drop,
     items_to_decide,
@@ -17,9 +18,6 @@ from keeptune.statistics.power import (
 
 if TYPE_CHECKING:
     from keeptune.stages._certificate import Retained
-
-ASSUMED_DISCORDANCE = 0.10
-"""Share of items that flip when a model is tuned gently: between the 5% and 15% of published comparisons."""
 
 
 def forecast(admitted: Sequence[ScorePair], margins: Mapping[str, float]) -> dict[str, Any] | None:

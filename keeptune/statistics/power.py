@@ -18,6 +18,8 @@ from scipy.stats import norm
 from keeptune.statistics.comparison import LEVEL, Comparison
 
 Z = float(norm.ppf((1 + LEVEL) / 2))
+ASSUMED_DISCORDANCE = 0.10
+"""Share of items that flip when a model is tuned gently: between the 5% and 15% of published comparisons."""
 
 
 def standard_error(n: int, discordance: float, drop: float = 0.0) -> float:

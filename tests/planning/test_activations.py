@@ -46,6 +46,9 @@ def test_a_method_holds_what_its_cost_says(name):
         method = Method.find(name)(**{"add_missing": True})
         method.attach(model)
     cost = method.cost(shape)
-    predicted = kept_bytes(shape, 2, LENGTH, own=cost.held + cost.held_per_row / LENGTH)
+    if cost.held is None:
+        pytest.skip("this method does not say what it holds, so the planner takes it as training in place")
+    predicted = kept_bytes(shape, 2, LENGTH, cost.held) + 2 * cost.held_per_row / LENGTH
     predicted *= 1 + cost.virtual_tokens / LENGTH
     assert predicted == pytest.approx(kept_per_token(model), rel=0.1)
+    assert model.body_path.startswith("fused" if cost.held.fused is not None else "modules")

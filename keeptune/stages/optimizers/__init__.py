@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,13 @@ Named = Sequence[tuple[str, "torch.nn.Parameter"]]
 
 
 class Optimizer(Spec, shelf="keeptune.stages.optimizers"):
-    """A rule that turns gradients into updates, with its rate at every step."""
+    """A rule that turns gradients into updates, with its rate at every step.
+
+    Attributes:
+        moments: bytes of its state per trained parameter.
+    """
+
+    moments: ClassVar[float] = 8
 
     lr: float = Field(2e-4, gt=0, le=1e12, description="peak learning rate")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warmup")

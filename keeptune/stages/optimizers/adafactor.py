@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class Adafactor(Optimizer):
     """A row and a column of moments per matrix. The rate is the one of the recipe, as prompt tuning uses it."""
+
+    moments: ClassVar[float] = 0
 
     scale_parameter: bool = Field(False, description="multiply the rate by the root mean square of each parameter")
     clip_update: float = Field(1.0, gt=0, description="largest root mean square of an update")

@@ -1,0 +1,52 @@
+"""Minutes of training, from floating-point operations and the rate at which this machine multiplies matrices.
+
+A product of a matrix of N weights with one token costs 2 N operations forward, 2 N for the gradient in its input and
+2 N for the gradient in its weights. Per token, with N the weights of the blocks and N_h = V D of the head on learned
+positions:
+
+    base trains          6 N                 layers computed twice     + 2 N
+    base is frozen       4 N + 6 P_t         KL term                   + 2 N + 2 N_h
+
+The rate is that of a large product, times the share of it that whole training steps reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keeptune.core.cost import Cost
+from keeptune.planning.memory import Base, Step
+
+REACHED = 0.5
+"""Share of the rate of one large product that training steps reach; between 0.4 and 0.7 on processors and GPUs."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage goes through.
+
+    Attributes:
+        tokens: in all steps, virtual ones included.
+        learned: positions that the loss looks at.
+    """
+
+    tokens: int
+    learned: int
+
+
+def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool) -> float:
+    """Floating-point operations of a stage."""
+    weights = base.shape.matrix_parameters
+    head = base.shape.vocabulary * base.shape.width
+    per_token = 6 * weights if in_place else 4 * weights + 6 * cost.trainable_parameters
+    per_token += 2 * weights if step.checkpointing else 0
+    per_learned = 6 * head if in_place else 4 * head
+    if step.reference != "none":
+        per_token += 2 * weights
+        per_learned += 2 * head
+    return float(per_token) * work.tokens + float(per_learned) * work.learned
+
+
+def minutes(count: float, rate: float) -> float:
+    """So many operations at a rate of products, in operations per second."""
+    return count / (rate * REACHED) / 60

@@ -1,0 +1,130 @@
+"""The jobs of a recipe: each train stage, and each method in its place, as the planner takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keeptune.core.cost import Cost
+from keeptune.core.shape import ModelShape
+from keeptune.methods import Method, cost
+from keeptune.planning.forecast import Job
+from keeptune.planning.memory import Base, Reference, Step
+from keeptune.planning.time import Work
+from keeptune.stages._plan import Plan, plan_steps
+from keeptune.stages.train import Train
+
+if TYPE_CHECKING:
+    from keeptune.data.encode import Encoded, EncodedSet
+    from keeptune.recipes.recipe import Model, Recipe
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What was read off the planned batches of a stage.
+
+    Attributes:
+        tokens: of the largest micro-batch.
+        row: mean length of its rows.
+        learned: supervised positions in it.
+        micro_batches: of its step.
+        work: all steps.
+    """
+
+    tokens: int
+    row: float
+    learned: int
+    micro_batches: int
+    work: Work
+
+    @classmethod
+    def of(cls, plan: Plan, limit: int | None) -> Batches:
+        """Of a plan, cut into micro-batches of at most `limit` tokens."""
+        steps = [plan.rows(step) for step in range(len(plan))]
+        largest = max(steps, key=_tokens)
+        pieces = _cut(largest, limit or _tokens(largest))
+        piece = max(pieces, key=_tokens)
+        return cls(
+            tokens=_tokens(piece),
+            row=_tokens(piece) / len(piece),
+            learned=max(_learned(part) for part in pieces),
+            micro_batches=len(pieces),
+            work=Work(sum(map(_tokens, steps)), sum(map(_learned, steps))),
+        )
+
+
+def base_of(model: Model, config: Mapping[str, object]) -> Base:
+    """The recipe's base as the planner sees it."""
+    shape = ModelShape.from_config(config)
+    return Base(shape, 4 if model.dtype == "float32" else 2, model.quantize is not None)
+
+
+def batches_of(stage: Train, data: Mapping[str, EncodedSet], seed: int) -> Batches:
+    """The batches that the stage would make of this data; virtual tokens are counted by the planner."""
+    return Batches.of(plan_steps(stage, data, seed, 0), stage.memory.micro_batch_tokens)
+
+
+def job_of(
+    stage: Train, base: Base, batches: Batches, methods: Sequence[Method] | None = None, *, gpu: bool = False
+) -> Job:
+    """A stage as a job, with its own methods or with others in their place."""
+    chosen = stage.methods if methods is None else list(methods)
+    total: Cost = cost(chosen, base.shape)
+    reference: Reference = "none"
+    if any(loss.needs_reference for loss in stage.losses):
+        reference = "off" if all(method.detachable for method in chosen) else "copy"
+    step = Step(
+        tokens=batches.tokens,
+        row=batches.row,
+        learned=batches.learned,
+        micro_batches=batches.micro_batches,
+        checkpointing=stage.memory.gradient_checkpointing,
+        moments=stage.optimizer.moments,
+        reference=reference,
+        logits_at_once=2**25 if gpu else 6_000_000,
+    )
+    label = " + ".join(method.name for method in chosen) + (" (nf4)" if base.quantized else "")
+    in_place = any(method.trains_base for method in chosen)
+    saving = stage.saving
+    return Job(label, base, total, in_place, step, batches.work, saving.keep, saving.snapshots)
+
+
+def training_forecast(
+    recipe: Recipe, config: Mapping[str, object], data: Mapping[str, EncodedSet], process: int, *, gpu: bool
+) -> int | None:
+    """Bytes at the peak of a run's training; None without a train stage.
+
+    Args:
+        recipe: what is run.
+        config: of the base.
+        data: the encoded rows of each source.
+        process: what the process itself held before anything was loaded; it is no part of a GPU's memory.
+        gpu: whether the model is on one.
+    """
+    base = base_of(recipe.model, config)
+    peaks = []
+    for stage in recipe.stages:
+        if isinstance(stage, Train):
+            memory = job_of(stage, base, batches_of(stage, data, recipe.seed), gpu=gpu).memory
+            peaks.append(memory.peak if gpu else memory.resident)
+    # The base that everything is measured against stays loaded beside the model that trains.
+    return max(peaks) + base.bytes + (0 if gpu else process) if peaks else None
+
+
+def _tokens(rows: Sequence[Encoded]) -> int:
+    return sum(len(row.tokens) for row in rows)
+
+
+def _learned(rows: Sequence[Encoded]) -> int:
+    return sum(sum(row.learned[1:]) for row in rows)
+
+
+def _cut(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """As the training step cuts: consecutive rows of at most `limit` tokens."""
+    pieces: list[list[Encoded]] = [[]]
+    for row in rows:
+        if pieces[-1] and _tokens(pieces[-1]) + len(row.tokens) > limit:
+            pieces.append([])
+        pieces[-1].append(row)
+    return pieces

@@ -1,0 +1,191 @@
+"""`keeptune plan`: what each method would need, what fits, and what the proof will see. No weight is read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.errors import KeeptuneError
+from keeptune.core.machine import available_memory
+from keeptune.core.usage import resident_bytes
+from keeptune.data.encode import EncodedSet, encode_all
+from keeptune.data.formats.generated import Generated
+from keeptune.methods import Method
+from keeptune.planning.forecast import Job, refusal
+from keeptune.planning.power import suite_power
+from keeptune.recipes.jobs import base_of, batches_of, job_of
+from keeptune.recipes.measuring import suite_of
+from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
+from keeptune.recipes.sources import read_sources
+from keeptune.stages.train import Train
+
+if TYPE_CHECKING:
+    from keeptune.planning.memory import Base
+
+PREFERRED = ("lora", "lora (nf4)", "ia3", "bitfit", "prompt")
+"""Detachable, so off is the base, bitwise, and the base is its own KL reference; the earlier, the stronger."""
+
+
+def plan(recipe: str | Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Plans a recipe from Python; see `plan_recipe`."""
+    return plan_recipe(str(recipe), [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()])
+
+
+def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
+    """Forecasts a recipe, and every method in the place of its last train stage's.
+
+    Args:
+        name: file or name of the recipe.
+        settings: `--set` overrides.
+
+    Raises:
+        PlanError: nothing fits into the memory of this machine (E-PLAN-MEMORY).
+        KeeptuneError: the recipe, its data or its model cannot be used.
+    """
+    from keeptune.models.load import look
+    from keeptune.recipes.plan_page import page
+
+    recipe, folder = load_recipe(name, settings), recipe_path(name).parent
+    config, tokenizer = look(recipe.model.name, recipe.model.revision)
+    base, data = base_of(recipe.model, config), _encoded(recipe, folder, tokenizer, config)
+    machine = Machine.here()
+    stages = {stage.label: stage for stage in recipe.stages if isinstance(stage, Train)}
+    batches = {label: batches_of(stage, data, recipe.seed) for label, stage in stages.items()}
+    own = {label: job_of(stage, base, batches[label], gpu=machine.gpu) for label, stage in stages.items()}
+    last = list(stages)[-1]
+    table, refused = methods_table(stages[last], base, batches[last], gpu=machine.gpu)
+    fitting = [job for job in table if machine.fits(job)]
+    if not fitting:
+        raise refusal(min(table, key=lambda job: job.memory.peak), machine.free, machine.process)
+    result = {
+        "recipe": {label: job.to_dict(machine.rate) for label, job in own.items()},
+        "fits": all(machine.fits(job) for job in own.values()),
+        "methods": [{**job.to_dict(machine.rate), "fits": machine.fits(job)} for job in table],
+        "refused": refused,
+        "recommended": recommended(fitting, own[last]),
+        "machine": machine.to_dict(),
+        "power": _power(recipe, folder),
+    }
+    return {**result, "text": page(result, name)}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has.
+
+    Attributes:
+        free: bytes that a training process could take.
+        process: bytes that the process itself takes, on the processor's memory.
+        rate: floating-point operations per second of a large product in bfloat16.
+        gpu: whether there is one; memory and rate are then its own.
+    """
+
+    free: int
+    process: int
+    rate: float
+    gpu: bool = False
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Measured now."""
+        import torch
+
+        from keeptune.stages import _training  # noqa: F401 (what a run would have imported)
+
+        if torch.cuda.is_available():
+            return cls(torch.cuda.mem_get_info()[0], 0, product_rate("cuda"), gpu=True)
+        return cls(available_memory() + resident_bytes(), resident_bytes(), product_rate("cpu"))
+
+    def fits(self, job: Job) -> bool:
+        """Whether there is room for it beside the process."""
+        return job.memory.peak + self.process <= self.free
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"free": self.free, "process": self.process, "rate": self.rate, "gpu": self.gpu}
+
+
+def product_rate(device: str, size: int = 1024, seconds: float = 0.3) -> float:
+    """Operations per second of products of square bfloat16 matrices: 2 size^3 each; the best of several."""
+    import torch
+
+    matrix = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    best, begun = float("inf"), time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def methods_table(
+    stage: Train, base: Base, batches: Any, *, gpu: bool = False
+) -> tuple[list[Job], list[dict[str, str]]]:
+    """Every method with its usual settings in the place of the stage's, on the base as it is and in 4 bits.
+
+    Returns:
+        The jobs, by their peak, and why the others cannot work on this model.
+    """
+    jobs, refused = [], []
+    own = {method.name: method for method in stage.methods}
+    for name in Method.names():
+        try:
+            method = own.get(name) or Method.find(name)()
+            for quantized in (False, True):
+                if quantized and not method.fits_4bit:
+                    continue
+                jobs.append(job_of(stage, replace(base, quantized=quantized), batches, [method], gpu=gpu))
+        except (KeeptuneError, ValueError) as error:
+            refused.append({"name": name, "reason": getattr(error, "what", str(error).splitlines()[0])})
+    return sorted(jobs, key=lambda job: job.memory.peak), refused
+
+
+def recommended(fitting: list[Job], own: Job) -> dict[str, str]:
+    """One of the jobs that fit, and why."""
+    names = {job.label: job for job in fitting}
+    if own.label in names and not own.in_place:
+        reason = "the recipe's own: it fits, and taken off it leaves the base bitwise, so the base is its own reference"
+        return {"name": own.label, "reason": reason}
+    for name in PREFERRED:
+        if name in names:
+            reason = "it fits, and taken off it leaves the base bitwise, so the base is its own reference"
+            return {"name": name, "reason": reason}
+    smallest = min(fitting, key=lambda job: job.memory.peak)
+    return {"name": smallest.label, "reason": "it needs the least memory of those that fit"}
+
+
+def _encoded(recipe: Recipe, folder: Path, tokenizer: Any, config: Mapping[str, Any]) -> dict[str, EncodedSet]:
+    """The training rows of every source; text that the base is still to write counts at its full length."""
+    sources = read_sources(recipe, folder)
+    context = int(config.get("max_position_embeddings") or 2048)
+    trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources())
+    found = {}
+    for name in trained:
+        settings = recipe.data[name]
+        if isinstance(settings, Generated):
+            found[name] = _unwritten(name, settings)
+            continue
+        rows = sources[name].train
+        found[name] = encode_all(rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template)
+    return found
+
+
+def _unwritten(name: str, settings: Generated) -> EncodedSet:
+    from keeptune.data.encoder import Encoded
+
+    length = settings.max_tokens
+    rows = [Encoded(f"{name}-{n}", name, (0,) * length, (False, *(True,) * (length - 1))) for n in range(settings.rows)]
+    return EncodedSet(tuple(rows), {"read": settings.rows, "kept": settings.rows}, (), ())
+
+
+def _power(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    if recipe.proof is None:
+        return None
+    suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)
+    items = {task.name: len(task.items) for task in suite.tasks}
+    found = suite_power(items, recipe.proof.margins.to_dict())
+    return None if found is None else {"suite": suite.name, "items": items, **found}

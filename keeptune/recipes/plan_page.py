@@ -1,0 +1,62 @@
+"""The plan as a table on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keeptune.report.words import percent, seconds
+
+MB = 1e6
+
+
+def page(result: Mapping[str, Any], name: str) -> str:
+    """The whole plan, a screen of text."""
+    machine, advice = result["machine"], result["recommended"]
+    lines = ["the recipe's stages", *_table([{**row, "name": label} for label, row in result["recipe"].items()])]
+    lines += ["", "every method in the place of the last stage's", *_table(result["methods"], advice["name"])]
+    lines += [f"  {row['name']:<22} cannot work here: {row['reason']}" for row in result["refused"]]
+    process = f" beside {_size(machine['process'])} of the process itself" if machine["process"] else ""
+    place = "the GPU" if machine["gpu"] else "this machine"
+    lines += ["", f"memory       {_size(machine['free'])} can be had on {place}{process}"]
+    if not result["fits"]:
+        lines.append("             the recipe as it stands does not fit")
+    lines += [f"recommended  {advice['name']}: {advice['reason']}", *_power(result["power"])]
+    return "\n".join([*lines, "", f"Next: keeptune run {name}"])
+
+
+def _table(rows: list[dict[str, Any]], marked: str = "") -> list[str]:
+    head = f"  {'':<22} {'trained':>9} {'state':>9} {'peak':>9} {'time':>9} {'disk':>9}"
+    return [head, *(_line(row, row["name"] == marked) for row in rows)]
+
+
+def _line(row: dict[str, Any], marked: bool) -> str:
+    memory = row["memory"]
+    sizes = f"{_size(memory['state']):>9} {_size(memory['peak']):>9}"
+    time = seconds(60 * row["minutes"])
+    share = f"{100 * row['trainable_share']:.2f}%"
+    fits = "" if row.get("fits", True) else "   does not fit"
+    sign = "→" if marked else " "
+    return f"{sign} {row['name']:<22} {share:>9} {sizes} {time:>9} {_size(row['disk']['total']):>9}{fits}"
+
+
+def _size(value: float) -> str:
+    """`12 MB`, `3.4 GB`."""
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / MB:,.0f} MB"
+
+
+def _power(power: Mapping[str, Any] | None) -> list[str]:
+    if power is None:
+        return []
+    lines = [
+        f"proof        suite {power['suite']}: an unharmed model gets its PASS with "
+        f"{percent(power['pooled_pass'])} on the mean, {percent(power['every_task_passes'])} on every task"
+        f" ({percent(power['assumed_discordance'])} of the items flipping)"
+    ]
+    weak = [name for name, chance in power["tasks"].items() if chance < 0.8]
+    if weak or power["pooled_pass"] < 0.8:
+        lines.append(
+            f"             for 80%: {power['items_for_the_pool']:,} items a task on the mean, "
+            f"{power['items_for_each_task']:,} a task on every task"
+        )
+    return lines

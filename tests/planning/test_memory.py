@@ -1,0 +1,121 @@
+"""The planner's arithmetic against the figures of papers and textbooks, and against real optimisers and files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from keeptune.core.cost import Cost, Held
+from keeptune.core.shape import ModelShape
+from keeptune.losses import _head_rows
+from keeptune.methods import Full, LoRA
+from keeptune.models.quantize import Linear4bit, put_into_4_bits
+from keeptune.planning.forecast import Job, refusal, savings
+from keeptune.planning.memory import Base, Step
+from keeptune.planning.time import Work, operations
+from keeptune.stages.optimizers import Optimizer
+from tests.tiny_models import tiny_model
+
+LLAMA_7B = ModelShape.from_config(
+    {
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "tie_word_embeddings": False,
+    }
+)  # fmt: skip
+STEP = Step(tokens=2048, row=512, learned=1024)
+ATTENTION = LoRA(rank=8, targets=["q", "v"])
+
+
+def job(method=ATTENTION, quantized=False, **step):
+    base = Base(LLAMA_7B, quantized=quantized)
+    return Job(
+        method.name, base, method.cost(LLAMA_7B), method.trains_base, replace(STEP, **step), Work(10**6, 5 * 10**5)
+    )
+
+
+def test_the_state_of_full_tuning_is_sixteen_bytes_a_parameter_with_its_gradients():
+    memory = job(Full()).memory
+    assert memory.state + memory.gradients == 20 * LLAMA_7B.parameters()  # 16, and the narrow copies of both
+    assert memory.weights + memory.trained + memory.moments + 2 * LLAMA_7B.parameters() == 16 * LLAMA_7B.parameters()
+
+
+def test_lora_needs_two_bytes_a_parameter_and_sixteen_for_each_of_its_own():
+    memory, own = job().memory, 4_194_304
+    assert memory.state + memory.gradients == 2 * LLAMA_7B.parameters() + 16 * own
+
+
+def test_seven_billion_parameters_in_nf4_are_the_papers_three_and_a_half_gigabytes_and_the_wide_rest():
+    assert LLAMA_7B.matrix_parameters * 0.516e-9 == pytest.approx(3.34, abs=0.01)
+    assert Base(LLAMA_7B, quantized=True).bytes / 1e9 == pytest.approx(3.34 + 2 * 0.2621 * 2, abs=0.07)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "qwen2"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_the_bytes_of_a_base_are_those_of_the_loaded_model(family, quantized):
+    model = tiny_model(family).bfloat16()
+    shape = ModelShape.from_config(model.config.to_dict())
+    if quantized:
+        put_into_4_bits(model)
+    narrow = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    packed = {id(module.weight) for module in narrow}
+    wide = sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in packed)
+    stored = wide + sum(module.stored_bytes() for module in narrow)
+    # Blocks of 256 scales are not full in matrices this small.
+    assert Base(shape, 2, quantized).bytes == pytest.approx(stored, abs=8 * len(narrow))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_the_moments_of_an_optimizer_are_what_its_state_holds(name):
+    parameter = nn.Parameter(torch.randn(200, 300))
+    kind = Optimizer.find(name)
+    optimizer = kind(lr=1e-3).build([("weight", parameter)])
+    parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    held = sum(
+        value.numel() * value.element_size()
+        for value in optimizer.state[parameter].values()
+        if value is not None and isinstance(value, torch.Tensor)
+    )
+    assert held / parameter.numel() == pytest.approx(kind.moments, abs=0.05)
+
+
+def test_blocks_of_logits_are_as_large_as_the_loss_makes_them():
+    assert STEP.logits_at_once == _head_rows.LOGITS_AT_ONCE
+
+
+def test_every_saving_is_the_difference_of_two_forecasts():
+    whole = job()
+    assert set(savings(whole)) >= {"`model.quantize: nf4`", "`memory.gradient_checkpointing: true`"}
+    assert savings(whole)["`model.quantize: nf4`"] == whole.memory.peak - job(quantized=True).memory.peak
+    checkpointed = job(checkpointing=True).memory.peak
+    assert savings(whole)["`memory.gradient_checkpointing: true`"] == whole.memory.peak - checkpointed
+
+
+def test_what_does_not_fit_is_refused_with_its_arithmetic():
+    error = refusal(job(), free=10 * 10**9, process=10**9)
+    assert error.code == "E-PLAN-MEMORY"
+    assert "10.0 GB free" in error.what
+    assert "weights 13.5" in error.what
+    assert "`model.quantize: nf4` saves" in error.fix
+
+
+def test_a_copy_for_a_kl_term_counts_where_the_method_cannot_be_taken_off():
+    assert job(Full(), reference="copy").memory.state - job(Full()).memory.state == 2 * LLAMA_7B.parameters()
+    assert job(reference="off").memory.state == job().memory.state
+
+
+def test_operations_are_six_for_each_weight_and_token_when_the_base_trains_and_four_when_it_does_not():
+    base, work = Base(LLAMA_7B), Work(1000, 0)
+    full = operations(base, Cost(1, 1), STEP, work, in_place=True)
+    frozen = operations(base, Cost(0, 0, Held(0, 0)), STEP, work, in_place=False)
+    assert full == 6 * 1000 * LLAMA_7B.matrix_parameters
+    assert frozen == 4 * 1000 * LLAMA_7B.matrix_parameters
+
+
+def test_disk_holds_one_commit_more_than_is_kept():
+    disk = job().disk()
+    assert disk["commits"] == 3 * 12 * 4_194_304
+    assert disk["output"] == 4 * 4_194_304
