@@ -5,12 +5,11 @@ tensors of real passes against it, so a change of the step that moves memory is 
 
 Symbols: D width, H heads, K head width, G key-value heads, F feed-forward width, L layers; b bytes of the base's dtype.
 
-    modules, base frozen, gradients flowing       norms n_D  +  attention 3 b H K  +  feed-forward m b F
-    fused body, which computes cheap parts again  b (2 D + 4 H K + 2 F)
+    modules, base frozen, gradients flowing       norms n_D  +  attention b (2 H K + 2 G K)  +  feed-forward m b F
+    fused body, which computes cheap parts again  b (2 D + 2 H K + 2 G K + 2 F)
 
-An RMS norm keeps its input in float32 (4 D bytes), a layer norm keeps it as it is (b D). Keys and values count once per
-query head. m is 3 with a gate (its input, its activation, the other factor), 4 for GPT-2's activation of several steps,
-1 for one that is a single kernel.
+An RMS norm keeps its input in float32 (4 D bytes), a layer norm keeps it as it is (b D). m is 3 with a gate (its input,
+its activation, the other factor), 4 for GPT-2's activation of several steps, 1 for one that is a single kernel.
 """
 
 from __future__ import annotations
@@ -23,10 +22,8 @@ NOTHING = Held(0, 0)
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
 """Families that have the fused body."""
 SEVERAL_STEPS = ("gpt2",)
-FUSED_ROTARY = ("gpt_neox",)
+TURNED = ("gpt_neox",)
 SOFT_CAPPED = ("gemma2",)
-MATRIX_ROWS = 256
-"""Rows up to this length have attention's own backward pass in bfloat16 on a CPU; others keep their output too."""
 
 
 def layer_bytes(shape: ModelShape, size: int, row: float, *, fused: bool) -> float:
@@ -39,17 +36,31 @@ def layer_bytes(shape: ModelShape, size: int, row: float, *, fused: bool) -> flo
         fused: whether the fused body runs.
     """
     heads, groups = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    beyond = 0.0 if size == 2 and row <= MATRIX_ROWS else size * heads + 4 * shape.heads
+    kept = attention_bytes(shape, size, row)
     if fused:
         normed = heads + groups if shape.head_norms else 0
-        return size * (2 * shape.width + 4 * heads + 2 * shape.feed_forward + normed) + beyond
-    kept = shape.layer_norms * _norm(shape, size) + 3 * size * heads + size * feed_forward(shape)
-    if shape.head_norms:
-        kept += 4 * (heads + groups)
-    if shape.family in FUSED_ROTARY:
-        # Turned queries and keys are new tensors beside the fused map's output; two parallel norms read one input.
-        kept += size * (2 * heads - shape.width)
-    return kept + (8 * shape.heads * row if shape.family in SOFT_CAPPED else beyond)
+        again = 0 if size == 2 else heads  # SDPA's output, before its heads lie side by side
+        return kept + size * (2 * shape.width + 2 * shape.feed_forward + normed + again)
+    kept += shape.layer_norms * _norm(shape, size) + size * feed_forward(shape)
+    return kept + (4 * (heads + groups) if shape.head_norms else 0)
+
+
+def attention_bytes(shape: ModelShape, size: int, row: float) -> float:
+    """Bytes per token that one attention keeps: queries, keys, values, output.
+
+    In 16 bits keys and values are never repeated. Other dtypes repeat them for the query heads and keep 4 bytes a head
+    for the softmax; a soft cap keeps the scores in three forms. Where one map makes all three, its whole output stays
+    as long as one of them does, beside the turned queries and keys.
+    """
+    heads, groups = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    if shape.family in SOFT_CAPPED:
+        return 3 * size * heads + 8 * shape.heads * row
+    # Two parallel norms read one input, which the norms count twice.
+    turned = size * (2 * heads - shape.width) if shape.family in TURNED else 0
+    if size != 2:
+        return 4 * size * heads + 4 * shape.heads + turned
+    whole = heads + groups if shape.family == "phi3" else 0
+    return size * (2 * heads + 2 * groups + whole) + turned
 
 
 def feed_forward(shape: ModelShape) -> int:

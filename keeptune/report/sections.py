@@ -97,7 +97,10 @@ def cost(certificate: Mapping[str, Any]) -> Markup:
         rows += [[f"time: {name}", seconds(value)] for name, value in taken.items()]
     else:
         rows.append(["time", seconds(taken)])
-    rows += [["peak memory", amount(spent.get("peak_bytes"))], ["forecast memory", amount(spent.get("forecast_bytes"))]]
+    rows.append(["peak memory", amount(spent.get("peak_bytes"))])
+    if spent.get("training_peak_bytes") is not None:
+        rows.append(["peak memory in training", amount(spent["training_peak_bytes"])])
+    rows.append(["forecast of it", amount(spent.get("forecast_bytes"))])
     if spent.get("trainable_parameters") is not None:
         rows.append(["trained parameters", f"{spent['trainable_parameters']:,}"])
     return table(["", ""], rows)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-QUICK = [["--help"], ["list"], ["list", "methods", "--json"], ["show", "sft"]]
+QUICK = [["--help"], ["plan", "--help"], ["list"], ["list", "methods", "--json"], ["show", "sft"]]
 
 
 def processor_seconds() -> float:
