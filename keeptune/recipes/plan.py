@@ -53,7 +53,7 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
     config, tokenizer = look(recipe.model.name, recipe.model.revision)
     base, data = base_of(recipe.model, config), _encoded(recipe, folder, tokenizer, config)
     machine = Machine.here()
-    stages = {stage.label: stage for stage in recipe.stages if isinstance(stage, Train)}
+    stages = {stage.label: stage.fitted(data) for stage in recipe.stages if isinstance(stage, Train)}
     batches = {label: batches_of(stage, data, recipe.seed) for label, stage in stages.items()}
     own = {label: job_of(stage, base, batches[label], gpu=machine.gpu) for label, stage in stages.items()}
     last = list(stages)[-1]
