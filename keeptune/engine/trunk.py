@@ -22,6 +22,8 @@ from keeptune.core.errors import PlanError
 from keeptune.data.encode import Encoded
 from keeptune.engine.attention import segments, use_attention
 from keeptune.engine.batch import PackedBatch, pack
+from keeptune.engine.fused.body import fused_hidden
+from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.generation import evaluating
 from keeptune.engine.rotary import depends_on_length
 from keeptune.engine.rows import off
@@ -103,6 +105,9 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     use_attention(model)
     batch = batch.to(weight.device)
     states = states_TD.to(weight.device)[None]
+    with segments(batch.offsets) as packed:
+        if obstacle(model, len(batch.tokens)) is None:
+            return fused_hidden(model, packed, batch.positions, states[0], first=cut)
     reader = _module_at(model, layers, cut)
     with _without(layers, cut), _entering(reader, states), segments(batch.offsets):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)

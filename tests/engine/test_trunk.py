@@ -72,6 +72,14 @@ def test_gradients_of_the_top_layer_are_those_of_the_whole_model():
         assert expected.abs().max() > 0
 
 
+def test_going_on_under_low_rank_updates_runs_no_module_of_the_body(monkeypatch):
+    model, given = tiny_model("llama").requires_grad_(False), rows()
+    LoRA(rank=4, targets=["model.layers.1.mlp.up_proj"]).attach(model)
+    states = torch.cat(trunk_states(model, given, 1))
+    monkeypatch.setattr(type(model.base_model), "forward", None)
+    assert from_trunk(model, pack(given), states, 1).requires_grad
+
+
 def test_nothing_is_computed_above_the_cut():
     model = tiny_model("llama")
     with torch.no_grad():

@@ -26,14 +26,17 @@ from keeptune.engine.fused.rotation import rotated
 from keeptune.engine.fused.serving import Served, served
 
 
-def fused_hidden(model: PreTrainedModel, packed: Segments, positions: Tensor, stream: Tensor) -> Tensor:
+def fused_hidden(
+    model: PreTrainedModel, packed: Segments, positions: Tensor, stream: Tensor, *, first: int = 0
+) -> Tensor:
     """The hidden states behind the final norm; `obstacle` has said that nothing is in the way.
 
     Args:
         model: of a family that this file knows.
         packed: the rows.
         positions: (T,) position of each token in its row.
-        stream: (T, D) embedded tokens.
+        stream: (T, D) what enters the layer `first`; for 0, the embedded tokens.
+        first: the layer to begin with.
 
     Returns:
         (T, D).
@@ -44,8 +47,8 @@ def fused_hidden(model: PreTrainedModel, packed: Segments, positions: Tensor, st
     angles = (cos[0, :, None, :half], sin[0, :, None, :half])
     decoder = Decoder(served(model, len(stream)), packed, *angles, model.config.model_type)
     prefix = model.base_model_prefix
-    for index, block in enumerate(body.layers[: model.config.num_hidden_layers]):
-        path = f"{prefix}.layers.{index}"
+    for index in range(first, model.config.num_hidden_layers):
+        path, block = f"{prefix}.layers.{index}", body.layers[index]
         if block.gradient_checkpointing and block.training and torch.is_grad_enabled():
             stream = checkpoint(decoder.layer, path, block, stream, use_reentrant=False)
         else:
