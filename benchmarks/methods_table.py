@@ -46,6 +46,8 @@ def table(report: Mapping[str, Any]) -> str:
         f"The base answers {base} and {general} right ({sizes['proof.items']} per task of the suite).",
         f"Trained on at most {rows}.",
         f"On {report['machine']['processor']}, one thread: `{report['command']}`.",
+        "",
+        f"![target gained against general ability kept]({PICTURE.name})",
     ]
     return "\n".join(lines)
 
