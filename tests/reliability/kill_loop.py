@@ -32,6 +32,9 @@ from tests.stages.tiny_training import Bench
 METHODS = {
     "lora": {"method": {"name": "lora", "rank": 4, "dropout": 0.1}},
     "full": {"method": "full", "optimizer": {"name": "adamw", "lr": 1e-3}},
+    "adalora": {
+        "method": {"name": "adalora", "rank": 2, "initial_rank": 4, "every": 1, "settled": 0.3, "dropout": 0.1}
+    },
     "prompt": {"method": {"name": "prompt", "length": 3}, "optimizer": {"name": "adafactor", "lr": 0.1}},
 }
 

@@ -24,7 +24,7 @@ def test_two_kills_inside_a_save_and_one_outside_leave_the_weights_bitwise(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full", "prompt"])
+@pytest.mark.parametrize("method", ["lora", "full", "adalora", "prompt"])
 def test_twenty_kills_eight_of_them_inside_a_save_leave_the_weights_bitwise(tmp_path, method):
     result = kill_loop(tmp_path, "--kills", "20", "--inside-save", "8", "--method", method, "--seed", "11")
     assert result["equal"] == result["kills"] == 20, result["trials"]
