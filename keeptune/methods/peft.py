@@ -108,7 +108,16 @@ class Peft(Method):
 
 
 class PeftOutput(ModuleOutput):
-    """The output of a linear map; files name what belongs to it as PEFT does."""
+    """The output of a linear map; files name what belongs to it as PEFT does.
+
+    It is the same place as `ModuleOutput` of that path: what stands there runs in the order of each row's stack.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModuleOutput) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(ModuleOutput(self.path))
 
     def name_of(self, parameter: str) -> str:
         """PEFT's own name."""
