@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
@@ -73,8 +74,10 @@ def calm_process() -> None:
     glibc gives blocks of some megabytes back to the system after every step, only to have them cleared and mapped again
     at the next; it is told to keep them (`give_back_memory` returns them between two phases of a run). And oneDNN keeps
     the code that it makes for each shape of a product; packed batches differ in length, so that a thousand of them,
-    its default, are some hundred megabytes that are never used again.
+    its default, are some hundred megabytes that are never used again. bitsandbytes advises another package whenever
+    transformers loads it, asked for or not.
     """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     with contextlib.suppress(OSError, AttributeError):
