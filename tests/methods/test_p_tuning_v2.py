@@ -38,4 +38,4 @@ def test_peft_reads_its_file_with_its_logits(tmp_path):
     fresh = tiny_model("llama")
     load_adapter(fresh, tmp_path, "ana")
     assert torch.equal(fresh(TOKENS).logits, ours(TOKENS).logits)
-    assert fresh.keeptune.adapter("ana").methods == (PTuningV2(length=4).prefix,)
+    assert fresh.keeptune.adapter("ana").methods == (PTuningV2(length=4, positions="shift").prefix,)  # the file says it
