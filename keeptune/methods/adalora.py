@@ -28,7 +28,7 @@ from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._importance import Triplets
-from keeptune.methods.lora import LoRA, fold_updates, held_inputs, targeted_maps, widths
+from keeptune.methods.lora import LoRA, fold_updates, widths
 from keeptune.models.anatomy import anatomy_of
 
 DEVIATION = 0.02
@@ -90,9 +90,8 @@ class AdaLoRA(Method):
         return Cost(count, 4 * count, held=self._held(low_rank, shape))
 
     def _held(self, low_rank: LoRA, shape: ModelShape) -> Held:
-        """As LoRA, with two inner products."""
-        modules, ranks = low_rank.held(shape, per_rank=2)
-        return Held(modules, held_inputs(targeted_maps(shape, self.targets)) + (ranks or 0))
+        """As LoRA; the modules hold two inner products where the fused body holds one."""
+        return Held(low_rank.held(shape, per_rank=2).modules, low_rank.held(shape).fused)
 
     def penalty(self, placed: Sequence[Placed]) -> Tensor | None:
         """Gamma times the mean distance from orthogonality."""
