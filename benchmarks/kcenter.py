@@ -89,10 +89,11 @@ def main() -> int:
     """Measures and writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--centres", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    size = (8_000, 64, 400) if asked.quick else (50_000, 384, 5_000)
+    size = (8_000, 64, 400) if asked.quick else (50_000, 384, asked.centres)
     record.write(
         "kcenter", compare(*size, asked.rounds, asked.seed), seeds=[asked.seed], quick=asked.quick, rounds=asked.rounds
     )

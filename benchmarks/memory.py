@@ -82,12 +82,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", help="these contestants of the step; the record says which")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     entries = {**ENTRIES, **{f"{name}-lean": entry for name, entry in LEAN.items()}}
-    if asked.quick:
-        entries = {name: entries[name] for name in ("own", "1.14-lean")}
-    rows = [head_peak(kind, dtype, HEAD["rows"]) for dtype in ("float32", "bfloat16") for kind in ("full", "own")]
+    if asked.quick or asked.only:
+        entries = {name: entries[name] for name in asked.only or ("own", "1.14-lean")}
+    rows = [head_peak(kind, dtype) for dtype in ("float32", "bfloat16") for kind in ("full", "own")]
     rows += [step_peak(name, entry, 2 if asked.quick else asked.steps, asked.seed) for name, entry in entries.items()]
     check(rows)
     record.write("memory", rows, seeds=[asked.seed], quick=asked.quick)

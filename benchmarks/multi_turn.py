@@ -27,7 +27,7 @@ from keeptune.models.load import load
 
 CASES = ((2, 40, 60), (4, 40, 60), (6, 30, 60))
 """Turns, tokens of a question, tokens of an answer."""
-CONVERSATIONS = 2
+CONVERSATIONS = 1
 
 
 def conversations(turns: int, question: int, answer: int, seed: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -56,7 +56,7 @@ def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> d
     supervised = sum(sum(row.learned) for row in whole)
     work = [arithmetic(sum(part), flops.causal_pairs(part), supervised) for part in lengths]
     row = {
-        "what": f"{CONVERSATIONS} conversations of {case[0]} turns, {case[1]} + {case[2]} tokens each",
+        "what": f"conversation of {case[0]} turns, {case[1]} + {case[2]} tokens each",
         "peer": "a row for each answer, packed",
         **race(objective, split, whole, rounds, seed),
         "checked": checked,

@@ -51,7 +51,7 @@ def write(
         more: what else belongs to the record.
     """
     report = {
-        "command": f"python -m benchmarks.{name}",
+        "command": " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]]),
         "machine": machine(),
         "versions": versions("keeptune", "torch", "transformers", "peft", "numpy"),
         "seeds": list(seeds),

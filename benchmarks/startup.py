@@ -87,20 +87,22 @@ def main() -> int:
     """Measures and writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--items", type=int, help="questions per task of the suite; unset: the recipe's")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    settings = ["proof.items=60"] if asked.quick else []
+    items = 60 if asked.quick else asked.items
+    settings = [] if items is None else [f"proof.items={items}"]
     rounds = 2 if asked.quick else asked.rounds
     with tempfile.TemporaryDirectory() as cache:
         rows = [row("the very first run: the base is measured", [first_step(Path(cache), settings)])]
         warm = [first_step(Path(cache), settings) for _ in range(rounds)]
         rows.append(row("base scores cached, files in memory", warm))
         cold = []
-        for _ in range(1 if asked.quick else 2):
+        for _ in range(max(1, rounds // 2)):
             forget_files()
             cold.append(first_step(Path(cache), settings))
         rows.append(row("base scores cached, files on the disk", cold))
-    record.write("startup", rows, seeds=[], quick=asked.quick, recipe=RECIPE)
+    record.write("startup", rows, seeds=[], quick=asked.quick, recipe=RECIPE, settings=settings)
     return 0
 
 
