@@ -139,7 +139,7 @@ def gradient_difference(folder: Path, rows: Rows, scratch: Path) -> dict[str, fl
             got = getattr(delta, side).grad
             worst = max(worst, float((got - peer).abs().max() / peer.abs().max()))
     assert not expected, f"no gradient of ours for {sorted(expected)}"
-    return {"gradient": worst, "loss": abs(result.loss - float(loss))}
+    return {"gradient": worst, "loss": abs(result.loss - loss.item())}
 
 
 def peak(dtype: torch.dtype) -> Callable[[int], float]:
