@@ -221,7 +221,7 @@ def test_the_counts_are_the_published_ones():
     """GPT-2 medium, p = 10, m = 512: 25,750,016 trained and 491,520 kept; Llama-3-8B, p = 30: 1.97 million kept."""
     medium = {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 1024, "n_layer": 24, "n_head": 16}
     cost = Prefix(length=10, hidden=512).cost(ModelShape.from_config(medium))
-    assert cost == (25_750_016, 4 * 491_520)
+    assert cost[:2] == (25_750_016, 4 * 491_520)
     llama = {
         "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,

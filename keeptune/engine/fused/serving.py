@@ -50,9 +50,9 @@ def served(model: PreTrainedModel, tokens: int) -> Served:
     found = Served()
     for slot, path, deltas in serving_slots(model, tokens):
         if isinstance(slot, InputSlot):
-            found.inputs[path] = deltas
+            found.inputs.setdefault(path, []).extend(deltas)
         elif isinstance(slot, OutputSlot):
-            found.outputs[path] = deltas
+            found.outputs.setdefault(path, []).extend(deltas)
     return found
 
 
