@@ -71,7 +71,8 @@ def after_prompt(tokenizer: Any, prompts: Sequence[str], options: Sequence[str])
     """
     first = opening_token(tokenizer)
     texts = [prompt + option for prompt, option in zip(prompts, options, strict=True)]
-    found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    # Not verbose: a text beyond the model's context is read in windows, which is no mistake.
+    found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     rows = []
     for prompt, ids, offsets in zip(prompts, found["input_ids"], found["offset_mapping"], strict=True):
         start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))

@@ -161,8 +161,9 @@ class Execution:
         if proof is None:
             return None
         after = self._timed("proof", lambda: self._measure("adapted", checkpoint, context))
+        proven = [(self.base, before), (checkpoint, after)]
         self._timed(
-            "trail", lambda: write_trail(self.recipe, self.run, self.base, self.last_input, context, self.progress)
+            "trail", lambda: write_trail(self.recipe, self.run, self.last_input, proven, context, self.progress)
         )
         return self._certify(before, after, checkpoint, context)
 

@@ -11,8 +11,8 @@ from keeptune.evaluations import Context
 from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.retention import Retention
 
-QUESTIONS, DOCUMENTS = 300, 40
-"""How much of each task and corpus is scored again: enough to see a floor, a fifth of the cost."""
+SHARE, QUESTIONS, DOCUMENTS = 5, 100, 20
+"""A fifth of each task and corpus is scored again, and at least so much: enough to see a floor."""
 
 
 def rescore(base: Checkpoint, context: Context) -> list[Score]:
@@ -29,8 +29,13 @@ def rescore(base: Checkpoint, context: Context) -> list[Score]:
 def _part(suite: Suite) -> Suite:
     return replace(
         suite,
-        tasks=tuple(replace(task, items=task.items[:QUESTIONS]) for task in suite.tasks),
-        corpora=tuple(replace(corpus, documents=corpus.documents[:DOCUMENTS]) for corpus in suite.corpora),
+        tasks=tuple(
+            replace(task, items=task.items[: max(QUESTIONS, len(task.items) // SHARE)]) for task in suite.tasks
+        ),
+        corpora=tuple(
+            replace(corpus, documents=corpus.documents[: max(DOCUMENTS, len(corpus.documents) // SHARE)])
+            for corpus in suite.corpora
+        ),
         generations=(),
         instructions=(),
     )
