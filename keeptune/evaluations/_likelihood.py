@@ -83,13 +83,18 @@ def after_prompt(tokenizer: Any, prompts: Sequence[str], options: Sequence[str])
 def document_bits(subject: Subject, texts: Sequence[str], context: Context, what: str) -> list[float]:
     """Bits of each text: -sum log2 p(token). A text longer than the model's context is read in windows."""
     rows = after_prompt(subject.tokenizer, [""] * len(texts), texts)
-    longest = int(getattr(subject.model.config, "max_position_embeddings", 0) or 2048)
+    longest = context_of(subject.model)
     windows = [(index, window) for index, row in enumerate(rows) for window in _windows(row, longest)]
     bits = [0.0] * len(texts)
     values = log_likelihoods(subject, [window for _, window in windows], context, what)
     for (index, _), value in zip(windows, values, strict=True):
         bits[index] -= value / math.log(2)
     return bits
+
+
+def context_of(model: Any) -> int:
+    """Tokens that a model reads at a time; 2,048 where it sets itself no limit."""
+    return int(getattr(model.config, "max_position_embeddings", 0) or 2048)
 
 
 def _windows(row: Scored, longest: int) -> list[Scored]:

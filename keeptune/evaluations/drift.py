@@ -19,6 +19,7 @@ from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.evaluations import Context, Evaluation, Subject
+from keeptune.evaluations._likelihood import context_of
 from keeptune.evaluations._summary import summarise
 
 POSITIONS_AT_ONCE = 512
@@ -44,7 +45,8 @@ class Drift(Evaluation):
         scores = []
         if self._has_task(context):
             encoder = encoder_of(base.tokenizer, None, base.kind)
-            task = [encoder.encode(row) for row in context.rows(self.data)[: self.rows]]
+            longest = context_of(base.model)
+            task = [_within(encoder.encode(row), longest) for row in context.rows(self.data)[: self.rows]]
             scores += self._compare(base, subject, "task_prompts", task, context)
         if context.suite and context.suite.instructions:
             generic = self._base_answers(base, context.suite.instructions[: self.rows], context)
@@ -100,6 +102,11 @@ class Drift(Evaluation):
             summarise(name, "drift", "kl_to_base", kl_items, higher_is_better=False),
             summarise(name, "drift", "top1_agreement", same_items),
         ]
+
+
+def _within(row: Encoded, longest: int) -> Encoded:
+    """The row up to the model's context: beyond it neither of the two models says anything."""
+    return replace(row, tokens=row.tokens[:longest], learned=row.learned[:longest])
 
 
 def _batches(rows: Sequence[Encoded], batch_tokens: int) -> Iterator[PackedBatch]:

@@ -7,10 +7,10 @@ import torch
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Example, Message
-from keeptune.data.encode import encode
+from keeptune.data.encode import Encoded, encode
 from keeptune.data.suite import Suite
 from keeptune.evaluations import Context, Subject
-from keeptune.evaluations.drift import Drift
+from keeptune.evaluations.drift import Drift, _within
 from tests.evaluations.tiny_subject import BASE, context, tiny, tokenizer, with_adapter
 
 ROWS = [
@@ -61,3 +61,10 @@ def test_a_routed_adapter_drifts_on_its_task_only(tmp_path):
     scores = by_name(Drift().measure(Checkpoint("routed"), both(with_adapter("task", tmp_path / "a"))))
     assert scores["task_prompts", "kl_to_base"].value > 0.0
     assert scores["generic_prompts", "kl_to_base"].value == 0.0
+
+
+def test_a_document_beyond_the_context_is_compared_up_to_it():
+    row = Encoded("1", "task", tuple(range(50)), (False,) + (True,) * 49)
+    assert _within(row, 20).tokens == tuple(range(20))
+    assert len(_within(row, 20).learned) == 20
+    assert _within(row, 200) == row
