@@ -33,6 +33,7 @@ class Example:
         source: name of the source in the recipe.
         licence: as the row states it.
         line: line of the file, 1-based; None when the row was made, not read.
+        part: `train`, `dev` or `test` when the row itself says so; a split honours it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Example:
     source: str = ""
     licence: str = ""
     line: int | None = None
+    part: str = ""
 
     @property
     def target(self) -> str:

@@ -18,8 +18,10 @@ from keeptune.data.lines import too_large
 from keeptune.data.place import Place
 from keeptune.data.rows import read_rows
 from keeptune.data.source_file import locate, refuse_irregular
+from keeptune.data.split import stated_part
 
 NAMED_ROWS = 100
+SPLIT_COLUMN = "split"
 COUNTS = ("read", "kept", "bad", "blank", "bom", "crlf", "control", "replacement")
 
 
@@ -92,7 +94,7 @@ def _outcome(source: FileFormat, row: Row) -> Example | DataError:
     if sum(len(value) for value in row.values.values() if isinstance(value, str)) > source.row_bytes:
         return too_large(row.place, source.row_bytes)
     try:
-        return source.read_row(row.values, row.place)
+        return replace(source.read_row(row.values, row.place), part=stated_part(row.values.get(SPLIT_COLUMN)))
     except DataError as error:
         return error
 

@@ -1,15 +1,20 @@
-"""Train, dev and test parts that stay the same when rows are added, reordered or repeated."""
+"""Train, dev and test parts: as the rows state them, else by a hash that no other row can change."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.normalise import question
 
 TRAIN = "train"
+STATED = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("dev", "val", "valid", "validation", "development"), "dev"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[int]]:
@@ -17,6 +22,9 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
 
     A row's part is a hash of what is asked (normalised) and the seed: rows that ask the same never straddle two
     parts, and a row keeps its part whatever happens to the others. Sizes are therefore right on average only.
+
+    What the rows themselves state comes first (`Example.part`): a part that some row names is made of exactly the rows
+    that name it, and the hash draws only the parts that none names. When all rows state the same, that says nothing.
 
     Args:
         examples: of one source.
@@ -31,9 +39,12 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
     """
     assert all(share > 0 for share in fractions.values()), "shares are positive"
     assert sum(fractions.values()) < 1, "something is left for train"
-    parts: dict[str, list[int]] = {name: [] for name in (TRAIN, *fractions)}
+    stated = stated_parts(example.part for example in examples)
+    drawn = {name: share for name, share in fractions.items() if name not in stated}
+    parts: dict[str, list[int]] = {name: [] for name in dict.fromkeys((TRAIN, *fractions, *stated))}
     for index, example in enumerate(examples):
-        parts[_part(question(example), fractions, seed)].append(index)
+        own = example.part if example.part in stated and example.part != TRAIN else None
+        parts[own or _part(question(example), drawn, seed)].append(index)
     bare = next((name for name, rows in parts.items() if not rows), None)
     if bare is not None:
         raise DataError(
@@ -42,6 +53,21 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
             fix=f"Give a file for '{bare}', or raise its share.",
         )
     return parts
+
+
+def stated_parts(said: Iterable[str]) -> frozenset[str]:
+    """The parts that rows tell apart: none when they name fewer than two."""
+    found = frozenset(said)
+    return found - {""} if len(found) > 1 else frozenset()
+
+
+def stated_part(value: object) -> str:
+    """`train`, `dev` or `test` as a row's `split` column says it, else nothing.
+
+    >>> [stated_part(value) for value in ("Validation", "oos_test", "fold 3", None)]
+    ['dev', 'test', '', '']
+    """
+    return STATED.get(value.strip().lower().rsplit("_", 1)[-1], "") if isinstance(value, str) else ""
 
 
 def _part(content: str, fractions: Mapping[str, float], seed: int) -> str:

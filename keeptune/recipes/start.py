@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keeptune.core.errors import RecipeError
+from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.data.formats import Format
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.read import read_examples
+from keeptune.data.split import split, stated_parts
+from keeptune.recipes.passes import Passes, minutes_of, passes_of, tokenizer_of
+from keeptune.report.words import seconds
 
+SEED, HELD_OUT = 7, {"dev": 0.05, "test": 0.2}
 HEAD = """\
 # {summary}
 # keeptune check {file}   shows what would be learned; keeptune run {file}   does it and proves what was kept
 name: {name}
-seed: 7
+seed: {seed}
 model: {{name: {model}, dtype: bfloat16}}
 data:
   task: {source}
@@ -24,7 +31,7 @@ data:
 CHAT = """\
   replay: {{format: generated, rows: 400, chats: 0.8, max_tokens: 128}}   # the base's own text
 too_long: {too_long:<33}# drop | cut | split | refuse
-split: {{dev: 0.05, test: 0.2}}               # held out of the task, by a stable hash of each row
+split: {{dev: 0.05, test: 0.2}}               # held out of the task: {held_out}
 stages:
   - name: train
     method: {{name: lora, rank: 16}}          # keeptune list methods
@@ -56,18 +63,43 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     plain = all(example.text is not None for example in examples)
     metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
     small = model == "pocket"
+    stated = Counter(example.part for example in examples)
+    named = stated_parts(stated)
+    passes = passes_of(_trained(examples), tokenizer_of(model), share=0.5, batch_tokens=4096)
     text = (HEAD + CHAT).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
-        name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
+        seed=SEED, name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
         too_long="split" if plain else "drop",
-        rate="2.0e-3" if small else "2.0e-4", epochs=3 if len(examples) < 5000 else 2,
+        rate="2.0e-3" if small else "2.0e-4", epochs=f"{passes.epochs:g}",
+        held_out="as the column `split` says" if named else "by a stable hash of each row",
     )  # fmt: skip
     atomic_write(output, text)
     notes = [f"{data.name}: {len(examples)} rows; {guess.reason}"]
     if labels:
         notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
+    if named:
+        told_parts = ", ".join(f"{name or 'unnamed'} {stated[name]:,}" for name in sorted(stated))
+        notes.append(f"the column `split` decides what is held out: {told_parts}")
+    notes.append(_effort(passes, minutes_of(output, passes.steps)))
     told = "\n".join([f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: keeptune check {output}"])
     return {"recipe": str(output), "format": guess.format.name, "rows": len(examples), "notes": notes, "text": told}
+
+
+def _trained(examples: Sequence[Example]) -> list[Example]:
+    """The rows that the recipe's split leaves to train on."""
+    try:
+        return [examples[index] for index in split(examples, HELD_OUT, SEED)["train"]]
+    except DataError:
+        return list(examples)
+
+
+def _effort(passes: Passes, minutes: float | None) -> str:
+    """What the recipe costs, in a sentence."""
+    time = "" if minutes is None else f", about {seconds(60 * minutes)} of training on this machine's processor"
+    why = "; less than one pass, for the data is large" if passes.epochs < 1 else ""
+    return (
+        f"about {passes.tokens:,} tokens to train on, {passes.epochs:g} times over: {passes.steps:,} steps{time}{why}"
+    )
 
 
 def with_path(source: Format, path: str) -> Format:

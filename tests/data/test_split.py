@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +55,22 @@ def test_another_seed_is_another_split_and_an_empty_part_is_refused():
     with pytest.raises(DataError) as caught:
         split(ROWS[:1], PARTS)
     assert caught.value.code == "E-DATA-SPLIT"
+
+
+def test_what_the_rows_state_comes_first_and_the_hash_draws_only_the_rest():
+    said = {0: "test", 1: "test", 2: "train", 3: "dev"}
+    rows = [replace(row, part=said.get(index, "")) for index, row in enumerate(ROWS)]
+    parts = split(rows, PARTS)
+    assert (parts["test"], parts["dev"]) == ([0, 1], [3])
+    assert len(parts["train"]) == 397
+    assert split([replace(row, part="test") for row in ROWS], PARTS) == split(ROWS, PARTS)
+
+
+def test_rows_that_state_no_dev_get_one_from_what_is_left_to_train():
+    rows = [replace(row, part="test" if index < 100 else "train") for index, row in enumerate(ROWS)]
+    parts = split(rows, PARTS)
+    assert parts["test"] == list(range(100))
+    assert set(parts["dev"]) == {index for index in split(ROWS, {"dev": 0.1})["dev"] if index >= 100}
 
 
 RUN = "one two three four five six seven eight nine ten eleven twelve thirteen"

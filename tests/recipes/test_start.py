@@ -1,0 +1,45 @@
+"""`keeptune init`: what a file says of itself is honoured, and a large file is not gone through for days."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from keeptune.core.example import Example
+from keeptune.recipes.passes import MOST_STEPS, passes_of
+from keeptune.recipes.recipe import load_recipe
+from keeptune.recipes.sources import read_sources
+from keeptune.recipes.start import write_recipe
+
+
+def documents(count, letters):
+    return [Example(str(number), text="word " * (letters // 5)) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(10, 3), (6000, 2)])
+def test_small_data_is_gone_through_several_times(count, epochs):
+    found = passes_of(documents(count, 100), None, share=0.5, batch_tokens=4096)
+    assert found.epochs == epochs
+    assert found.tokens == count * 25
+    assert found.steps == max(1, round(epochs * count * 25 / 2048))
+
+
+def test_twelve_megabytes_take_no_more_than_a_tenth_above_the_bound():
+    found = passes_of(documents(1200, 10_000), None, share=0.5, batch_tokens=4096)
+    assert found.epochs < 3
+    assert 0.5 * MOST_STEPS < found.steps <= 1.1 * MOST_STEPS
+
+
+def test_the_split_column_of_a_file_decides_what_is_held_out(tmp_path):
+    data, recipe = tmp_path / "rows.jsonl", tmp_path / "recipe.yaml"
+    names = ["train"] * 20 + ["val"] * 4 + ["oos_test"] * 6
+    rows = [{"text": f"word {n}", "label": "ab"[n % 2], "split": name} for n, name in enumerate(names)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = write_recipe(data, "pocket", recipe)
+    assert any("dev 4, test 6, train 20" in note for note in told["notes"])
+    assert any("steps" in note and "of training" in note for note in told["notes"])
+    source = read_sources(load_recipe(recipe), tmp_path)["task"]
+    assert source.split_counts() == {"train": 20, "dev": 4, "test": 6}
+    assert {example.target for example in source.test} == {"a", "b"}
+    assert [example.id for example in source.test] == [str(line) for line in range(25, 31)]
