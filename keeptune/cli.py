@@ -89,14 +89,20 @@ def init(
 def check(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
     row: Annotated[int | None, typer.Option(min=0, help="Show this row's tokens: learned, seen, cut.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the same view as a page.")] = None,
     settings: Settings = None,
     json_: Json = False,
 ) -> None:
     """Reads every source of a recipe and shows what would be learned, before any compute."""
     from keeptune.recipes.check import check_recipe
 
-    result = check_recipe(recipe, settings or [], row=row)
-    _print_json(result) if json_ else print(result["text"])
+    result, fault = check_recipe(recipe, settings or [], row, html, quiet=json_)
+    if not json_:
+        print(result["text"], flush=True)
+    if fault is not None:
+        raise fault
+    if json_:
+        _print_json(result)
 
 
 @app.command(epilog="Example: keeptune plan recipe.yaml")

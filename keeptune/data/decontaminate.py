@@ -1,71 +1,128 @@
-"""Test rows that training has seen: the same question, or 13 words in a row."""
+"""Test rows that training has seen: the same question, nearly the same, or 13 words in a row."""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from keeptune.core.example import Example
+from keeptune.data.minhash import NEAR, Runs, band_keys, runs_of, signature, similarity
 from keeptune.data.normalise import question, whole
 
 WORDS = 13
 # A run of words in this many test rows is the task's wording, not a leaked row.
 BOILERPLATE_ROWS = 10
+UNSIGNED = 2**64 - 1
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows shared by training and test data.
+    """Rows shared by training and test data, as (train index, test index); one training row for each test row.
 
     Attributes:
-        exact: (train index, test index) that ask the same after normalisation; one training row per test row.
-        ngram: (train index, test index) that share 13 words in a row and are not among `exact`.
+        exact: ask the same after normalisation.
+        near: share four fifths of their runs of three words (Jaccard index of the questions) and are not `exact`.
+        ngram: share 13 words in a row and are neither.
         boilerplate: test rows whose shared words are the task's own wording, found in many test rows; not leaks.
     """
 
-    exact: tuple[tuple[int, int], ...]
-    ngram: tuple[tuple[int, int], ...]
+    exact: Pairs
+    near: Pairs
+    ngram: Pairs
     boilerplate: int = 0
 
     def counts(self) -> dict[str, int]:
         """Test rows by kind of overlap."""
-        return {"exact": len(self.exact), "ngram": len(self.ngram), "boilerplate": self.boilerplate}
+        kinds = {"exact": self.exact, "near": self.near, "ngram": self.ngram}
+        return {**{name: len(pairs) for name, pairs in kinds.items()}, "boilerplate": self.boilerplate}
 
 
-def overlap(train: Sequence[Example], test: Sequence[Example], *, words: int = WORDS) -> Overlap:
-    """Finds leaked test rows, exactly and by runs of `words` words (Brown et al. 2020, appendix C, use 13).
-
-    Text is normalised (case, punctuation, layout; ideographs count as words). Memory grows with the test rows only.
+class TestRows:
+    """Rows that are measured, against which training rows are held one by one; memory grows with the test rows only.
 
     Args:
-        train: rows that are learned from.
         test: rows that are measured.
-        words: length of a run.
+        words: length of a run that is a leak (Brown et al. 2020, appendix C, use 13).
     """
-    asked = defaultdict(list)
-    for index, example in enumerate(test):
-        asked[question(example)].append(index)
-    runs: dict[int, list[int]] = defaultdict(list)
-    for index, example in enumerate(test):
-        for run in set(_runs(whole(example), words)):
-            runs[run].append(index)
-    exact: dict[int, int] = {}
-    shared: dict[int, int] = {}
-    worn: set[int] = set()
-    for index, example in enumerate(train):
-        for found in asked.get(question(example), ()):
-            exact.setdefault(found, index)
-        for run in _runs(whole(example), words):
-            found_rows = runs.get(run, ())
-            if len(found_rows) >= BOILERPLATE_ROWS:
-                worn.update(found_rows)
+
+    __test__ = False  # no test class, whatever pytest takes its name for
+
+    def __init__(self, test: Sequence[Example], *, words: int = WORDS) -> None:
+        self._words = words
+        self._asked: dict[str, list[int]] = defaultdict(list)
+        self._near: dict[bytes, list[int]] = defaultdict(list)
+        self._runs: list[Runs] = []
+        hashes, owners = array("Q"), array("L")
+        for index, example in enumerate(test):
+            asked = question(example)
+            self._asked[asked].append(index)
+            self._runs.append(runs_of(asked.split()))
+            if len(self._runs[-1]):
+                for key in band_keys(signature(self._runs[-1])):
+                    self._near[key].append(index)
+            own = set(_runs(whole(example), words))
+            hashes.extend(own)
+            owners.extend([index] * len(own))
+        order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable") if hashes else np.empty(0, np.intp)
+        self._hashes = np.frombuffer(hashes, np.uint64)[order] if hashes else np.empty(0, np.uint64)
+        self._owners = np.array(owners, np.int64)[order]
+        self._found: dict[str, dict[int, int]] = {"exact": {}, "near": {}, "ngram": {}}
+        self._worn: set[int] = set()
+
+    def see(self, index: int, example: Example) -> None:
+        """Takes a row that is learned from."""
+        asked = question(example)
+        for found in self._asked.get(asked, ()):
+            self._found["exact"].setdefault(found, index)
+        if self._near:
+            self._see_near(index, runs_of(asked.split()))
+        if len(self._hashes):
+            self._see_runs(index, whole(example))
+
+    def overlap(self) -> Overlap:
+        """What was found up to now."""
+        exact, near, ngram = (self._found[kind] for kind in ("exact", "near", "ngram"))
+        kept_near = {row: by for row, by in near.items() if row not in exact}
+        kept_ngram = {row: by for row, by in ngram.items() if row not in exact and row not in near}
+        leaked = exact.keys() | near.keys() | ngram.keys()
+        return Overlap(_pairs(exact), _pairs(kept_near), _pairs(kept_ngram), len(self._worn - leaked))
+
+    def _see_near(self, index: int, runs: Runs) -> None:
+        if not len(runs):
+            return
+        candidates = {found for key in band_keys(signature(runs)) for found in self._near.get(key, ())}
+        for found in candidates - self._found["near"].keys():
+            if similarity(runs, self._runs[found]) >= NEAR:
+                self._found["near"][found] = index
+
+    def _see_runs(self, index: int, words: Sequence[str]) -> None:
+        wanted = np.array(list(_runs(words, self._words)), np.uint64)
+        starts = np.searchsorted(self._hashes, wanted, "left")
+        ends = np.searchsorted(self._hashes, wanted, "right")
+        for start, end in zip(starts[ends > starts].tolist(), ends[ends > starts].tolist(), strict=True):
+            rows = self._owners[start:end].tolist()
+            if len(rows) >= BOILERPLATE_ROWS:
+                self._worn.update(rows)
             else:
-                for found in found_rows:
-                    shared.setdefault(found, index)
-    pairs = tuple(sorted((index, found) for found, index in shared.items() if found not in exact))
-    leaked = exact.keys() | shared.keys()
-    return Overlap(tuple(sorted((index, found) for found, index in exact.items())), pairs, len(worn - leaked))
+                for found in rows:
+                    self._found["ngram"].setdefault(found, index)
+
+
+def overlap(train: Iterable[Example], test: Sequence[Example], *, words: int = WORDS) -> Overlap:
+    """Finds leaked test rows: exact, near, and by runs of `words` words.
+
+    Text is normalised (case, punctuation, layout; ideographs count as words).
+    """
+    held = TestRows(test, words=words)
+    for index, example in enumerate(train):
+        held.see(index, example)
+    return held.overlap()
 
 
 def duplicates(examples: Sequence[Example]) -> int:
@@ -74,6 +131,11 @@ def duplicates(examples: Sequence[Example]) -> int:
     return sum(count - 1 for count in times.values())
 
 
+def _pairs(found: dict[int, int]) -> Pairs:
+    return tuple(sorted((index, row) for row, index in found.items()))
+
+
 def _runs(tokens: Sequence[str], words: int) -> Iterator[int]:
     """Hashes of all runs of `words` words; equal text gives equal hashes within one process, which is all we need."""
-    return (hash(tuple(tokens[start : start + words])) for start in range(len(tokens) - words + 1))
+    starts = range(len(tokens) - words + 1)
+    return (hash(tuple(tokens[start : start + words])) & UNSIGNED for start in starts)

@@ -109,8 +109,8 @@ def encode_all(
             or what `Encoder.encode` raises.
     """
     assert context >= 2, "a row needs a token to predict from and one to predict"
-    fitting = Fitting(too_long, context)
     encoder = encoder_of(tokenizer, template, kind)
+    fitting = Fitting(too_long, context, encoder)
     for example in examples:
         try:
             fitting.add(encoder.encode(example), example)
@@ -118,4 +118,4 @@ def encode_all(
             if not gather:
                 raise
             fitting.drop("bad", error.code, example, error.what)
-    return fitting.result(encoder, most_dropped)
+    return fitting.result(most_dropped)

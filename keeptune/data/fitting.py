@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,15 +59,23 @@ class EncodedSet:
 
 
 class Fitting:
-    """Takes rows one by one; see `encode.encode_all` for the policies and errors."""
+    """Takes rows one by one; see `encode.encode_all` for the policies and errors.
 
-    def __init__(self, too_long: TooLong, context: int) -> None:
-        self.too_long, self.context = too_long, context
+    Args:
+        too_long: the policy.
+        context: longest row in tokens.
+        encoder: that made the rows.
+        hold: keep the rows; else only their counts and `lengths`, so that any number of rows fits into memory.
+    """
+
+    def __init__(self, too_long: TooLong, context: int, encoder: Encoder | TextEncoder, *, hold: bool = True) -> None:
+        self.too_long, self.context, self.encoder, self.hold = too_long, context, encoder, hold
         self.rows: list[Encoded] = []
+        self.lengths = array("L")
         names = "read kept dropped cut split long silent bad open_ended tokens learned"
         self.counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
         self.problems: list[Problem] = []
-        self.whole: list[Encoded] = []
+        self._stops: set[int] | None = None
         self.source = ""
 
     def add(self, row: Encoded, example: Example) -> None:
@@ -77,8 +86,10 @@ class Fitting:
             self.drop("silent", "E-ROW-NOTHING", example, "it has no token to learn.")
         elif length <= self.context:
             self.counts.update(read=1, kept=1)
-            self.rows.append(row)
-            self.whole.append(row)
+            self._take(row)
+            if self.encoder.used_chat is not None:
+                self._stops = self._stops or self.encoder.stop_ids()
+                self.counts["open_ended"] += not self._stops.issuperset(last_learned(row))
         else:
             self.counts["long"] += 1
             self._add_long(row, example, f"it has {length} tokens; the context holds {self.context}")
@@ -87,12 +98,13 @@ class Fitting:
         if self.too_long == "split" and example.text is not None:
             pieces = split_document(row, self.context)
             self.counts.update(read=1, kept=1, split=1)
-            self.rows += pieces
+            for piece in pieces:
+                self._take(piece)
             self._name("E-ROW-LONG", example, f"{what}: split into {len(pieces)} rows.")
         elif self.too_long == "cut" and (any(row.learned[: self.context]) or not any(row.learned)):
             self.counts.update(read=1, cut=1)
             tokens, learned = row.tokens[: self.context], row.learned[: self.context]
-            self.rows.append(replace(row, tokens=tokens, learned=learned))
+            self._take(replace(row, tokens=tokens, learned=learned))
             self._name("E-ROW-LONG", example, f"{what}: its tail was cut.")
         elif self.too_long == "cut":
             self.drop("silent", "E-ROW-NOTHING", example, f"{what}, and nothing to learn is left when it is cut.")
@@ -107,22 +119,23 @@ class Fitting:
             self.counts[reason] += 1
         self._name(code, example, what)
 
-    def result(self, encoder: Encoder | TextEncoder, most_dropped: float) -> EncodedSet:
+    def _take(self, row: Encoded) -> None:
+        self.lengths.append(len(row.tokens))
+        self.counts.update(tokens=len(row.tokens), learned=sum(row.learned))
+        if self.hold:
+            self.rows.append(row)
+
+    def result(self, most_dropped: float) -> EncodedSet:
         """The rows and counts, or the reason why they cannot be trained on."""
         counts = self.counts
         if self.too_long == "refuse" and counts["long"]:
             raise self._error("E-DATA-LONG", f"{counts['long']} of {counts['read']} rows are longer than the context.")
-        if not self.rows:
+        if not self.lengths:
             raise self._error("E-DATA-NOTHING", f"none of the {counts['read']} rows teaches anything.")
         if counts["dropped"] > most_dropped * counts["read"]:
             text = f"{counts['dropped']} of {counts['read']} rows would be dropped; at most {most_dropped:.0%} may be."
             raise self._error("E-DATA-DROPPED", text)
-        counts["tokens"] = sum(len(row.tokens) for row in self.rows)
-        counts["learned"] = sum(sum(row.learned) for row in self.rows)
-        used = encoder.used_chat
-        if used is not None:
-            stops = encoder.stop_ids()
-            counts["open_ended"] = sum(not stops.issuperset(last_learned(row)) for row in self.whole)
+        used = self.encoder.used_chat
         notes = () if used is None else tuple(used.notes)
         return EncodedSet(tuple(self.rows), dict(counts), tuple(self.problems), notes)
 

@@ -59,10 +59,11 @@ def read_examples(source: Format, name: str, *, folder: Path | None = None, gath
     path = locate(source.path, folder)
     refuse_irregular(path)
     digest = file_digest(path)
-    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+    refuse_other_content(source, path, digest)
+    counts = empty_counts()
     kept: dict[str, Example] = {}
     bad: list[DataError] = []
-    for outcome in _outcomes(source, path, counts):
+    for outcome in stream(source, path, counts):
         counts["read"] += 1
         if isinstance(outcome, DataError):
             counts["bad"] += 1
@@ -70,19 +71,28 @@ def read_examples(source: Format, name: str, *, folder: Path | None = None, gath
                 raise _last_straw(outcome, source.skip_bad)
             bad = bad if len(bad) == NAMED_ROWS else [*bad, outcome]
         else:
-            _count_marks(outcome, counts)
+            counted_marks(outcome, counts)
             unique = _unused(outcome.id, kept)
             kept[unique] = replace(outcome, id=unique, source=name)
     counts["kept"] = len(kept)
     if not counts["read"]:
-        text = "no rows: the file is empty." if not counts["blank"] else "no rows: all lines are blank."
-        raise Place(str(path)).error(text, code="E-DATA-NOROWS", fix="Check that the right file was named.")
+        raise no_rows(path, counts)
     if not kept and not gather:
         raise Place(str(path)).error("no usable rows.", code="E-DATA-NOROWS", why=f"First: {bad[0]}")
     return Reading(tuple(kept.values()), dict(counts), digest, tuple(bad))
 
 
-def _outcomes(source: FileFormat, path: Path, counts: Counter[str]) -> Iterator[Example | DataError]:
+def stream(source: FileFormat, path: Path, counts: Counter[str]) -> Iterator[Example | DataError]:
+    """Every row in the file's order, or the complaint about it; one is held at a time.
+
+    Args:
+        source: the format.
+        path: of a regular file.
+        counts: `blank`, `bom` and `crlf` are added to.
+
+    Raises:
+        DataError: the file itself cannot be read.
+    """
     per_line = bool(getattr(source, "per_line", False))
     for row in read_rows(path, source.row_bytes, counts, per_line=per_line):
         yield _outcome(source, row)
@@ -105,7 +115,31 @@ def _unused(own: str, taken: Container[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _count_marks(example: Example, counts: Counter[str]) -> None:
+def empty_counts() -> Counter[str]:
+    """Every count of a reading, at 0."""
+    return Counter(dict.fromkeys(COUNTS, 0))
+
+
+def refuse_other_content(source: FileFormat, path: Path, digest: str) -> None:
+    """Raises E-DATA-CHANGED when the recipe pins the file's SHA-256 and the file has another."""
+    if source.sha256 and not digest.startswith(source.sha256.lower()):
+        raise Place(str(path)).error(
+            f"the file's SHA-256 is {digest[:12]}..., and the recipe pins {source.sha256[:12]}...",
+            code="E-DATA-CHANGED",
+            key="sha256",
+            why="The file has changed since it was checked.",
+            fix="Check it again and pin the new digest, or bring the old file back.",
+        )
+
+
+def no_rows(path: Path, counts: Counter[str]) -> DataError:
+    """The file has nothing in it (E-DATA-NOROWS)."""
+    text = "no rows: the file is empty." if not counts["blank"] else "no rows: all lines are blank."
+    return Place(str(path)).error(text, code="E-DATA-NOROWS", fix="Check that the right file was named.")
+
+
+def counted_marks(example: Example, counts: Counter[str]) -> None:
+    """Counts rows that hold control characters or U+FFFD."""
     text = example.text if example.text is not None else "\n".join(turn.content for turn in example.messages)
     counts["control"] += bool(CONTROL.search(text))
     counts["replacement"] += REPLACEMENT in text

@@ -39,12 +39,10 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
     """
     assert all(share > 0 for share in fractions.values()), "shares are positive"
     assert sum(fractions.values()) < 1, "something is left for train"
-    stated = stated_parts(example.part for example in examples)
-    drawn = {name: share for name, share in fractions.items() if name not in stated}
-    parts: dict[str, list[int]] = {name: [] for name in dict.fromkeys((TRAIN, *fractions, *stated))}
+    draw = Draw(fractions, seed, stated_parts(example.part for example in examples))
+    parts: dict[str, list[int]] = {name: [] for name in draw.names}
     for index, example in enumerate(examples):
-        own = example.part if example.part in stated and example.part != TRAIN else None
-        parts[own or _part(question(example), drawn, seed)].append(index)
+        parts[draw.part(example)].append(index)
     bare = next((name for name, rows in parts.items() if not rows), None)
     if bare is not None:
         raise DataError(
@@ -53,6 +51,27 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
             fix=f"Give a file for '{bare}', or raise its share.",
         )
     return parts
+
+
+class Draw:
+    """Tells the part of one row at a time.
+
+    Args:
+        fractions: share of each part beside `train`.
+        seed: another seed gives another split.
+        stated: the parts that rows of this source tell apart, from `stated_parts`.
+    """
+
+    def __init__(self, fractions: Mapping[str, float], seed: int, stated: frozenset[str] = frozenset()) -> None:
+        self.stated, self.seed = stated, seed
+        self.names = tuple(dict.fromkeys((TRAIN, *fractions, *sorted(stated))))
+        self._drawn = {name: share for name, share in fractions.items() if name not in stated}
+
+    def part(self, example: Example) -> str:
+        """What the row states, else what the hash of its question draws."""
+        if example.part in self.stated and example.part != TRAIN:
+            return example.part
+        return _part(question(example), self._drawn, self.seed)
 
 
 def stated_parts(said: Iterable[str]) -> frozenset[str]:

@@ -21,6 +21,7 @@ from keeptune.data.rendering import Rendering, Tools, dropped, no_end
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 NOT_FOR_TEMPLATES = ("weight", "tools")
+TOKEN_LIKE = re.compile(r"<\|\w+\|>")
 PROBE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Reply"})
 
 
@@ -65,6 +66,7 @@ class ChatTemplate:
         self.notes: list[str] = [text] if chosen else []
         probe = unmark(self.rendering.text(mark(PROBE), prompt=False))
         self.control = ControlTokens(tokenizer, probe.text)
+        self.notes += _foreign_tokens(tokenizer, probe.text)
         end = probe.ends[1][-1] if probe.ends.get(1) else len(probe.text)
         self.endings = _endings(self.control.pattern, probe.text[end:])
         if not self.endings:
@@ -207,6 +209,13 @@ class ChatTemplate:
         inside = text[start:end].rstrip()
         closed = any(inside.endswith(ending.strip()) for ending in self.endings)
         return start, start + len(inside) if closed else end
+
+
+def _foreign_tokens(tokenizer: Any, written: str) -> list[str]:
+    """A note when the template writes `<|...|>` marks that the tokenizer has no token for."""
+    strange = sorted({mark for mark in TOKEN_LIKE.findall(written) if len(tokenizer.tokenize(mark)) > 1})
+    shown = ", ".join(strange)
+    return [f"The chat template writes {shown}, no tokens of this tokenizer: is it another's?"] if strange else []
 
 
 def _endings(control: re.Pattern[str], tail: str) -> list[str]:

@@ -75,6 +75,7 @@ class Recipe(Spec):
     data: dict[str, Format] = Field(default_factory=dict, description="sources by name")
     template: str | None = Field(None, description="plain, when the tokenizer has no chat template")
     too_long: Literal["drop", "cut", "split", "refuse"] = Field("drop", description="policy for over-long rows")
+    leaks: Literal["refuse", "allow"] = Field("refuse", description="test rows that training asks, in `check`")
     split: Split = Field(Split(), description="what is held out of the target's source")
     stages: list[Stage] = Field(min_length=1, max_length=12, description="in order")
     proof: Proof | None = Field(Proof(), description="null: no proof")

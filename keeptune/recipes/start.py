@@ -11,13 +11,14 @@ from typing import Any
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
-from keeptune.data.formats import Format
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, stated_parts
 from keeptune.recipes.passes import Passes, minutes_of, passes_of, tokenizer_of
 from keeptune.report.words import seconds
 
+# Above this share of bad rows the format or the file is wrong, not some rows.
+MOST_BAD = 0.01
 SEED, HELD_OUT = 7, {"dev": 0.05, "test": 0.2}
 HEAD = """\
 # {summary}
@@ -57,8 +58,13 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
             fix="Choose another --output, or remove the file.",
         )  # fmt: skip
     guess = guess_format(str(data))
-    source = with_path(guess.format, os.path.relpath(data.absolute(), output.absolute().parent))
-    examples = read_examples(guess.format, "task").examples
+    reading = read_examples(guess.format, "task", gather=True)
+    examples = reading.examples
+    if reading.counts["bad"] > MOST_BAD * reading.counts["read"]:
+        raise reading.bad[0]
+    skipped = reading.counts["bad"]
+    place = os.path.relpath(data.absolute(), output.absolute().parent)
+    source = guess.format.model_copy(update={"path": place, "skip_bad": skipped})
     labels = label_set(examples)
     plain = all(example.text is not None for example in examples)
     metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
@@ -75,6 +81,8 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     )  # fmt: skip
     atomic_write(output, text)
     notes = [f"{data.name}: {len(examples)} rows; {guess.reason}"]
+    if skipped:
+        notes.append(f"{skipped} bad rows are left out (`skip_bad`), the first: {reading.bad[0]}")
     if labels:
         notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
     if named:
@@ -100,11 +108,6 @@ def _effort(passes: Passes, minutes: float | None) -> str:
     return (
         f"about {passes.tokens:,} tokens to train on, {passes.epochs:g} times over: {passes.steps:,} steps{time}{why}"
     )
-
-
-def with_path(source: Format, path: str) -> Format:
-    """The same format, its file named relative to the recipe."""
-    return source.model_copy(update={"path": path})
 
 
 def flow(plain: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ def test_leaks_are_found_exactly_and_by_thirteen_words():
     found = overlap(train, test)
     assert found.exact == ((0, 0),)
     assert found.ngram == ((1, 1),)
-    assert found.counts() == {"exact": 1, "ngram": 1, "boilerplate": 0}
+    assert found.counts() == {"exact": 1, "near": 0, "ngram": 1, "boilerplate": 0}
     assert duplicates([*test, ask("New!")]) == 1
 
 
@@ -107,7 +107,7 @@ def test_runs_of_words_are_those_of_a_slow_search(texts):
 def test_the_wording_of_the_task_is_no_leak():
     train = [ask(f"{RUN}: item {number}") for number in range(20)]
     test = [ask(f"{RUN}: piece {number}") for number in range(20)]
-    assert overlap(train, test).counts() == {"exact": 0, "ngram": 0, "boilerplate": 20}
+    assert overlap(train, test).counts() == {"exact": 0, "near": 0, "ngram": 0, "boilerplate": 20}
 
 
 def test_words_of_scripts_without_spaces_are_letters():

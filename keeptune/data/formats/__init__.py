@@ -50,6 +50,11 @@ class FileFormat(Format):
         description="data file (jsonl, json, csv, tsv, parquet, txt; also .gz), relative to the recipe", min_length=1
     )
     skip_bad: int = Field(0, ge=0, description="bad rows that may be left out, each counted and named")
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-fA-F]{12,64}$",
+        description="digest of the file, whole or its first digits; another file is refused",
+    )
     row_bytes: int = Field(16 << 20, gt=0, description="largest row in bytes")
 
     @abstractmethod

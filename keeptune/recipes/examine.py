@@ -1,0 +1,137 @@
+"""One source as training would see it: encoded row by row, counted, compared with itself and with the test rows."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.errors import DataError
+from keeptune.core.example import Example
+from keeptune.data.decontaminate import TestRows
+from keeptune.data.encode import encoder_of
+from keeptune.data.fitting import Fitting
+from keeptune.data.minhash import NearDuplicates, runs_of
+from keeptune.data.normalise import question
+from keeptune.data.view import TokenView, check_view
+from keeptune.recipes.feed import Feed
+from keeptune.recipes.material import context_length
+
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+    from keeptune.recipes.recipe import Recipe
+
+SHOWN_ROWS = 3
+MOST_ANSWERS = 10_000
+
+
+@dataclass
+class Examined:
+    """What was found in one source.
+
+    Attributes:
+        counts: of reading, split, encoding and duplicates.
+        lengths: tokens of every row that is trained.
+        problems: rows that are cut, dropped or split, the first hundred.
+        notes: what the user should know.
+        rows: a few rows, token by token.
+        answers: how often each answer comes, as long as there are at most 10,000 different ones.
+    """
+
+    name: str
+    counts: dict[str, int] = field(default_factory=dict)
+    lengths: array[int] = field(default_factory=lambda: array("L"))
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rows: list[list[TokenView]] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, each length left out."""
+        views = [[{"id": token.id, "text": token.text, "state": token.state} for token in view] for view in self.rows]
+        told = {"name": self.name, "counts": self.counts, "problems": self.problems, "notes": self.notes}
+        return {**told, "rows": views}
+
+
+def examine(
+    feed: Feed, recipe: Recipe, loaded: Loaded, tests: TestRows, row: int | None, step: Callable[[], None]
+) -> Examined:
+    """Goes through the training rows of one source once; memory grows by some 350 bytes a row.
+
+    Args:
+        feed: the source.
+        recipe: its template and its policy for long rows.
+        loaded: the base.
+        tests: against which each row is held.
+        row: show this row instead of the first three.
+        step: called after each row.
+
+    Raises:
+        DataError: nothing can be learned from the source, or too much of it would be dropped.
+    """
+    context = context_length(loaded)
+    encoder = encoder_of(loaded.tokenizer, recipe.template, loaded.anatomy.kind)
+    fitting = Fitting(recipe.too_long, context, encoder, hold=False)
+    found = Examined(feed.name, notes=list(feed.notes))
+    twins = Twins()
+    for index, example in enumerate(feed.train()):
+        tests.see(index, example)
+        twins.see(example)
+        if len(found.answers) <= MOST_ANSWERS and example.text is None:
+            found.answers[example.target.strip()] += 1
+        try:
+            encoded = encoder.encode(example)
+        except DataError as error:
+            fitting.drop("bad", error.code, example, error.what)
+        else:
+            fitting.add(encoded, example)
+            if index == row or (row is None and index < SHOWN_ROWS):
+                found.rows.append(check_view(encoded, loaded.tokenizer, context))
+        step()
+    fitted = fitting.result(0.5)
+    found.lengths, found.problems = fitting.lengths, [str(problem) for problem in fitted.problems]
+    duplicates, told = twins.close()
+    found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder)]
+    found.counts = {**feed.counts, **duplicates, **{f"encoded {key}": value for key, value in fitted.counts.items()}}
+    return found
+
+
+class Twins:
+    """Rows that ask what an earlier row asked, exactly or nearly."""
+
+    def __init__(self) -> None:
+        self._asked: set[int] = set()
+        self._near = NearDuplicates()
+        self._seen = 0
+        self.exact = 0
+
+    def see(self, example: Example) -> None:
+        """Takes the next row."""
+        self._seen += 1
+        asked = question(example)
+        key = hash(asked)
+        if key in self._asked:
+            self.exact += 1
+        else:
+            self._asked.add(key)
+            self._near.add(example.line or self._seen, runs_of(asked.split()))
+
+    def close(self) -> tuple[dict[str, int], list[str]]:
+        """Counts of `duplicates` and `near duplicates`, and a note that names the first near ones by their lines."""
+        pairs = sorted(self._near.pairs().items())
+        counts = {"duplicates": self.exact, "near duplicates": len(pairs)}
+        if not any(counts.values()):
+            return counts, []
+        shown = ", ".join(f"lines {earlier} and {later}" for later, earlier in pairs[:3])
+        example = f"; near, for example: {shown}" if pairs else ""
+        return counts, [f"{self.exact:,} rows ask what an earlier row asks, {len(pairs):,} nearly that{example}"]
+
+
+def _end_of_turn(counts: Any, encoder: Any) -> list[str]:
+    if encoder.used_chat is None:
+        return []
+    whole = counts["kept"] - counts["split"]
+    closed, end = whole - counts["open_ended"], encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
+    return [f"the end of the turn ({end}) is learned in {closed:,} of {whole:,} whole rows"]

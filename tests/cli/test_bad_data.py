@@ -1,0 +1,206 @@
+"""Data faults 20, 22-28 and 31 through `keeptune check`: a code, a place, a remedy, exit 3; the others in test_read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+
+import pytest
+
+from keeptune.cli import main
+
+RECIPE = """\
+name: tiny
+model: {name: pocket}
+data:
+  task: {format: prompt_completion, path: task.jsonl}
+  test: {format: prompt_completion, path: test.jsonl}
+stages: [{name: train, method: lora, data: task, steps: 1}]
+proof: {target: {data: test, metric: label_accuracy}}
+"""
+THINGS = [f"the {colour} {thing} number {number}" for colour in ("red", "blue") for thing in ("pan", "log")
+          for number in range(5)]  # fmt: skip
+LONG = "how many of the eleven old ships that lay at anchor came back from the north in {}"
+
+
+def rows(texts, labels=("a", "b")):
+    return "".join(
+        json.dumps({"prompt": text, "completion": labels[index % len(labels)]}) + "\n"
+        for index, text in enumerate(texts)
+    )
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "task.jsonl").write_text(rows(THINGS[:15]))
+    (tmp_path / "test.jsonl").write_text(rows(THINGS[15:]))
+    return tmp_path
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """Exit code and the object that `check --json` prints."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["keeptune", "check", "recipe.yaml", "--json", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return int(end.value.code or 0), json.loads(printed.out)
+
+    return call
+
+
+def test_good_data_passes_without_a_word_of_blame(work, check):
+    status, found = check()
+    assert (status, found["fault"]) == (0, None)
+    assert found["leaks"] == {"exact": 0, "near": 0, "ngram": 0, "boilerplate": 0}
+    counts = found["sources"][0]["counts"]
+    assert (counts["read"], counts["duplicates"], counts["near duplicates"]) == (15, 0, 0)
+
+
+FAULTS = {
+    "a broken line": ('{"prompt": "a", "completion":\n', "E-DATA-JSON", 16),
+    "a missing key": ('{"prompt": "a"}\n', "E-DATA-KEY", 16),
+    "a null": ('{"prompt": null, "completion": "b"}\n', "E-DATA-NULL", 16),
+    "a number": ('{"prompt": 7, "completion": "b"}\n', "E-DATA-TYPE", 16),
+    "half a surrogate": ('{"prompt": "\\ud800", "completion": "b"}\n', "E-DATA-TEXT", 16),
+    "a NUL": ('{"prompt": "\\u0000", "completion": "b"}\n', "E-DATA-TEXT", 16),
+    "an empty answer": ('{"prompt": "a", "completion": " "}\n', "E-DATA-EMPTY", 16),
+    "a cut last line": ('{"prompt": "a", "compl', "E-DATA-TRUNCATED", 16),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
+def test_a_bad_row_is_named_by_file_and_line_with_a_remedy(fault, zipped, work, check):
+    text, code, line = FAULTS[fault]
+    content = rows(THINGS[:15]) + text
+    name = "task.jsonl.gz" if zipped else "task.jsonl"
+    (work / name).write_bytes(gzip.compress(content.encode()) if zipped else content.encode())
+    status, found = check("--set", f"data.task.path={name}")
+    error = found["error"]
+    assert (status, error["code"], error["where"]["line"]) == (3, code, line)
+    assert error["where"]["file"].endswith(name)
+    assert error["fix"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_refused_without_hanging(kind, work, check):
+    (work / "task.jsonl").unlink()
+    path = work / "task.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("test.jsonl")
+    else:
+        os.mkfifo(path)
+    status, found = check()
+    assert (status, found["error"]["code"]) == (3, "E-DATA-KIND")
+    assert found["error"]["fix"]
+
+
+def test_too_many_rows_beyond_the_context_are_an_error_and_a_few_are_counted(work, check):
+    text = "word " * 3000
+    (work / "task.jsonl").write_text(rows([*THINGS[:10], *[f"{text}{number}" for number in range(4)]]))
+    status, found = check()
+    assert status == 0
+    counts = found["sources"][0]["counts"]
+    assert (counts["encoded long"], counts["encoded dropped"], counts["encoded kept"]) == (4, 4, 10)
+    (work / "task.jsonl").write_text(rows([*THINGS[:10], *[f"{text}{number}" for number in range(11)]]))
+    status, found = check()
+    assert (status, found["error"]["code"]) == (3, "E-DATA-DROPPED")
+    assert found["error"]["where"]["line"] == 11
+
+
+def test_a_row_that_a_cut_leaves_with_nothing_to_learn_is_named(work, check):
+    (work / "task.jsonl").write_text(rows([*THINGS[:10], "word " * 3000]))
+    status, found = check("--set", "too_long=cut")
+    assert status == 0
+    assert found["sources"][0]["counts"]["encoded silent"] == 1
+    assert "line 11" in found["sources"][0]["problems"][0]
+
+
+def test_a_typed_control_token_stays_text(work, check):
+    (work / "task.jsonl").write_text(rows(["say <|end|> now", *THINGS[:9]]))
+    status, found = check("--row", "0")
+    assert status == 0
+    row = found["sources"][0]["rows"][0]
+    assert [token["text"] for token in row].count("<|end|>") == 1
+    assert row[-1] == {**row[-1], "text": "<|end|>", "state": "learned"}
+    assert "".join(token["text"] for token in row).count("<|end|>") == 2
+
+
+def test_exact_and_near_duplicates_are_counted(work, check):
+    text = LONG.format("spring")
+    (work / "task.jsonl").write_text(rows([*THINGS[:9], THINGS[0].upper(), text, text + " then"]))
+    status, found = check()
+    counts = found["sources"][0]["counts"]
+    assert (status, counts["duplicates"], counts["near duplicates"]) == (0, 1, 1)
+    assert "lines 11 and 12" in " ".join(found["sources"][0]["notes"])
+
+
+@pytest.mark.parametrize("kind", ["exact", "near", "ngram"])
+def test_a_test_row_inside_train_is_told_and_too_many_are_refused(kind, work, check):
+    asked = LONG.format("spring")
+    other = {"exact": asked.upper(), "near": asked + " then", "ngram": asked + " " + " ".join(THINGS[3:8])}[kind]
+    (work / "task.jsonl").write_text(rows([*THINGS[:9], asked]))
+    (work / "test.jsonl").write_text(rows([other, *THINGS[16:18]]))
+    status, found = check()
+    if kind == "ngram":
+        assert (status, found["leaks"]["ngram"]) == (0, 1)
+    else:
+        assert (status, found["error"]["code"], found["error"]["where"]["line"]) == (3, "E-LEAK", 1)
+        assert "leaks: allow" in found["error"]["fix"]
+        status, found = check("--set", "leaks=allow")
+        assert (status, found["leaks"][kind]) == (0, 1)
+
+
+def test_labels_that_training_never_shows_are_refused_when_they_are_most_and_told_when_few(work, check):
+    (work / "test.jsonl").write_text(rows(THINGS[15:], ("A", "B")))
+    status, found = check()
+    assert (status, found["error"]["code"]) == (3, "E-DATA-LABELS")
+    (work / "test.jsonl").write_text(rows(THINGS[15:], ("a", "b", "c")))
+    status, found = check()
+    assert status == 0
+    assert any("never in training: 'c'" in note for note in found["sources"][0]["notes"])
+
+
+def test_one_class_only_is_refused(work, check):
+    (work / "task.jsonl").write_text(rows(THINGS[:15], ("a",)))
+    status, found = check()
+    assert (status, found["error"]["code"]) == (3, "E-DATA-LABELS")
+    assert found["error"]["fix"]
+
+
+def test_fewer_rows_than_one_batch_are_told(work, check):
+    _, found = check()
+    assert any("fewer than one batch" in note for note in found["sources"][0]["notes"])
+
+
+def test_a_file_that_changed_since_it_was_checked_is_refused(work, check):
+    _, found = check()
+    pin = next(note for note in found["sources"][0]["notes"] if "sha256" in note).split("sha256: ")[1].strip("`")
+    assert check("--set", f"data.task.sha256={pin}")[0] == 0
+    with (work / "task.jsonl").open("a") as file:
+        file.write(rows(["one more"]))
+    status, found = check("--set", f"data.task.sha256={pin}")
+    assert (status, found["error"]["code"]) == (3, "E-DATA-CHANGED")
+    assert found["error"]["where"]["file"].endswith("task.jsonl")
+
+
+def test_the_page_shows_the_tokens_as_text_and_runs_nothing(work, check):
+    (work / "task.jsonl").write_text(rows(["<script>alert(1)</script>\u202e", *THINGS[:9]]))
+    status, _ = check("--html", "page.html")
+    page = (work / "page.html").read_text()
+    assert status == 0
+    assert "<script" not in page
+    assert "&lt;" in page
+    assert "\u202e" not in page
+    assert 'class="token learned"' in page
