@@ -73,7 +73,12 @@ def demo(
 
 @app.command(epilog="Example: keeptune init banking77.jsonl.gz --model pocket --output recipe.yaml")
 def init(
-    data: Annotated[Path, typer.Argument(help="A data file: jsonl, json, csv, tsv or parquet, or one of them .gz.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A data file (jsonl, json, csv, tsv, parquet, xml, conllu, txt; also .gz), or hub:OWNER/NAME."
+        ),
+    ],
     model: Annotated[str, typer.Option(help="pocket, a model folder, or a hub id.")] = "pocket",
     output: Annotated[Path, typer.Option("--output", help="Where the recipe is written.")] = Path("recipe.yaml"),
     json_: Json = False,

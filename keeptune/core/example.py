@@ -33,6 +33,7 @@ class Example:
         source: name of the source in the recipe.
         licence: as the row states it.
         line: line of the file, 1-based; None when the row was made, not read.
+        rejected: a worse last answer, in preference data.
         part: `train`, `dev` or `test` when the row itself says so; a split honours it.
     """
 
@@ -43,6 +44,7 @@ class Example:
     licence: str = ""
     line: int | None = None
     part: str = ""
+    rejected: str | None = None
 
     @property
     def target(self) -> str:

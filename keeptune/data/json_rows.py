@@ -86,6 +86,25 @@ def json_array(stream: BinaryIO, file: str, limit: int, counts: Counter[str]) ->
         raise truncated(Place(file, number))
 
 
+def json_object(stream: BinaryIO, file: str, counts: Counter[str]) -> Iterator[Row]:
+    """The one object of a file, over any number of lines.
+
+    Raises:
+        DataError: broken, cut or too large.
+    """
+    data = stream.read(ARRAY_BYTES + 1)
+    if len(data) > ARRAY_BYTES:
+        raise too_large(Place(file, 1), ARRAY_BYTES)
+    text, place = _decoded_array(data, file, counts), Place(file, 1)
+    try:
+        yield Row(place, as_row(json.loads(text), place))
+    except json.JSONDecodeError as error:
+        found = Place(file, error.lineno)
+        raise (truncated(found, error.colno) if stops_early(error) else broken(error, found)) from error
+    except (ValueError, RecursionError) as error:
+        raise place.error(f"the JSON cannot be held: {error}.", code="E-DATA-JSON") from error
+
+
 def as_row(value: Any, place: Place) -> Mapping[str, Any] | DataError:
     """`value` when it is an object, else E-DATA-TYPE."""
     if isinstance(value, dict):

@@ -94,7 +94,7 @@ def stream(source: FileFormat, path: Path, counts: Counter[str]) -> Iterator[Exa
         DataError: the file itself cannot be read.
     """
     per_line = bool(getattr(source, "per_line", False))
-    for row in read_rows(path, source.row_bytes, counts, per_line=per_line):
+    for row in source.arrange(read_rows(path, source.row_bytes, counts, per_line=per_line)):
         yield _outcome(source, row)
 
 

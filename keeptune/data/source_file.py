@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from keeptune.core.errors import DataError, did_you_mean
+from keeptune.data.hub import PREFIX, hub_file
 from keeptune.data.place import Place
 
 SUFFIXES = {
@@ -24,18 +25,22 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".txt": "text",
     ".md": "text",
+    ".xml": "xml",
+    ".conllu": "conllu",
 }
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 def locate(path: str, folder: Path | None = None) -> Path:
-    """`path` itself when absolute, else below `folder` (the recipe's) or the working folder."""
+    """`path` itself when absolute, else below `folder` (the recipe's) or the working folder; `hub:...` is fetched."""
+    if path.startswith(PREFIX):
+        return hub_file(path)
     found = Path(path).expanduser()
     return found if found.is_absolute() or folder is None else folder / found
 
 
 def kind_of(path: Path) -> str:
-    """`jsonl`, `json`, `csv`, `tsv`, `parquet` or `text`, by the name without `.gz`.
+    """`jsonl`, `json`, `csv`, `tsv`, `parquet`, `xml`, `conllu` or `text`, by the name without `.gz`.
 
     Raises:
         DataError: E-DATA-SUFFIX.

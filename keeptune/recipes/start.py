@@ -12,13 +12,14 @@ from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.data.guess import guess_format, label_set
+from keeptune.data.hub import PREFIX
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, stated_parts
 from keeptune.recipes.passes import Passes, minutes_of, passes_of, tokenizer_of
 from keeptune.report.words import seconds
 
 # Above this share of bad rows the format or the file is wrong, not some rows.
-MOST_BAD = 0.01
+MOST_BAD = 0.05
 SEED, HELD_OUT = 7, {"dev": 0.05, "test": 0.2}
 HEAD = """\
 # {summary}
@@ -63,7 +64,8 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     if reading.counts["bad"] > MOST_BAD * reading.counts["read"]:
         raise reading.bad[0]
     skipped = reading.counts["bad"]
-    place = os.path.relpath(data.absolute(), output.absolute().parent)
+    on_hub = str(data).startswith(PREFIX)
+    place = str(data) if on_hub else os.path.relpath(data.absolute(), output.absolute().parent)
     source = guess.format.model_copy(update={"path": place, "skip_bad": skipped})
     labels = label_set(examples)
     plain = all(example.text is not None for example in examples)

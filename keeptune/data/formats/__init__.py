@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from keeptune.core.example import Example
 from keeptune.core.spec import Spec
+from keeptune.data.json_rows import Row
 from keeptune.data.place import Place
 
 
@@ -47,7 +48,8 @@ class FileFormat(Format):
     """A format whose rows stand in a file."""
 
     path: str = Field(
-        description="data file (jsonl, json, csv, tsv, parquet, txt; also .gz), relative to the recipe", min_length=1
+        description="data file (jsonl, json, csv, tsv, parquet, txt, xml, conllu; also .gz), relative to the recipe",
+        min_length=1,
     )
     skip_bad: int = Field(0, ge=0, description="bad rows that may be left out, each counted and named")
     sha256: str | None = Field(
@@ -56,6 +58,10 @@ class FileFormat(Format):
         description="digest of the file, whole or its first digits; another file is refused",
     )
     row_bytes: int = Field(16 << 20, gt=0, description="largest row in bytes")
+
+    def arrange(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Rows of the file to rows of this format, where these differ: a tree is unfolded, posts are joined."""
+        return rows
 
     @abstractmethod
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:

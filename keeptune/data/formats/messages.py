@@ -1,4 +1,4 @@
-"""Conversations: OpenAI's `messages` and ShareGPT's `conversations`, with system turns, tool calls and thinking."""
+"""Conversations: OpenAI's `messages`, ShareGPT's `conversations`, `turns` of dialogue corpora; tools and thinking."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from keeptune.data.place import Place
 from keeptune.data.turn_order import check_order
 
 MOST_TURNS = 10_000
-COLUMNS = ("messages", "conversations", "conversation")
+COLUMNS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog")
+SHAPES = (("role", "content"), ("from", "value"), ("speaker", "utterance"), ("speaker", "text"), ("role", "text"))
 ROLE_NAMES = {
     **{role: role for role in ROLES},
     "developer": "system",
     "human": "user",
+    "prompter": "user",
+    "customer": "user",
+    "agent": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
@@ -32,7 +36,7 @@ ROLE_NAMES = {
 
 
 class Messages(FileFormat):
-    """A list of turns, `{"role", "content"}` or `{"from", "value"}`.
+    """A list of turns, `{"role", "content"}`, `{"from", "value"}` or `{"speaker", "utterance"}`.
 
     Whatever else a turn holds (`tool_calls`, `tool_call_id`, `name`, `reasoning_content`, `thinking`) is kept in
     `Message.extra` for the chat template; `weight: 0` on an assistant turn means that it is read and not learned.
@@ -69,9 +73,8 @@ class Messages(FileFormat):
     def looks_like(cls, row: Mapping[str, Any]) -> float:
         """Sure when a usual column holds turns with a speaker and a text."""
         turns: list[Any] = next((row[name] for name in COLUMNS if isinstance(row.get(name), list)), [])
-        shapes = ({"role", "content"}, {"from", "value"})
         fits = bool(turns) and all(
-            isinstance(turn, dict) and any(shape <= set(turn) for shape in shapes) for turn in turns
+            isinstance(turn, dict) and any(set(s) <= set(turn) for s in SHAPES) for turn in turns
         )
         return 1.0 if fits else 0.0
 
@@ -84,12 +87,14 @@ def read_turn(turn: Any, key: str, place: Place) -> Message:
     """
     if not isinstance(turn, dict):
         raise place.error(f"'{key}' is {type(turn).__name__}, not a turn with a role.", code="E-DATA-TYPE", key=key)
-    speaker, said = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+    speaker, said = next((shape for shape in SHAPES if set(shape) <= set(turn)), _half_shape(turn))
     for name in (speaker,) if turn.get("tool_calls") else (speaker, said):
         if name not in turn:
             raise place.missing(turn, name)
     named = as_text(turn[speaker], f"{key}.{speaker}", place)
     role = ROLE_NAMES.get(named.strip().lower())
+    if speaker == "speaker" and role == "system":
+        role = "assistant"  # dialogue corpora call the machine that speaks the system
     if role is None:
         raise place.error(
             f"nobody is called '{named}' in a conversation.",
@@ -104,6 +109,11 @@ def read_turn(turn: Any, key: str, place: Place) -> Message:
     if role in ("user", "assistant") and not content.strip() and not extra.get("tool_calls"):
         raise empty(content, f"{key}.{said}", place, "answer" if role == "assistant" else "prompt")
     return Message(role, content, extra)
+
+
+def _half_shape(turn: Mapping[str, Any]) -> tuple[str, str]:
+    """The names to complain with, or those of a turn that holds tool calls and no text."""
+    return next((shape for shape in SHAPES if shape[0] in turn), SHAPES[0])
 
 
 def _content(value: Any, key: str, place: Place, *, optional: bool) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 from pydantic import Field
 
 from keeptune.core.example import Example, Message
-from keeptune.data.fields import optional_text, required_text
+from keeptune.data.fields import empty, optional_text, required_text
 from keeptune.data.formats import FileFormat, guessable, identity, licence
 from keeptune.data.place import Place
 
 PROMPTS = (
     "prompt",
+    "inputs_pretokenized",
+    "inputs",
     "question",
     "query",
     "instruction",
@@ -26,8 +28,10 @@ PROMPTS = (
     "dialogue",
 )
 COMPLETIONS = (
-    "completion answer response output target label category intent solution summary class label_text label_coarse code"
+    "completion targets_pretokenized targets answer response output target label category intent solution summary "
+    "class label_text label_coarse code"
 ).split()
+ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>")
 
 
 class PromptCompletion(FileFormat):
@@ -35,12 +39,17 @@ class PromptCompletion(FileFormat):
 
     prompt: str = Field("prompt", description="column of the prompt")
     completion: str = Field("completion", description="column of the answer")
+    end: str | None = Field(None, description="text behind every answer of the file that is taken off, such as </s>")
     system: str | None = Field(None, description="column of an optional system text")
 
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
         """One user turn and one assistant turn."""
         asked = required_text(row, self.prompt, place, setting="prompt", part="prompt")
         answer = required_text(row, self.completion, place, setting="completion", part="answer")
+        if self.end and answer.rstrip().endswith(self.end):
+            answer = answer.rstrip().removesuffix(self.end)
+            if not answer.strip():
+                raise empty(answer, self.completion, place, "answer")
         turns = [Message("user", asked), Message("assistant", answer)]
         if self.system is not None:
             if self.system not in row:
@@ -60,7 +69,11 @@ class PromptCompletion(FileFormat):
     def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The columns found in the first row."""
         found = columns_of(rows[0]) if rows else None
-        return {"prompt": found[0], "completion": found[1]} if found else {}
+        if found is None:
+            return {}
+        last = [str(row.get(found[1])).rstrip() for row in rows]
+        end = next((mark for mark in ENDS if all(text.endswith(mark) for text in last)), None)
+        return {"prompt": found[0], "completion": found[1], **({"end": end} if end else {})}
 
 
 def columns_of(row: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -1,0 +1,55 @@
+"""Data sets of the hub: `hub:OWNER/NAME[@REVISION][#[CONFIG/]SPLIT]`, fetched once by `datasets`, then a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from keeptune.core.errors import DataError
+
+PREFIX = "hub:"
+NAME = re.compile(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[\w.-]+))?(?:#(?:(?P<config>[\w.-]+)/)?(?P<split>[\w.-]+))?")
+
+
+def hub_file(path: str) -> Path:
+    """The Parquet file that holds a data set of the hub; it is fetched when it is not there yet.
+
+    The file is kept under the user's cache, so that a second run reads the same rows without the network. A data set
+    with loading code is not taken: `datasets` 4 and later have none.
+
+    Raises:
+        DataError: the name has another form (E-DATA-HUB), or the hub does not give it, such as without a network.
+    """
+    named = NAME.fullmatch(path)
+    if named is None:
+        raise DataError(
+            f"'{path}' is no name of a data set.", code="E-DATA-HUB",
+            fix="Write hub:OWNER/NAME, with @REVISION and #SPLIT or #CONFIG/SPLIT behind it where needed.",
+        )  # fmt: skip
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keeptune" / "hub"
+    target = place / f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.parquet"
+    if not target.is_file():
+        _fetch(named, path, target)
+    return target
+
+
+def _fetch(named: re.Match[str], path: str, target: Path) -> None:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(
+            named["id"], named["config"], revision=named["revision"], split=named["split"] or "train"
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"the hub does not give it: {str(error).splitlines()[0][:160]}",
+            code="E-DATA-HUB",
+            where={"file": path},
+            fix="Look at the name, the revision and the split, and at the network; or name a file of your own.",
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    rows.to_parquet(part)
+    part.replace(target)
