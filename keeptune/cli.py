@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keeptune import data_commands
 from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.machine import calm_process
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     epilog="Start with: keeptune demo",
 )
 
+app.add_typer(data_commands.app, name="data")
+
 SHELVES = {
     "methods": "keeptune.methods",
     "losses": "keeptune.losses",
@@ -29,6 +32,7 @@ SHELVES = {
     "selectors": "keeptune.selectors",
     "stages": "keeptune.stages",
     "formats": "keeptune.data.formats",
+    "rules": "keeptune.data.curation",
 }
 VERDICT_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 6}
 BUG_EXIT = 70
@@ -198,7 +202,7 @@ def chat(
 
 @app.command("list", epilog="Example: keeptune list methods --json")
 def list_(
-    noun: Annotated[str, typer.Argument(help="methods, recipes, losses, evaluations, stages or formats.")] = "",
+    noun: Annotated[str, typer.Argument(help="methods, recipes, losses, evaluations, stages, formats or rules.")] = "",
     json_: Json = False,
 ) -> None:
     """Lists what stands on a shelf."""

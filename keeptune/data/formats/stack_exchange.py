@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
+from zlib import crc32
 
 from pydantic import Field
 
@@ -25,7 +26,9 @@ class StackExchange(FileFormat):
     `keeptune data curate` chooses among them.
     """
 
-    prompt: Literal["title", "body", "both"] = Field("both", description="what is asked: the title, the text, or both")
+    prompt: Literal["title", "body", "both", "either"] = Field(
+        "both", description="what is asked: the title, the text, both, or either of the first two by a hash of the id"
+    )
 
     def arrange(self, rows: Iterator[Row]) -> Iterator[Row]:
         """One row a question that has an answer, in the order of the questions."""
@@ -51,7 +54,13 @@ class StackExchange(FileFormat):
             raise place.missing(row, "Answer")
         told = html_to_text(required_text(answer, "Body", place, part="answer"))
         title, body = str(row.get("Title") or ""), html_to_text(str(row.get("Body") or ""))
-        asked = {"title": title, "body": body, "both": "\n\n".join(part for part in (title, body) if part)}[self.prompt]
+        either = title if crc32(str(row.get("Id")).encode()) % 2 or not body else body
+        asked = {
+            "either": either,
+            "title": title,
+            "body": body,
+            "both": "\n\n".join(part for part in (title, body) if part),
+        }[self.prompt]
         plain = {"question": asked, "answer": told}
         turns = (
             Message("user", required_text(plain, "question", place, part="prompt")),

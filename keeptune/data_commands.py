@@ -1,0 +1,61 @@
+"""`keeptune data ...`: thin commands over data files; parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Builds, curates and selects training data.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
+
+
+class Thresholds(str, Enum):
+    """Where the bounds of the rules come from."""
+
+    lima = "lima"
+    relative = "relative"
+
+
+class Prompt(str, Enum):
+    """What is asked."""
+
+    title = "title"
+    body = "body"
+    both = "both"
+    either = "either"
+
+
+@app.command(epilog="Example: keeptune data curate Posts.xml --thresholds relative --output curated.jsonl")
+def curate(
+    files: Annotated[list[Path], typer.Argument(help="Dumps or data files; each is an exchange of its own.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the kept rows are written.")] = Path("curated.jsonl"),
+    thresholds: Annotated[
+        Thresholds, typer.Option(help="lima: its numbers; relative: quantiles of each exchange.")
+    ] = Thresholds.lima,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A rule's setting: score.least=q0.9.")] = None,
+    off: Annotated[list[str] | None, typer.Option(help="A rule that is not asked; may be repeated.")] = None,
+    prompt: Annotated[Prompt, typer.Option(help="What is asked, for Stack Exchange.")] = Prompt.either,
+    rows: Annotated[int | None, typer.Option(min=1, help="Draw so many of what is kept.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the draw among exchanges.")] = 3.0,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Keeps the answers that pass LIMA's rules, and shows what each rule removed."""
+    from keeptune.recipes.curation import curate_files
+
+    result = curate_files(
+        files, output, thresholds=thresholds.value, settings=settings or (), off=off or (), prompt=prompt.value,
+        rows=rows, temperature=temperature, seed=seed,
+    )  # fmt: skip
+    show(result, json_)
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """One JSON object, or the text."""
+    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else result["text"])
