@@ -15,14 +15,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON objec
 Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
 
 
-class Thresholds(str, Enum):
+class Thresholds(Enum):
     """Where the bounds of the rules come from."""
 
     lima = "lima"
     relative = "relative"
 
 
-class Prompt(str, Enum):
+class Prompt(Enum):
     """What is asked."""
 
     title = "title"
@@ -54,6 +54,19 @@ def curate(
         rows=rows, temperature=temperature, seed=seed,
     )  # fmt: skip
     show(result, json_)
+
+
+@app.command(epilog="Example: keeptune data build plan.yaml --output instructions.jsonl --set hold_out=[inference]")
+def build(
+    plan: Annotated[Path, typer.Argument(help="YAML: tasks, each with kind, path and columns.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the rows are written.")] = Path("instructions.jsonl"),
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Replace one setting of the plan: a.b=c.")] = None,
+    json_: Json = False,
+) -> None:
+    """Makes instructions of task sets: ten templates a kind, some inverted, whole kinds held out."""
+    from keeptune.recipes.building import build_file
+
+    show(build_file(plan, output, settings or []), json_)
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,69 @@
+"""`keeptune data build`: task sets to instructions, by a plan in YAML; every row is counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.files import atomic_write
+from keeptune.core.spec import validate
+from keeptune.data.build import BuildPlan, build_task
+from keeptune.recipes.overrides import with_overrides
+from keeptune.recipes.yaml_file import read_yaml
+
+
+def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, Any]:
+    """Builds what the plan says and writes it as JSON Lines.
+
+    Args:
+        plan_file: YAML, see `BuildPlan`.
+        output: for the rows.
+        settings: `a.b=c` replacements in the plan.
+
+    Raises:
+        RecipeError: the plan is wrong, or `output` exists.
+        DataError: a file cannot be read, or a task gives nothing (E-BUILD-NOTHING).
+    """
+    if output.exists():
+        fix = "Choose another --output, or remove the file."
+        raise RecipeError(
+            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
+        )
+    plain, lines = read_yaml(plan_file)
+    plan: BuildPlan = validate(BuildPlan, with_overrides(plain or {}, settings), file=str(plan_file), lines=lines)
+    written: list[str] = []
+    tasks: dict[str, dict[str, int]] = {}
+    for name, task in plan.tasks.items():
+        counts: Counter[str] = Counter()
+        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in build_task(name, plan, plan_file.parent, counts)]
+        if not rows:
+            reasons = ", ".join(f"{key[4:]} {value:,}" for key, value in counts.items() if key.startswith("bad "))
+            raise DataError(
+                f"the task '{name}' gives no rows; {counts['read']:,} were read.", code="E-BUILD-NOTHING",
+                where={"file": task.path, "key": f"tasks.{name}"}, why=f"Refused: {reasons}." if reasons else "",
+                fix="Name its columns: columns: {text: COLUMN, label: COLUMN}.",
+            )  # fmt: skip
+        written += rows
+        tasks[name] = dict(counts)
+    atomic_write(output, "".join(written))
+    held = sum(counts["built"] for name, counts in tasks.items() if plan.tasks[name].kind in plan.hold_out)
+    result = {"output": str(output), "rows": len(written), "held_out": held, "tasks": tasks}
+    return {**result, "text": _text(result, plan)}
+
+
+def _text(result: dict[str, Any], plan: BuildPlan) -> str:
+    lines = [f"  {'task':<24} {'kind':<16} {'read':>8} {'bad':>6} {'over cap':>9} {'built':>8}  rows of each template"]
+    for name, counts in result["tasks"].items():
+        kind = plan.tasks[name].kind
+        used = sorted((int(key[9:]), value) for key, value in counts.items() if key.startswith("template "))
+        spread = " ".join(f"{number}:{value}" for number, value in used)
+        row = "".join(
+            f" {counts.get(key, 0):>{width},}" for key, width in (("read", 8), ("bad", 6), ("over the cap", 9))
+        )
+        mark = "   held out" if kind in plan.hold_out else ""
+        lines.append(f"  {name:<24} {kind:<16}{row} {counts['built']:>8,}  {spread}{mark}")
+    lines.append(f"\n{result['rows']:,} rows written to {result['output']}, {result['held_out']:,} of them held out")
+    return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])
