@@ -22,6 +22,14 @@ class Thresholds(Enum):
     relative = "relative"
 
 
+class How(Enum):
+    """How synthetic rows are made."""
+
+    self_instruct = "self_instruct"
+    evolve = "evolve"
+    replay = "replay"
+
+
 class Prompt(Enum):
     """What is asked."""
 
@@ -67,6 +75,26 @@ def build(
     from keeptune.recipes.building import build_file
 
     show(build_file(plan, output, settings or []), json_)
+
+
+@app.command(epilog="Example: keeptune data evolve tasks.jsonl --how evolve --model ./model --output evolved.jsonl")
+def evolve(
+    seeds: Annotated[Path | None, typer.Argument(help="Tasks to begin with; replay needs none.")] = None,
+    how: Annotated[How, typer.Option(help="New tasks, deeper ones, or what the model says by itself.")] = How.evolve,
+    model: Annotated[
+        str, typer.Option(help="pocket, a folder, a hub id, or http://127.0.0.1:PORT/v1 of a server here.")
+    ] = "pocket",
+    output: Annotated[Path, typer.Option("--output", help="Where the rows are written.")] = Path("evolved.jsonl"),
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most rows.")] = 1000,
+    max_tokens: Annotated[int, typer.Option(min=8, max=65_536, help="Longest text that is written.")] = 256,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Lets a model of this machine write instructions, and counts what each rule drops."""
+    from keeptune.recipes.evolving import evolve_file
+
+    found = evolve_file(seeds, output, how.value, model, rows=rows, seed=seed, max_tokens=max_tokens)
+    show(found, json_)
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
