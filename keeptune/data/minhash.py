@@ -74,7 +74,7 @@ class NearDuplicates:
 
         In a band, a text is compared with the first and with the previous one of equal key.
         """
-        rows = np.frombuffer(bytes(self._held), np.uint32).reshape(-1, ORDERS)
+        rows = np.frombuffer(self._held, np.uint32).reshape(-1, ORDERS)
         found: dict[int, int] = {}
         width = ORDERS // BANDS
         for band in range(BANDS):

@@ -49,6 +49,25 @@ def mixed_order(
         yield source, index
 
 
+def proportional(
+    lengths: Mapping[str, Sequence[int]], cap: int | None = None, temperature: float = 1.0
+) -> dict[str, float]:
+    """Shares of the tokens that draw the examples of a source with p proportional to min(n, cap)^(1/temperature).
+
+    This is examples-proportional mixing (Raffel et al. 2020, section 3.5.2). Shares here are of tokens, so that each
+    chance is multiplied by the source's mean length: share_s = p_s l_s / sum of p l. FLAN caps at 30,000 and mixes with
+    3,000; temperature 1 is proportional, and a large one gives every source the same number of examples.
+
+    Args:
+        lengths: tokens of every row, by source; none is empty.
+        cap: examples beyond this many do not count.
+        temperature: at least 1 flattens, below 1 sharpens.
+    """
+    chances = {name: min(len(rows), cap or len(rows)) ** (1 / temperature) for name, rows in lengths.items()}
+    weights = {name: chances[name] * sum(rows) / len(rows) for name, rows in lengths.items()}
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
 def _all_together(lengths: Mapping[str, Sequence[int]], seed: int, epochs: float) -> Iterator[tuple[str, int]]:
     everything = [(source, index) for source, rows in lengths.items() for index in range(len(rows))]
     assert everything, "there is a row to train on"

@@ -53,6 +53,14 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
     return parts
 
 
+def within(example: Example, share: float, seed: int) -> bool:
+    """Whether a row is in the subset of that share, by a hash of its question.
+
+    A smaller subset is inside a larger one, and rows that ask the same are in or out together.
+    """
+    return share >= 1 or _place(f"subset|{seed}|{question(example)}") < share
+
+
 class Draw:
     """Tells the part of one row at a time.
 
@@ -90,10 +98,14 @@ def stated_part(value: object) -> str:
 
 
 def _part(content: str, fractions: Mapping[str, float], seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}|{content}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = _place(f"{seed}|{content}")
     for name, share in fractions.items():
         if place < share:
             return name
         place -= share
     return TRAIN
+
+
+def _place(content: str) -> float:
+    """A number from 0 to 1 that the content alone decides."""
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") / 2**64

@@ -58,7 +58,7 @@ class Examined:
 def examine(
     feed: Feed, recipe: Recipe, loaded: Loaded, tests: TestRows, row: int | None, step: Callable[[], None]
 ) -> Examined:
-    """Goes through the training rows of one source once; memory grows by some 350 bytes a row.
+    """Goes through the training rows of one source once; memory grows by some 500 bytes a row.
 
     Args:
         feed: the source.

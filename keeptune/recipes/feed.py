@@ -12,7 +12,7 @@ from keeptune.core.example import Example
 from keeptune.data.formats import FileFormat
 from keeptune.data.formats.generated import Generated
 from keeptune.data.read import stream
-from keeptune.data.split import TRAIN, Draw, stated_parts
+from keeptune.data.split import TRAIN, Draw, stated_parts, within
 from keeptune.data.survey import Survey, survey
 from keeptune.recipes.sources import Source, read_sources
 
@@ -29,6 +29,7 @@ class Feed:
         counts: of the reading, and rows by part.
         held: rows that are measured (test, dev, ood).
         notes: what the file says of itself.
+        seed: of the recipe.
         rows: that are learned from, about; for the progress bar.
     """
 
@@ -37,12 +38,17 @@ class Feed:
     held: list[Example] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     rows: int = 0
+    seed: int = 0
     _train: tuple[Example, ...] = ()
     _file: tuple[FileFormat, Path, Draw | None] | None = None
 
     def train(self) -> Iterator[Example]:
         """Rows that are learned from, in order."""
-        yield from self._train if self._file is None else self._of(train=True)
+        if self._file is None:
+            yield from self._train
+        else:
+            share = self._file[0].subset
+            yield from (row for row in self._of(train=True) if within(row, share, self.seed))
 
     def hold(self) -> None:
         """Reads the rows that are measured."""
@@ -87,12 +93,14 @@ def _of_file(name: str, source: FileFormat, seen: Survey, recipe: Recipe, *, spl
     shares = {part: share for part, share in (("dev", recipe.split.dev), ("test", recipe.split.test)) if share > 0}
     stated = stated_parts(seen.said)
     draw = Draw(shares, recipe.seed, stated) if split else None
-    feed = Feed(name, dict(seen.counts), rows=seen.counts["kept"], _file=(source, seen.path, draw))
+    feed = Feed(name, dict(seen.counts), rows=seen.counts["kept"], seed=recipe.seed, _file=(source, seen.path, draw))
     feed.notes.append(f"to refuse another file than this one, write `sha256: {seen.digest[:16]}`")
     if stated:
         told = ", ".join(f"{part or 'unnamed'} {count:,}" for part, count in sorted(seen.said.items()))
         use = "decides what is held out" if split else "is not used, for nothing is measured on this source"
         feed.notes.append(f"the column `split` {use}: {told}")
+    if source.subset < 1:
+        feed.notes.append(f"a subset of {source.subset:g} of the training rows is used")
     feed.hold()
     if draw is not None:
         parts = Counter(draw.part(row) for row in feed.held)
@@ -103,4 +111,4 @@ def _of_file(name: str, source: FileFormat, seen: Survey, recipe: Recipe, *, spl
 def _of_memory(source: Source) -> Feed:
     held = [*source.test, *source.dev, *source.ood]
     counts = {**source.counts, **source.split_counts()}
-    return Feed(source.name, counts, held, [], len(source.train), source.train)
+    return Feed(source.name, counts, held, rows=len(source.train), _train=source.train)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.digest import digest_of
+from keeptune.core.errors import DataError
 from keeptune.core.example import Example
+from keeptune.data.formats import Format
 from keeptune.data.formats.embedded import Embedded
 from keeptune.data.formats.generated import Generated
 from keeptune.data.read import read_examples
-from keeptune.data.split import split
+from keeptune.data.split import split, within
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
@@ -70,7 +72,22 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
             found[name] = Source(name, test=reading.examples, digest=reading.digest, counts=counts)
         else:
             found[name] = Source(name, train=reading.examples, digest=reading.digest, counts=counts)
+        found[name] = _subset(found[name], settings, recipe.seed)
     return found
+
+
+def _subset(source: Source, settings: Format, seed: int) -> Source:
+    """With the share of its training rows that the recipe wants, counted."""
+    share = getattr(settings, "subset", 1.0)
+    kept = tuple(row for row in source.train if within(row, share, seed))
+    if source.train and not kept:
+        raise DataError(
+            f"a subset of {share:g} leaves none of {len(source.train):,} rows.", code="E-DATA-SUBSET",
+            where={"key": f"data.{source.name}.subset"}, fix="Raise it.",
+        )  # fmt: skip
+    outside = len(source.train) - len(kept)
+    counts = {**source.counts, "outside the subset": outside} if outside else source.counts
+    return replace(source, train=kept, counts=counts)
 
 
 def _split(examples: tuple[Example, ...], recipe: Recipe) -> Source:

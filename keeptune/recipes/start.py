@@ -116,7 +116,11 @@ def flow(plain: dict[str, Any]) -> str:
     """One line of YAML, settings at their defaults left out where they say nothing."""
     import yaml
 
-    kept = {key: value for key, value in plain.items() if value not in (None, 0, 16 << 20) and key != "row_bytes"}
+    kept = {
+        key: value
+        for key, value in plain.items()
+        if value not in (None, 0, 16 << 20) and key not in ("row_bytes", "subset")
+    }
     return yaml.safe_dump(kept, default_flow_style=True, sort_keys=False, width=200, allow_unicode=True).strip()
 
 

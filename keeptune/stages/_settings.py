@@ -7,6 +7,14 @@ from pydantic import Field
 from keeptune.core.spec import Spec
 
 
+class Mixture(Spec):
+    """Sources whose shares follow from their sizes; see `keeptune.data.mixing.proportional`."""
+
+    of: list[str] = Field(min_length=1, description="names of sources")
+    cap: int | None = Field(None, ge=1, description="rows of a source beyond this many do not count (FLAN: 3000)")
+    temperature: float = Field(1.0, gt=0, le=1000, description="1: by rows; large: every source the same")
+
+
 class Memory(Spec):
     """What fits into memory. None of it changes what is learned, beyond rounding."""
 

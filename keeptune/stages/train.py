@@ -9,10 +9,11 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from typing_extensions import Self
 
 from keeptune.core.checkpoint import Checkpoint, Scope
+from keeptune.data.mixing import proportional
 from keeptune.losses import Loss
 from keeptune.methods import Method
 from keeptune.stages import Stage, StageWork
-from keeptune.stages._settings import Memory, Saving
+from keeptune.stages._settings import Memory, Mixture, Saving
 from keeptune.stages.optimizers import Optimizer
 
 METHODS: TypeAdapter[list[Method]] = TypeAdapter(Annotated[list[Method], Field(min_length=1)])
@@ -29,7 +30,9 @@ class Train(Stage):
     revision: ClassVar[int] = 1
 
     method: Method | list[Method] = Field(description="what is trained; a list is one adapter of several methods")
-    data: str | dict[str, float] = Field("task", description="a source, or sources with their share of the tokens")
+    data: str | dict[str, float] | Mixture = Field(
+        "task", description="a source, sources with their share of the tokens, or {of: [...], cap: 3000}"
+    )
     losses: list[Loss] = Field(default_factory=lambda: [_default(Loss, "next_token")], min_length=1)
     optimizer: Optimizer = Field(default_factory=lambda: _default(Optimizer, "adamw"), description="how weights move")
     epochs: float | None = Field(None, gt=0, le=1e5, description="passes over the task; unset: 1, or `steps`")
@@ -81,7 +84,10 @@ class Train(Stage):
     @property
     def shares(self) -> dict[str, float]:
         """Each source's share of the tokens; they sum to 1."""
-        shares = {self.data: 1.0} if isinstance(self.data, str) else self.data
+        if isinstance(self.data, Mixture):
+            shares = dict.fromkeys(self.data.of, 1.0)  # until `fitted` knows the rows
+        else:
+            shares = {self.data: 1.0} if isinstance(self.data, str) else self.data
         return {source: share / sum(shares.values()) for source, share in shares.items()}
 
     def sources(self) -> list[str]:
@@ -89,11 +95,16 @@ class Train(Stage):
         return list(self.shares)
 
     def fitted(self, data: Mapping[str, EncodedSet]) -> Self:
-        """With the settings of its methods that only the data can decide."""
+        """With the settings that only the data can decide: of its methods, and the shares of a mixture."""
         rows = (row for source in self.shares if source in data for row in data[source].rows)
         answers = sorted({row.answer for row in rows if row.answer is not None})
         methods = [method.fitted(answers) for method in self.methods]
-        return self.model_copy(update={"method": methods if isinstance(self.method, list) else methods[0]})
+        mixed: Any = self.data
+        if isinstance(self.data, Mixture) and all(name in data and data[name].rows for name in self.data.of):
+            lengths = {name: [len(row.tokens) for row in data[name].rows] for name in self.data.of}
+            mixed = proportional(lengths, self.data.cap, self.data.temperature)
+        found = methods if isinstance(self.method, list) else methods[0]
+        return self.model_copy(update={"method": found, "data": mixed})
 
     def exactness(self) -> dict[str, Any]:
         """The settings that reach the weights."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keeptune.core.errors import RecipeError
-from keeptune.data.mixing import mixed_order
+from keeptune.data.mixing import mixed_order, proportional
 from keeptune.data.packing import filled, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -38,6 +38,17 @@ def test_after_any_number_of_rows_the_shares_hold_within_one_row(first, second, 
     for source, index in islice(mixed_order(lengths, {"task": share, "replay": 1 - share}, 0, inf), rows):
         seen[source] += lengths[source][index]
         assert abs(seen["task"] - share * seen.total()) <= max(first + second) + 1e-6
+
+
+@pytest.mark.parametrize(("cap", "temperature"), [(None, 1.0), (30, 1.0), (None, 3.0), (50, 2.0), (None, 1e9)])
+def test_examples_are_drawn_in_proportion_to_capped_sizes_whatever_their_length(cap, temperature):
+    lengths = {"small": [40] * 20, "middle": [10, 20] * 30, "large": [5] * 400}
+    shares = proportional(lengths, cap, temperature)
+    assert sum(shares.values()) == pytest.approx(1)
+    seen = Counter(source for source, _ in islice(mixed_order(lengths, shares, 0, inf), 20_000))
+    sizes = {name: min(len(rows), cap or 10**9) ** (1 / temperature) for name, rows in lengths.items()}
+    for name, size in sizes.items():
+        assert seen[name] / 20_000 == pytest.approx(size / sum(sizes.values()), abs=0.002)
 
 
 def test_shares_need_not_sum_to_one():

@@ -306,7 +306,7 @@ def test_a_quoted_field_may_span_lines_and_later_rows_keep_their_line(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=80) | st.text(string.printable, max_size=80).map(str.encode))
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.xml", "rows.conllu"])
 def test_any_bytes_are_read_or_refused_with_a_code(tmp_path_factory, name, data):
     path = tmp_path_factory.mktemp("bytes") / name
     path.write_bytes(data)

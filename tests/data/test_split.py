@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from keeptune.data.decontaminate import duplicates, overlap
 from keeptune.data.guess import guess_format
 from keeptune.data.label_set import label_set
 from keeptune.data.normalise import words
-from keeptune.data.split import split
+from keeptune.data.split import split, within
 
 
 def ask(question, answer="fine", id_="1"):
@@ -71,6 +72,15 @@ def test_rows_that_state_no_dev_get_one_from_what_is_left_to_train():
     parts = split(rows, PARTS)
     assert parts["test"] == list(range(100))
     assert set(parts["dev"]) == {index for index in split(ROWS, {"dev": 0.1})["dev"] if index >= 100}
+
+
+def test_a_smaller_subset_is_inside_a_larger_one_and_both_have_about_their_share():
+    subsets = [{row.id for row in ROWS if within(row, share, 3)} for share in (0.1, 0.3, 0.8, 1.0)]
+    assert all(small < large for small, large in pairwise(subsets))
+    assert all(abs(len(found) / 400 - share) < 0.1 for found, share in zip(subsets, (0.1, 0.3, 0.8, 1.0), strict=True))
+    in_test = {int(ROWS[index].id) for index in split(ROWS, PARTS, 3)["test"]}
+    share = sum(int(row) in in_test for row in subsets[1]) / len(subsets[1])
+    assert abs(share - 0.2) < 4 * (0.16 / len(subsets[1])) ** 0.5  # the subset and the split are independent
 
 
 RUN = "one two three four five six seven eight nine ten eleven twelve thirteen"

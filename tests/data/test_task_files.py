@@ -8,12 +8,16 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keeptune.core.errors import DataError
 from keeptune.core.spec import validate
 from keeptune.data.formats import Format
 from keeptune.data.guess import guess_format
 from keeptune.data.html_text import html_to_text
+from keeptune.data.json_rows import Row
+from keeptune.data.place import Place
 from keeptune.data.read import read_examples
 
 
@@ -201,6 +205,54 @@ def test_a_data_set_is_fetched_once_and_read_as_a_file(tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         read_examples(source.model_copy(update={"path": f"hub:{tmp_path}/set#dev"}), "task")
     assert (caught.value.code, bool(caught.value.fix)) == ("E-DATA-HUB", True)
+
+
+NAMES = "prompt completion instruction input output text messages role content from value chosen rejected form upos Instances Definition id history replies PostTypeId Body Answer system tools".split()
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["user", "assistant", "1", "### Human: a ### Assistant: b"])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+FILE_FORMATS = [name for name in Format.names() if Format.find(name).from_file]
+
+
+@settings(max_examples=100, deadline=None)
+@given(row=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5))
+@pytest.mark.parametrize("name", FILE_FORMATS)
+def test_any_row_is_an_example_or_refused_with_a_code(name, row):
+    source = validate(Format, {"format": name, "path": "rows.jsonl"})
+    assert 0 <= type(source).looks_like(row) <= 1
+    for made in source.arrange(iter([Row(Place("rows.jsonl", 1), row)])):
+        if not isinstance(made.values, DataError):
+            found = outcome(source, made)
+            if isinstance(found, DataError):
+                assert found.code.startswith("E-DATA-")
+                assert found.where["line"] == 1
+            else:
+                assert found.text or found.target
+
+
+def outcome(source, row):
+    try:
+        return source.read_row(row.values, row.place)
+    except DataError as error:
+        return error
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("<>/&;pulioprecodeblckqt =\"'!-\n `1", max_size=60))
+def test_any_html_becomes_text(html):
+    text = html_to_text(html)
+    assert text == text.strip("\n")
+    assert "\n\n\n" not in text or "```" in text
 
 
 def test_an_end_mark_behind_every_answer_is_taken_off(tmp_path):

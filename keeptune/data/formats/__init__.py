@@ -52,6 +52,9 @@ class FileFormat(Format):
         min_length=1,
     )
     skip_bad: int = Field(0, ge=0, description="bad rows that may be left out, each counted and named")
+    subset: float = Field(
+        1, gt=0, le=1, description="share of the training rows that is used; smaller ones are inside larger"
+    )
     sha256: str | None = Field(
         None,
         pattern="^[0-9a-fA-F]{12,64}$",

@@ -55,7 +55,10 @@ class MessageTrees(FileFormat):
         given = row.get("messages")
         if not isinstance(given, list):
             raise place.missing(row, "prompt")
-        said = [{"role": turn.get("role"), "content": turn.get("text")} for turn in given]
+        said = [
+            {"role": turn.get("role"), "content": turn.get("text")} if isinstance(turn, dict) else turn
+            for turn in given
+        ]
         turns = [read_turn(turn, f"messages[{number}]", place) for number, turn in enumerate(said)]
         check_order(turns, "messages", place)
         return Example(identity(row, place), tuple(turns), licence=licence(row), line=place.line)
@@ -67,11 +70,14 @@ class MessageTrees(FileFormat):
         return 1.0 if isinstance(prompt, dict) and {"text", "replies"} <= set(prompt) else 0.0
 
     def _paths(self, message: dict[str, Any], depth: int) -> Iterator[list[dict[str, Any]]]:
-        replies = [one for one in message.get("replies") or () if isinstance(one, dict) and not one.get("deleted")]
+        listed = message.get("replies")
+        usable = listed if isinstance(listed, list) else []
+        replies = [one for one in usable if isinstance(one, dict) and not one.get("deleted")]
         if self.threads == "best" and replies:
             replies = [min(replies, key=_rank)]
         if not replies or depth >= DEEPEST:
             yield [message]
+            return
         for reply in replies:
             for rest in self._paths(reply, depth + 1):
                 yield [message, *rest]
