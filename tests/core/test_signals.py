@@ -26,6 +26,14 @@ with listening(stop, say=lambda name: print("asked", name, flush=True)):
 """
 
 
+@pytest.fixture
+def _heard_even_under_nohup():
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, inherited)
+
+
+@pytest.mark.usefixtures("_heard_even_under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_sets_the_request_and_the_old_handlers_come_back(number):
     stop, heard = StopRequest(), []
