@@ -28,6 +28,7 @@ app.add_typer(data_commands.app, name="data")
 SHELVES = {
     "methods": "keeptune.methods",
     "losses": "keeptune.losses",
+    "probes": "keeptune.probes",
     "evaluations": "keeptune.evaluations",
     "selectors": "keeptune.selectors",
     "stages": "keeptune.stages",
@@ -184,6 +185,38 @@ def compare(
     _print_json(result) if json_ else print(result["text"])
 
 
+@app.command(
+    epilog="Example: keeptune probe pocket --data train.conllu --dev dev.conllu --test test.conllu --rows 2000"
+)
+def probe(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="A model or a run; or two, before and after.")
+    ],
+    data: Annotated[Path, typer.Option(help="A treebank (conllu, jsonl), or requests with one-label answers.")],
+    dev: Annotated[Path | None, typer.Option(help="Decides when a probe stops; else a tenth of --data.")] = None,
+    test: Annotated[Path | None, typer.Option(help="What is scored; else a tenth of --data.")] = None,
+    task: Annotated[str, typer.Option(help="upos, xpos, deprel, feats.Number, ...; edges; label.")] = "upos",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--probe", help="linear, linear:rank=10, mlp:depth=2, bilinear; several may be named."),
+    ] = None,
+    layer: Annotated[list[int] | None, typer.Option(min=0, help="Only this layer; may be repeated.")] = None,
+    pooling: Annotated[str, typer.Option(help="Of whole texts (label): mean, cls or last.")] = "mean",
+    rows: Annotated[int | None, typer.Option(min=1, help="Most texts of each part.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Runs of each probe.")] = 1,
+    codelength: Annotated[bool, typer.Option(help="Send the answers too: twice the time.")] = True,
+    output: Output = Path("runs/probe"),
+    json_: Json = False,
+) -> None:
+    """Shows what each layer holds: probes with control tasks, selectivity and codelength."""
+    from keeptune.recipes.probing import asked_of, probe_models
+
+    files = {name: file for name, file in (("train", data), ("dev", dev), ("test", test)) if file is not None}
+    asked = asked_of(task, kind or [], layer, pooling, seeds=seeds, codelength=codelength)
+    result = probe_models(models, files, asked, output, rows=rows, quiet=json_)
+    _print_json(result) if json_ else print(result["text"])
+
+
 @app.command(epilog="Example: keeptune chat runs/first")
 def chat(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
@@ -202,7 +235,9 @@ def chat(
 
 @app.command("list", epilog="Example: keeptune list methods --json")
 def list_(
-    noun: Annotated[str, typer.Argument(help="methods, recipes, losses, evaluations, stages, formats or rules.")] = "",
+    noun: Annotated[
+        str, typer.Argument(help="methods, recipes, losses, probes, evaluations, stages, formats or rules.")
+    ] = "",
     json_: Json = False,
 ) -> None:
     """Lists what stands on a shelf."""

@@ -26,7 +26,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Any, *, answers: bool) -> None:
         self.tokenizer, self.answers = tokenizer, answers
         self._control = ControlTokens(tokenizer)
-        self._before, self._behind = _frame(tokenizer)
+        self._before, self._behind = frame(tokenizer)
 
     @property
     def end_id(self) -> int:
@@ -70,7 +70,7 @@ class TextEncoder:
         return list(self._control.ids_of(text, [(0, len(text))]))
 
 
-def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens before and behind a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]

@@ -1,0 +1,83 @@
+"""States and answers of texts, in the batches that a probe learns from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keeptune.data.probe_tasks import UNSCORED, Answers
+from keeptune.probes import Kind
+
+BATCH_TEXTS = 20
+
+
+@dataclass(frozen=True)
+class Material:
+    """S texts with U units.
+
+    Attributes:
+        states: `[U, D]`.
+        offsets: S + 1 numbers; text s owns the units offsets[s] to offsets[s + 1].
+        answers: `[U]`; -1 is not asked.
+        kind: labels or edges.
+    """
+
+    states: Tensor
+    offsets: tuple[int, ...]
+    answers: Tensor
+    kind: Kind
+
+    @classmethod
+    def of(cls, states: Tensor, answers: Sequence[Answers], kind: Kind) -> Material:
+        """From answers by text."""
+        offsets = tuple(itertools.accumulate(map(len, answers), initial=0))
+        flat = [answer for row in answers for answer in row]
+        return cls(states, offsets, torch.tensor(flat, dtype=torch.long), kind)
+
+    @property
+    def texts(self) -> int:
+        """S."""
+        return len(self.offsets) - 1
+
+    def part(self, texts: Sequence[int]) -> Material:
+        """Some of the texts, in that order."""
+        spans = [range(self.offsets[text], self.offsets[text + 1]) for text in texts]
+        index = torch.tensor([place for span in spans for place in span], dtype=torch.long)
+        offsets = tuple(itertools.accumulate(map(len, spans), initial=0))
+        return Material(self.states[index], offsets, self.answers[index], self.kind)
+
+    def batches(self, order: Sequence[int]) -> Iterator[Material]:
+        """Twenty texts at a time."""
+        for start in range(0, len(order), BATCH_TEXTS):
+            yield self.part(order[start : start + BATCH_TEXTS])
+
+    def lengths(self) -> list[int]:
+        """Units of each text."""
+        return [end - start for start, end in itertools.pairwise(self.offsets)]
+
+    def scored(self) -> Tensor:
+        """`[U]` whether a unit is asked."""
+        return self.answers != UNSCORED
+
+    def text_of(self) -> Tensor:
+        """`[U]` the text of each unit."""
+        return torch.repeat_interleave(torch.arange(self.texts), torch.tensor(self.lengths(), dtype=torch.long))
+
+    def log_shares(self, net: nn.Module) -> Tensor:
+        """`[A, C]` (labels) or `[A, N]` (heads) log softmax of the scores of the A units that are asked, in order."""
+        if self.kind == "labels":
+            return functional.log_softmax(net(self.states[self.scored()]), dim=-1)
+        lengths = self.lengths()
+        padded = nn.utils.rnn.pad_sequence(list(torch.split(self.states, lengths)), batch_first=True)
+        real = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+        scores = net(padded).masked_fill(~real[:, None, :], -torch.inf)
+        return functional.log_softmax(scores[real][self.scored()], dim=-1)
+
+    def asked(self) -> Tensor:
+        """`[A]` the answers of the units that are asked."""
+        return self.answers[self.scored()]
