@@ -17,15 +17,20 @@ def capturing(model: PreTrainedModel, wanted: bool) -> AbstractContextManager[li
     return captured(model) if wanted else nullcontext([])
 
 
+def block_count(model: PreTrainedModel) -> int:
+    """Blocks whose states are captured: all, or the encoder's of an encoder-decoder."""
+    layers = anatomy_of(model).layers
+    return next((place for place, layer in enumerate(layers) if layer.cross), len(layers))
+
+
 @contextmanager
 def captured(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Inside, a forward pass fills the list: the embeddings `[B, T, D]`, then what each block returns.
 
     In an encoder-decoder the blocks are the encoder's. The hooks stand behind those of all adapters.
     """
-    anatomy = anatomy_of(model)
-    last = next((i for i, layer in enumerate(anatomy.layers) if layer.cross), len(anatomy.layers))
-    blocks: Sequence[nn.Module] = [model.get_submodule(layer.block) for layer in anatomy.layers[:last]]
+    layers = anatomy_of(model).layers[: block_count(model)]
+    blocks: Sequence[nn.Module] = [model.get_submodule(layer.block) for layer in layers]
     states: list[Tensor] = []
 
     def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from keeptune.core.digest import digest_of
 from keeptune.data.word_tokens import UnitRow
 from keeptune.engine.batch import pack
 from keeptune.engine.book import book_of
+from keeptune.engine.captured import block_count
 from keeptune.engine.generation import evaluating
 from keeptune.engine.packed import packed_states
 from keeptune.models.tensor_store import TensorStore, tensors_digest
@@ -38,14 +39,14 @@ def unit_states(model: PreTrainedModel, rows: Sequence[UnitRow], *, store: Tenso
     Raises:
         PlanError: the model's family does not allow it (E-MODEL-*).
     """
+    if store is None:
+        return _computed(model, rows)
     book = book_of(model)
     serving = [] if book is None else list(book.serving.shared or ())
     given = [[list(row.encoded.tokens), [list(unit) for unit in row.units]] for row in rows]
-    weights = tensors_digest(model.state_dict()) if store is not None else ""
+    weights = tensors_digest(model.state_dict())
     key = digest_of([REVISION, weights, model.config.to_json_string(), serving, given, torch.__version__])
-    if store is None:
-        return _computed(model, rows)
-    names = [f"{key}-{layer}" for layer in range(len(_computed(model, rows[:1])))]
+    names = [f"{key}-{layer}" for layer in range(block_count(model) + 1)]
     kept = [store.read(name) for name in names]
     found = [entry["states"] for entry in kept if entry is not None]
     if len(found) < len(names):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["labels", "edges"]
 
+EPOCHS = 40
+"""The most that a probe learns."""
+
 
 class Probe(Spec, shelf="keeptune.probes"):
     """A family of functions; its fields say how rich it is."""

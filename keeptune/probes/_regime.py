@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keeptune.core.errors import DivergedError
-from keeptune.probes import Probe
+from keeptune.probes import EPOCHS, Probe
 from keeptune.probes._material import Material
 
-RATE, EPOCHS, GAIN, PATIENCE = 1e-3, 40, 1e-3, 5
+RATE, GAIN, PATIENCE = 1e-3, 1e-3, 5
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keeptune.data.probe_tasks import UNSCORED
+from keeptune.probes import EPOCHS
 from keeptune.recipes.probe_data import PARTS, ProbeData
 from keeptune.report.words import points
 from keeptune.statistics.ratio import ratio_interval
@@ -26,7 +27,8 @@ def summary(rows: Sequence[Row], data: ProbeData, models: Sequence[str], task: s
     Accuracies and selectivities are fractions with two-sided 90% intervals whose clusters are texts; with several seeds
     a text's units count once per seed, and `seeds` holds each seed's own values.
     """
-    found = [_result(list(group)) for _, group in groupby(sorted(rows, key=_place), key=_place)]
+    ordered = sorted(rows, key=lambda row: (*_place(row), row["seed"]))
+    found = [_result(list(group)) for _, group in groupby(ordered, key=_place)]
     found.sort(key=lambda row: (models.index(row["model"]), row["title"], row["layer"]))
     return {
         "schema": SCHEMA,
@@ -158,4 +160,7 @@ def probe_text(result: Mapping[str, Any], page: Path) -> str:
             f"{points(own['high'])}), selectivity {points(chosen['value'])} ({points(chosen['low'])}, "
             f"{points(chosen['high'])})"
         )
+    capped = sum(epochs == EPOCHS for row in result["rows"] for epochs in row["epochs"])
+    if capped:
+        lines += ["", f"{capped} probes still learned after {EPOCHS} epochs, the most of this regime: more texts help."]
     return "\n".join([*lines, "", "Intervals are 90%, texts as units. Layer 0 is the embeddings.", f"page  {page}"])
