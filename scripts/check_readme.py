@@ -26,7 +26,7 @@ def commands() -> dict[str, set[str]]:
 
     group = get_command(app)
     return {
-        name: {option for parameter in command.params for option in parameter.opts}
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
 

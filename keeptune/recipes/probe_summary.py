@@ -13,7 +13,7 @@ import numpy as np
 
 from keeptune.data.probe_tasks import UNSCORED
 from keeptune.probes import EPOCHS
-from keeptune.recipes.probe_data import PARTS, ProbeData
+from keeptune.recipes.probe_data import LABEL, PARTS, ProbeData
 from keeptune.report.words import points
 from keeptune.statistics.ratio import ratio_interval
 
@@ -160,6 +160,11 @@ def probe_text(result: Mapping[str, Any], page: Path) -> str:
             f"{points(own['high'])}), selectivity {points(chosen['value'])} ({points(chosen['low'])}, "
             f"{points(chosen['high'])})"
         )
+    if result["task"] == LABEL:
+        lines += [
+            "",
+            "The control of a whole text goes by its first word, which is easy where few words begin most texts.",
+        ]
     capped = sum(epochs == EPOCHS for row in result["rows"] for epochs in row["epochs"])
     if capped:
         lines += ["", f"{capped} probes still learned after {EPOCHS} epochs, the most of this regime: more texts help."]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from keeptune.evaluations import Subject
 
 LOG, RESULT, PAGE = "probes.jsonl", "probe.json", "probe.html"
+REVISION = 1
+"""Of how probes learn and are scored: measurements of another one are made again."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _measure(states: States, data: ProbeData, asked: Asked, log: Path, progress:
     with progress.track(f"probes of {states.name}", len(combined)) as track:
         for seed, layer, probe in combined:
             settings = [probe.to_dict(), layer, seed, asked.pooling, asked.codelength]
-            key = digest_of([states.identity, of_data, settings])
+            key = digest_of([REVISION, states.identity, of_data, settings])
             keys.add(key)
             if key not in done:
                 row = _measured(states, data, probe, layer, seed, send=asked.codelength)

@@ -60,6 +60,14 @@ def test_a_heads_share_is_the_softmax_over_the_words_of_its_own_text(probe):
     assert place == len(got)
 
 
+def test_the_first_scores_of_heads_deviate_by_a_third_on_states_of_deviation_one():
+    torch.manual_seed(0)
+    for width, rank in ((64, 64), (256, 16)):
+        with torch.no_grad():
+            scores = Bilinear(rank=rank).net(width, 0, "edges")(torch.randn(4, 60, width))
+        assert 0.25 < float(scores.std()) < 0.42
+
+
 def test_a_rank_limits_the_linear_map():
     net = Linear(rank=2).net(WIDTH, 9, "labels")
     assert torch.linalg.matrix_rank(net[1].weight @ net[0].weight) == 2
