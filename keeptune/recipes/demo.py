@@ -21,7 +21,8 @@ class Comparison(Spec):
     """Recipes to run side by side, each with the settings to change in it."""
 
     name: str = Field(description="of the comparison")
-    all: list[str] = Field([], description="settings changed in every arm, as `--set` takes them")
+    quick: list[str] = Field([], description="settings changed in every arm of one seed, as `--set` takes them")
+    full: list[str] = Field([], description="the same where an arm has several seeds")
     arms: dict[str, list[str]] = Field(min_length=1, description="recipe to settings, as `--set` takes them")
 
 
@@ -31,7 +32,8 @@ def run_demo(output: Path, *, seeds: int, settings: list[str], quiet: bool) -> d
     plain, lines = read_yaml(file)
     comparison = validate(Comparison, plain, file=str(file), lines=lines)
     progress, begun = Progress(quiet=quiet), time.monotonic()
-    arms = {arm: [*comparison.all, *own, *settings, f"proof.seeds={seeds}"] for arm, own in comparison.arms.items()}
+    size = comparison.quick if seeds == 1 else comparison.full
+    arms = {arm: [*size, *own, *settings, f"proof.seeds={seeds}"] for arm, own in comparison.arms.items()}
     for arm, own in arms.items():
         load_recipe(arm, own)  # what is wrong with a setting is said before anything starts
     folders = {arm: output / arm for arm in arms}
