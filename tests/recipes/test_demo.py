@@ -30,7 +30,8 @@ def test_one_seed_is_smaller_than_several(arms, tmp_path):
     three = {arm: sizes(own, arm) for arm, own in arms.items()}
     assert set(one) == {"sft", "promot", "replay_kl"} == set(three)
     assert len(set(one.values())) == 1 == len(set(three.values())), "arms are compared at one size"
-    assert one["sft"][0] < three["sft"][0] and one["sft"][1] < three["sft"][1]
+    assert one["sft"][0] < three["sft"][0]
+    assert one["sft"][1] < three["sft"][1]
     assert (one["sft"][2], three["sft"][2]) == (1, 3)
 
 
