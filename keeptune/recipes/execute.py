@@ -16,6 +16,7 @@ from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured, resident_bytes
 from keeptune.evaluations import Context
+from keeptune.recipes.contamination import contamination
 from keeptune.recipes.jobs import training_forecast
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
@@ -147,11 +148,12 @@ class Execution:
         self.recipe = fitted(self.recipe, material)
         loaded = self.workshop.shared(self.base)
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
-        self.run.write_json("data.json", material.counts())
         self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
         self.forecast = self._forecast(material)
         proof = None if self.options.skip_base else self.recipe.proof
         context = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
+        seen = contamination(material, context.suite) if proof is not None else None
+        self.run.write_json("data.json", {**material.counts(), "contamination": seen})
         if proof is not None:
             self.run.enter("baseline")
             before = self._timed("base", lambda: self._measure("base", self.base, context))

@@ -54,9 +54,9 @@ def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str
 
 
 def provenance_of(run: Run) -> dict[str, Any]:
-    """What the certificate carries of the manifest."""
-    manifest: dict[str, Any] = read_json(run.folder / "manifest.json")
-    return manifest
+    """What the certificate carries of the manifest, and what training has seen of what was measured."""
+    data: dict[str, Any] = read_json(run.folder / "data.json")
+    return {**read_json(run.folder / "manifest.json"), "contamination": data.get("contamination")}
 
 
 def trained_parameters(recipe: Recipe, loaded: Loaded) -> tuple[int, float]:

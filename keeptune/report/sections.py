@@ -85,7 +85,26 @@ def data_counts(data: Mapping[str, Any]) -> Markup:
     keys = ("read", "kept", "dropped", "cut", "train", "dev", "test", "tokens", "learned_tokens")
     used = [key for key in keys if any(key in counts for counts in sources.values())]
     rows: list[list[object]] = [[name, *[_count(counts.get(key)) for key in used]] for name, counts in sources.items()]
-    return table(["source", *[key.replace("_", " ") for key in used]], rows, numeric=frozenset(range(1, len(used) + 1)))
+    read = table(["source", *[key.replace("_", " ") for key in used]], rows, numeric=frozenset(range(1, len(used) + 1)))
+    seen = data.get("contamination")
+    return Markup("".join([read, seen_in_training(seen)])) if seen else read
+
+
+def seen_in_training(parts: Sequence[Mapping[str, Any]]) -> Markup:
+    """How many of the measured items training has seen; the parts by themselves when it has seen any."""
+    kinds = ("exact", "near", "ngram")
+    items = sum(part["items"] for part in parts)
+    found = sum(part[kind] for part in parts for kind in kinds)
+    if not found:
+        return element("p", f"Of the {items:,} items of the proof, training has seen none.", class_="note")
+    rows: list[list[object]] = [
+        [part["measured"], f"{part['items']:,}", *[part[kind] for kind in kinds]]
+        for part in parts
+        if any(part[kind] for kind in kinds)
+    ]
+    titles = ["measured", "items", "asked in training", "nearly", "13 words in a row"]
+    told = f"Of the {items:,} items of the proof, training has seen {found:,}"
+    return folded(told, table(titles, rows, numeric=frozenset({1, 2, 3, 4})))
 
 
 def cost(certificate: Mapping[str, Any]) -> Markup:
@@ -110,7 +129,9 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
     """Everything that another person needs to get the same result."""
     known = certificate.get("provenance") or {}
     rows: list[list[object]] = [
-        [key.replace("_", " "), element("code", _plain(value))] for key, value in known.items() if value is not None
+        [key.replace("_", " "), element("code", _plain(value))]
+        for key, value in known.items()
+        if value is not None and key != "contamination"
     ]
     parts = [table(["", ""], rows)]
     if recipe_text or recipe:

@@ -122,3 +122,16 @@ def test_an_axis_maps_its_ends_and_its_ticks_are_round():
     assert axis(0.013) == 400
     assert axis(9) == 400
     assert axis.ticks() == [-0.02, -0.01, 0.0, 0.01]
+
+
+def test_what_training_has_seen_of_the_proof_is_said_in_one_line_and_shown_on_demand(run):
+    parts = [{"measured": "task, test", "items": 480, "exact": 1, "near": 2, "ngram": 3},
+             {"measured": "cloze", "items": 1500, "exact": 0, "near": 0, "ngram": 0}]  # fmt: skip
+    data = {"sources": {"task": {"read": 9, "kept": 9}}, "contamination": parts}
+    (run / "data.json").write_text(json.dumps(data))
+    page = certificate_page(read_run(run))
+    assert "Of the 1,980 items of the proof, training has seen 6" in page
+    assert "<td>task, test</td>" in page
+    assert "<td>cloze</td>" not in page
+    (run / "data.json").write_text(json.dumps({**data, "contamination": parts[1:]}))
+    assert "Of the 1,500 items of the proof, training has seen none." in certificate_page(read_run(run))

@@ -1,0 +1,57 @@
+"""What training has seen of what the proof measures: stated in the certificate, for every part of the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.example import Example
+from keeptune.data.decontaminate import TestRows
+
+if TYPE_CHECKING:
+    from keeptune.data.suite import Suite
+    from keeptune.recipes.material import Material
+
+
+def contamination(material: Material, suite: Suite | None) -> list[dict[str, Any]]:
+    """For each measured part: its items, and how many of them training or replay data ask or quote.
+
+    Kinds as `data.decontaminate` defines them: `exact`, `near`, `ngram` (13 words in a row), each item counted once.
+
+    Args:
+        material: what is trained on, self-generated text included, and the target's held-out rows.
+        suite: what retention is measured on.
+
+    Returns:
+        `{"measured", "items", "exact", "near", "ngram"}`, the target first, then the suite in its order.
+    """
+    parts = dict(_parts(material, suite))
+    held = {name: TestRows(rows) for name, rows in parts.items()}
+    trained = [example for name in material.train for example in material.sources[name].train]
+    for index, example in enumerate(trained):
+        for tests in held.values():
+            tests.see(index, example)
+    found = []
+    for name, tests in held.items():
+        counts = tests.overlap().counts()
+        kinds = {kind: counts[kind] for kind in ("exact", "near", "ngram")}
+        found.append({"measured": name, "items": len(parts[name]), **kinds})
+    return found
+
+
+def _parts(material: Material, suite: Suite | None) -> Iterator[tuple[str, Sequence[Example]]]:
+    if material.target is not None:
+        source = material.sources[material.target]
+        for part in ("test", "ood"):
+            if rows := getattr(source, part):
+                yield f"{material.target}, {part}", rows
+    if suite is None:
+        return
+    for task in suite.tasks:
+        yield task.name, [Example(item.id, text=item.prompt) for item in task.items]
+    for open_task in suite.generations:
+        yield open_task.name, [Example(item.id, text=item.prompt) for item in open_task.items]
+    for corpus in suite.corpora:
+        yield corpus.name, [Example(document.id, text=document.text) for document in corpus.documents]
+    if suite.instructions:
+        yield "unrelated requests", [Example(str(i), text=text) for i, text in enumerate(suite.instructions)]
