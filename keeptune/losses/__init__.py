@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
+from typing_extensions import Self
 
 from keeptune.core.spec import Spec
 
@@ -45,16 +46,43 @@ class StepView(Protocol):
         ...
 
 
+class Anchor(Protocol):
+    """What a loss on the weights themselves may look at; the three lists run in parallel, in float32.
+
+    Attributes:
+        now: the weights that train.
+        start: the same ones before the stage.
+        importance: of each of them; ones where nothing was asked for.
+    """
+
+    @property
+    def now(self) -> Sequence[Tensor]: ...  # noqa: D102
+
+    @property
+    def start(self) -> Sequence[Tensor]: ...  # noqa: D102
+
+    @property
+    def importance(self) -> Sequence[Tensor]: ...  # noqa: D102
+
+
 class Loss(Spec, shelf="keeptune.losses"):
-    """A sum over tokens and how many tokens it ran over.
+    """A sum over tokens and how many tokens it ran over; or, with `pulls`, a function of the weights themselves.
 
     The training objective of one optimiser step is `sum_i weight_i * sum_i / count_i`, where the sum and the count of
     loss i run over the whole global batch: the same global batch gives the same loss however it is cut into
-    micro-batches.
+    micro-batches. A loss that `weighs` its tokens counts the sum of their weights, so that their mean is 1.
+
+    Attributes:
+        needs_reference: it compares with the checkpoint that the stage started from.
+        reads_labels: it learns the labels of a head.
+        weighs: its count is the sum of the weights of its tokens.
+        pulls: it runs over no row, but over the weights: `pull` instead of `terms`.
     """
 
     needs_reference: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
+    pulls: ClassVar[bool] = False
 
     on: str | None = Field(None, description="name of the source it is restricted to; unset: every source")
     weight: float = Field(1.0, gt=0, le=1e6, description="its factor in the objective")
@@ -70,6 +98,22 @@ class Loss(Spec, shelf="keeptune.losses"):
                     learned[start:end] = False
         return torch.nonzero(learned).squeeze(-1)
 
-    def terms(self, view: StepView) -> tuple[Tensor, int]:
-        """The differentiable sum over `rows(view.batch)`, and the number of rows."""
+    def terms(self, view: StepView) -> tuple[Tensor, float]:
+        """The differentiable sum over `rows(view.batch)`, and the number of rows, or the sum of their weights."""
+        raise NotImplementedError
+
+    def calibrated(self, row_losses: Callable[[str | None], Sequence[float]]) -> Self:
+        """With the settings that only the base's losses can decide.
+
+        Args:
+            row_losses: the base's mean loss, in nats, of the training rows of a source (None: of every source).
+        """
+        return self
+
+    def sources(self) -> list[str]:
+        """Sources that it looks at beside those that are trained on."""
+        return []
+
+    def pull(self, anchor: Anchor) -> tuple[Tensor, list[Tensor]]:
+        """Value and gradient of a loss on the weights; the gradient in the order of `anchor.now`."""
         raise NotImplementedError

@@ -6,7 +6,8 @@ P parameters of the base, P_t trained ones, b bytes of the base's dtype. The sta
     adapter     4 P_t for a method that adds to the base
     masters     4 P_t in float32 beside narrow weights that train themselves
     moments     8 P_t for AdamW (2 P_t in 8 bits, nearly nothing for Adafactor)
-    reference   b P for a KL term, when the trained method cannot be taken off: a second copy
+    reference   b P for a KL term, when the trained method cannot be taken off: a second copy; 4 P_t for the start that
+                L2-SP pulls to, and as much again for EWC's importance
 
 With 4 P_t for gradients that is the 16 P and 2 P + 16 P_t of the textbooks. Those leave out what is often larger, and
 what comes and goes: a step needs the most at one of three moments.
@@ -47,6 +48,7 @@ class Step:
         moments: bytes of the optimiser's state per trained parameter.
         reference: of a KL term: none, the model with its adapter off, or a copy.
         logits_at_once: of a block of the loss; 2^25 on a GPU.
+        anchors: float32 numbers kept for each trained weight by losses that pull to the start.
     """
 
     tokens: int
@@ -57,6 +59,7 @@ class Step:
     moments: float = 8
     reference: Reference = "none"
     logits_at_once: int = 6_000_000
+    anchors: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
         weights=base.bytes,
         trained=4 * count if not in_place or size < 4 else 0,
         moments=round(step.moments * count),
-        reference=base.bytes if step.reference == "copy" else 0,
+        reference=(base.bytes if step.reference == "copy" else 0) + 4 * count * step.anchors,
         gradients=4 * count + (size * count if in_place and size < 4 else 0),
         activations=round(kept) + casts + summed,
         logits=logits_bytes(shape, size, step, in_place=in_place),

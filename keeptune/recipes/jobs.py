@@ -83,6 +83,7 @@ def job_of(
         moments=stage.optimizer.moments,
         reference=reference,
         logits_at_once=2**25 if gpu else 6_000_000,
+        anchors=len({copy for loss in stage.losses if loss.pulls for copy in ("start", *loss.sources())}),
     )
     label = " + ".join(method.name for method in chosen) + (" (nf4)" if base.quantized else "")
     in_place = any(method.trains_base for method in chosen)

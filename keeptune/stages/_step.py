@@ -3,12 +3,13 @@
     objective = sum_i weight_i * (sum of loss i over the global batch) / (its count over the global batch)
 
 Each micro-batch adds its share of every sum, divided by the count of the whole, so that neither loss nor gradient
-depends on how the batch is cut.
+depends on how the batch is cut. The count of a loss that weighs its tokens is the sum of their weights, which is known
+only after a forward pass: where the batch is cut, one without gradients and dropout comes before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
@@ -26,6 +27,7 @@ from keeptune.engine.padded import States
 from keeptune.engine.readout import Answer, answers
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
+from keeptune.stages._anchor import Anchor
 from keeptune.stages._masters import Masters
 from keeptune.stages._random import RandomState
 from keeptune.stages._reference import Reference, Stacks, served
@@ -70,7 +72,8 @@ class StepResult:
     Attributes:
         loss: the objective without the method's penalty; not a number when no loss has a row in the batch.
         parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent. What the
-            method adds in training is `penalty`.
+            method adds in training is `penalty`; `NAME.weight` is the mean weight of a loss's tokens before it was
+            made 1.
         norm: of the whole gradient, before clipping.
         tokens: computed; a prompt that rows share counts once.
         learned: supervised positions.
@@ -96,11 +99,8 @@ class Objective:
         micro_batch_tokens: largest micro-batch; a longer row is one by itself.
         overhead_tokens: virtual tokens that each row brings along.
         penalty: what the method adds in training; evaluation never asks.
-    def _states(self, batch: PackedBatch) -> States:
-        layers = any(loss.reads_labels for loss in self.losses)
-        if self.trunk is not None and not layers and self.trunk.covers(batch):
-            return States(self.trunk.hidden(batch))
-        states = packed_states(self.model, batch, layers=layers)
+        trunk: states of the frozen layers below the lowest place that trains, kept from one epoch to the next.
+        anchors: where losses on the weights pull to, by the place of the loss.
     """
 
     model: PreTrainedModel
@@ -112,6 +112,7 @@ class Objective:
     overhead_tokens: int = 0
     penalty: Callable[[], Tensor | None] = lambda: None
     trunk: Trunk | None = None
+    anchors: Mapping[int, Anchor] = field(default_factory=dict)
     event: Callable[..., None] = field(default=lambda kind, **fields: None)
     _path: str = field(default="", init=False)
 
@@ -150,7 +151,7 @@ class Objective:
         pieces = [self._pieces(batch) for batch in self._cut(rows)]
         sums = [(sum(float(part[i][0]) for part in pieces), sum(part[i][1] for part in pieces)) for i in self._each]
         return sum(
-            self.losses[i].weight * total / max(1, count) for i, (total, count) in zip(self._each, sums, strict=True)
+            self.losses[i].weight * total / count for i, (total, count) in zip(self._each, sums, strict=True) if count
         )
 
     @property
@@ -165,7 +166,8 @@ class Objective:
         return [served(batch, self.stacks).to(device) for batch in batches]
 
     def _backward(self, batches: list[PackedBatch]) -> StepResult:
-        counts = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
+        learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
+        counts = self._counts(batches, learned)
         sums = torch.zeros(len(self.losses), dtype=torch.float64, device=batches[0].tokens.device)
         penalties: list[float] = []
         rows = sum(len(batch.ids) for batch in batches)
@@ -174,6 +176,7 @@ class Objective:
             objective: Any = 0.0
             for i, (total, count) in enumerate(self._pieces(batch)):
                 if count:
+                    counts[i] = counts[i] or count
                     sums[i] += total.detach()
                     objective = objective + self.losses[i].weight * total / counts[i]
             penalty = self.penalty()
@@ -183,19 +186,53 @@ class Objective:
             if isinstance(objective, Tensor) and objective.requires_grad:
                 torch.autograd.backward(objective)
                 self.masters.collect()
+        pulls = self._pull()
         gradients = self.masters.gradients
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         means = [total / count if count else 0.0 for total, count in zip(sums.tolist(), counts, strict=True)]
         parts = {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}
+        weighed = {
+            f"{self.names[i]}.weight": counts[i] / learned[i]
+            for i in self._each
+            if self.losses[i].weighs and learned[i]
+        }
+        value = sum(loss.weight * mean for loss, mean in zip(self.losses, means, strict=True)) if any(learned) else nan
         return StepResult(
-            loss=sum(loss.weight * mean for loss, mean in zip(self.losses, means, strict=True)) if any(counts) else nan,
-            parts=parts | ({"penalty": sum(penalties)} if penalties else {}),
+            loss=value + sum(self.losses[i].weight * pull for i, pull in pulls.items()),
+            parts=parts
+            | weighed
+            | {self.names[i]: pull for i, pull in pulls.items()}
+            | ({"penalty": sum(penalties)} if penalties else {}),
             norm=float(norm),
             tokens=sum(len(batch.tokens) for batch in batches),
             learned=sum(batch.learned for batch in batches),
         )
 
-    def _pieces(self, batch: PackedBatch) -> list[tuple[Tensor, int]]:
+    def _counts(self, batches: list[PackedBatch], learned: list[int]) -> list[float]:
+        """What each loss divides by; 0 for the weights of a batch in one piece, which its own forward pass gives."""
+        if not any(loss.weighs for loss in self.losses):
+            return [float(count) for count in learned]
+        masses = [0.0] * len(learned)
+        if len(batches) > 1:
+            self.model.eval()
+            with torch.no_grad(), self.masters.unremembered():
+                for batch in batches:
+                    masses = [mass + float(piece[1]) for mass, piece in zip(masses, self._pieces(batch), strict=True)]
+        return [masses[i] if self.losses[i].weighs else float(learned[i]) for i in self._each]
+
+    def _pull(self) -> dict[int, float]:
+        """Adds the gradient of the losses on the weights; the value of each, by its place."""
+        values = {}
+        for i, anchor in self.anchors.items():
+            weight = self.losses[i].weight
+            value, gradients = self.losses[i].pull(anchor)
+            values[i] = float(value)
+            for (_, master), gradient in zip(self.masters.named, gradients, strict=True):
+                pull = weight * gradient
+                master.grad = pull if master.grad is None else master.grad.add_(pull)
+        return values
+
+    def _pieces(self, batch: PackedBatch) -> list[tuple[Tensor, float]]:
         """Sum and count of each loss on one micro-batch; a loss without rows in it is not computed."""
         wanted = [len(loss.rows(batch)) for loss in self.losses]
         if not any(wanted):

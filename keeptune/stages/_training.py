@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import DivergedError, Interrupted, PlanError
+from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
 from keeptune.losses import Loss
@@ -23,7 +23,8 @@ from keeptune.stages import StageWork
 from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._masters import Masters
 from keeptune.stages._output import Output
-from keeptune.stages._plan import Plan, plan_steps
+from keeptune.stages._plan import Plan, plan_steps, rows_digest
+from keeptune.stages._prepared import prepared
 from keeptune.stages._reference import Reference, Stacks
 from keeptune.stages._session import Counters, Diverging, Session
 from keeptune.stages._step import Objective
@@ -33,6 +34,7 @@ from keeptune.stages._trunk import Trunk, trunk_of
 from keeptune.stages._watch import Watch
 
 if TYPE_CHECKING:
+    from keeptune.data.encode import Encoded
     from keeptune.models.load import Loaded
     from keeptune.stages.train import Train
 
@@ -88,21 +90,10 @@ class Attempt:
         counters = self._counters(rate_scale)
         if counters.best_step is not None:
             commits.protected = {commits.path(counters.best_step)}
+        self.output = Output(self.loaded, self.name, checkpoint, stage, work.folder)
+        objective = self._objective(masters, plan, counters.micro_batch_tokens, overhead)
         if self.start.weights is not None:
             masters.load(self.start.weights)
-        self.output = Output(self.loaded, self.name, checkpoint, stage, work.folder)
-        objective = Objective(
-            model=self.loaded.model,
-            masters=masters,
-            losses=stage.losses,
-            stacks=self.stacks(new=True),
-            reference=self._reference(),
-            micro_batch_tokens=counters.micro_batch_tokens,
-            overhead_tokens=overhead,
-            penalty=partial(penalty, self.loaded.model, self.name),
-            trunk=self._trunk(plan),
-            event=work.run.event,
-        )
         self.session = Session(
             stage=stage,
             run=work.run,
@@ -116,6 +107,22 @@ class Attempt:
             after_step=partial(after_step, self.loaded.model, self.name),
             vocabulary=self.loaded.model.get_input_embeddings().weight.shape[0],
         )
+
+    def _objective(self, masters: Masters, plan: Plan, micro_batch_tokens: int, overhead: int) -> Objective:
+        """Losses and gradients, prepared at the weights that the stage starts from: no commit is loaded yet."""
+        objective = Objective(
+            model=self.loaded.model,
+            masters=masters,
+            losses=self.stage.losses,
+            stacks=self.stacks(new=True),
+            reference=self._reference(),
+            micro_batch_tokens=micro_batch_tokens,
+            overhead_tokens=overhead,
+            penalty=partial(penalty, self.loaded.model, self.name),
+            trunk=self._trunk(plan),
+            event=self.work.run.event,
+        )
+        return prepared(objective, plan, self._kept_sources(), self.work.seed, self._served)
 
     def run(self) -> Checkpoint:
         """Trains what is left to train, then writes the output."""
@@ -160,6 +167,24 @@ class Attempt:
         return {
             source: tuple(name for name, scope in scopes if scope == "always" or source in task) for source in sources
         }
+
+    def _served(self, source: str) -> tuple[str, ...]:
+        """The adapters that serve a source that is looked at and not trained on."""
+        on_task = source in self.work.task
+        return tuple(ref.name for ref in self.checkpoint.adapters if ref.scope == "always" or on_task)
+
+    def _kept_sources(self) -> dict[str, Sequence[Encoded]]:
+        """Rows of the sources that losses look at beside the training data."""
+        wanted = dict.fromkeys(source for loss in self.stage.losses for source in loss.sources())
+        missing = next((source for source in wanted if source not in self.work.data), None)
+        if missing is not None:
+            raise RecipeError(
+                f"a loss of the stage looks at '{missing}', which is no source of the recipe.",
+                code="E-TRAIN-SOURCE",
+                where={"key": f"stages[{self.work.index}].losses"},
+                fix=did_you_mean(missing, self.work.data),
+            )
+        return {source: self.work.data[source].rows for source in wanted}
 
     def _reference(self) -> Reference | None:
         if not any(loss.needs_reference for loss in self.stage.losses):
@@ -214,11 +239,13 @@ class Attempt:
     def _exactness(self, plan: Plan) -> dict[str, Any]:
         parameter = next(self.loaded.model.parameters())
         gpu = parameter.is_cuda
+        kept = {source: rows_digest(rows) for source, rows in self._kept_sources().items()}
         return {
             "stage": self.stage.exactness(),
             "seed": self.work.seed,
             "data": plan.sources,
             "order": plan.digest,
+            **({"kept": kept} if kept else {}),
             "base": self.loaded.fingerprint,
             "adapters": [[ref.name, ref.scope] for ref in self.checkpoint.adapters],
             "dtype": str(self.loaded.dtype),

@@ -64,6 +64,12 @@ class Train(Stage):
             raise ValueError(f"'{base}' trains the base itself, which answers everybody: scope is 'always'")
         if base and len(self.methods) > 1:
             raise ValueError(f"'{base}' trains the base itself: give it a stage of its own; earlier adapters stay on")
+        pulling = next((loss.name for loss in self.losses if loss.pulls), None)
+        if pulling and not self.trains_base:
+            raise ValueError(
+                f"'{pulling}' pulls the base's own weights back, and '{self.methods[0].name}' leaves them as they are: "
+                "take the method full or freeze, or weight decay, which pulls an added part to nothing"
+            )
         return self
 
     @property
@@ -91,8 +97,8 @@ class Train(Stage):
         return {source: share / sum(shares.values()) for source, share in shares.items()}
 
     def sources(self) -> list[str]:
-        """The sources that it trains on."""
-        return list(self.shares)
+        """The sources that it trains on, and those that its losses look at."""
+        return list(dict.fromkeys([*self.shares, *(source for loss in self.losses for source in loss.sources())]))
 
     def fitted(self, data: Mapping[str, EncodedSet]) -> Self:
         """With the settings that only the data can decide: of its methods, and the shares of a mixture."""
