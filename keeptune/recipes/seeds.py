@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keeptune.core.events import read_lines
 from keeptune.core.files import atomic_write, json_bytes, write_json
+from keeptune.core.items import read_scores
 from keeptune.recipes.execute import Options, execute
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def _together(folder: Path, recipe: Recipe, certificates: list[dict[str, Any]]) 
     from keeptune.report.page import write_certificate
     from keeptune.stages.prove import certify_seeds
 
-    certificate = certify_seeds(certificates)
+    folders = [folder / "seeds" / str(one["seeds"]["values"][0]) for one in certificates]
+    measured = [(read_scores(one, "base"), read_scores(one, "adapted")) for one in folders]
+    certificate = certify_seeds(certificates, measured if all(all(sides) for sides in measured) else ())
     worst = folder / "seeds" / str(certificate["seeds"]["worst"])
     for name in SHOWN:
         if (worst / name).is_file():

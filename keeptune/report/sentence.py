@@ -24,7 +24,16 @@ def verdict_sentence(certificate: Mapping[str, Any]) -> str:
         "FAIL": f"but {_lost(certificate)}",
         "UNDECIDED": "but whether general ability was kept cannot be told from this evidence",
     }[certificate["verdict"]]
-    return f"{gained}, {kept}."
+    return f"{gained}, {kept}.{_worst_seed(certificate)}"
+
+
+def _worst_seed(certificate: Mapping[str, Any]) -> str:
+    """What the worst seed says by itself, where it says something else than all seeds together."""
+    seeds = certificate.get("seeds")
+    worst = seeds.get("worst_verdict") if isinstance(seeds, Mapping) else None
+    if worst is None or worst == certificate["verdict"]:
+        return ""
+    return f" Seed {seeds['worst']}, the worst of {seeds['count']}, alone is {worst}."  # type: ignore[index]
 
 
 def _lost(certificate: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ from keeptune.core.spec import Spec
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._certificate import build, scope
 from keeptune.stages._rescoring import rescore
+from keeptune.stages._seeds import Measured, over_seeds
+from keeptune.statistics.seeds import FEWEST_SEEDS
 
 __all__ = ["Margins", "Prove", "certify", "certify_seeds", "rescore"]
 
@@ -97,23 +99,35 @@ def certify(
     )
 
 
-def certify_seeds(certificates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One certificate for several seeds of a recipe: that of the worst seed, which every seed must be as good as.
+def certify_seeds(certificates: Sequence[Mapping[str, Any]], measured: Sequence[Measured] = ()) -> dict[str, Any]:
+    """One certificate for several seeds of a recipe.
 
-    PASS only when every seed passes. The worst is the one with the worst verdict; among equals, the one with the
-    largest loss of pooled accuracy.
+    From three seeds on, with the scores of each: the mean over seeds with the interval of a hierarchical bootstrap over
+    seeds and items, and the verdict that follows (`statistics.seeds`). With two seeds, or without their scores, that of
+    the worst seed, which every seed must be as good as. The worst is the one with the worst verdict; among equals, the
+    one with the largest loss of pooled accuracy. It is named, and its drift, power and cost are shown, in any case.
+
+    Args:
+        certificates: one per seed.
+        measured: (scores of the base, scores of the adapted model) of each seed, in the same order.
     """
     assert certificates, "at least one certificate"
     worst = min(certificates, key=lambda one: (ORDER.index(one["verdict"]), _pooled_delta(one)))
     values = [value for one in certificates for value in one["seeds"]["values"]]
+    together: dict[str, Any] = {}
+    if len(measured) == len(certificates) >= FEWEST_SEEDS:
+        together = over_seeds(certificates, measured)
     return {
         **worst,
+        **together,
         "unchanged": all(one["unchanged"] for one in certificates),
         "scope": scope(len(values)),
         "seeds": {
             "count": len(values),
             "values": values,
+            "speaks": "all seeds" if together else "the worst seed",
             "worst": worst["seeds"]["values"][0],
+            "worst_verdict": worst["verdict"],
             "verdicts": [one["verdict"] for one in certificates],
             "target_deltas": [(one["target"] or {}).get("delta") for one in certificates],
             "pooled_deltas": [(one["retention"]["pooled"] or {}).get("delta") for one in certificates],

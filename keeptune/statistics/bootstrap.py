@@ -119,6 +119,13 @@ def bootstrap_bounds(
     return Bounds(estimate, low, high, bca, boot_t, plain_t, error, effective)
 
 
+def replicate_deviations(strata: Sequence[Sums], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """r* - r of each of the N data sets under the same draws of clusters, shape (N, B)."""
+    if not strata or resamples < 100:
+        raise ValueError("a bootstrap needs at least one stratum and 100 resamples")
+    return _replicates(strata, resamples, seed, np.zeros(len(strata[0].numerators)))[0]
+
+
 def _effective_clusters(strata: Sequence[Sums], variances_SN: Floats) -> Floats:
     """Satterthwaite: (sum v)^2 / sum(v^2 / (K - 1)) degrees of freedom, plus one, K being Kish's number per stratum."""
     kish_SN = np.array([stratum.effective_clusters() for stratum in strata])

@@ -13,6 +13,7 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.files import jsonable
 from keeptune.core.run import Run
 from keeptune.core.score import Item, Score
+from keeptune.report.sentence import verdict_sentence
 from keeptune.stages import StageWork
 from keeptune.stages.evaluate import Evaluate
 from keeptune.stages.prove import Margins, Prove, certify, certify_seeds
@@ -186,6 +187,29 @@ def test_the_worst_seed_speaks_for_all():
     assert whole["seeds"]["verdicts"] == ["PASS", "FAIL", "PASS"]
     assert good["scope"] == "this checkpoint"
     assert certify_seeds([good])["scope"] == "this checkpoint"
+
+
+def test_three_seeds_with_their_scores_speak_for_the_recipe():
+    base = suite()
+    sides = [(base, suite(losses=8 + 4 * i, gains=8, factor=1.001, target=0.6)) for i in range(3)]
+    ones = [certify(*side, seeds=[seed]) for seed, side in enumerate(sides)]
+    whole = certify_seeds(ones, sides)
+    pooled, single = whole["retention"]["pooled"], [one["retention"]["pooled"] for one in ones]
+    assert whole["verdict"] == "PASS"
+    assert (whole["scope"], whole["seeds"]["speaks"], whole["seeds"]["worst"]) == ("this recipe", "all seeds", 2)
+    assert pooled["delta"] == pytest.approx(sum(one["delta"] for one in single) / 3)
+    assert pooled["high"] - pooled["low"] > max(one["high"] - one["low"] for one in single)
+    assert whole["target"]["verdict"] == "GAINED"
+    assert whole.keys() == ones[0].keys()
+    json.dumps(whole, allow_nan=False)
+
+
+def test_one_bad_seed_of_three_leaves_a_recipe_undecided_and_is_named():
+    base = suite()
+    sides = [(base, suite(losses=losses, gains=4, target=0.6)) for losses in (4, 4, 150)]
+    whole = certify_seeds([certify(*side, seeds=[seed]) for seed, side in enumerate(sides)], sides)
+    assert whole["verdict"] == "UNDECIDED"
+    assert "Seed 2, the worst of 3, alone is FAIL." in verdict_sentence(whole)
 
 
 def work_in(folder):
