@@ -17,30 +17,25 @@ from keeptune.statistics.verdict import retention_verdict, target_verdict
 Certificate = Mapping[str, Any]
 Measured = tuple[Sequence[Score], Sequence[Score]]
 """Scores of the base, scores of the adapted model."""
+Pairs = Mapping[tuple[str, str], ScorePair]
 NUMBERS = ("base", "adapted", "delta", "low", "high", "effective_clusters")
 
 
 def over_seeds(certificates: Sequence[Certificate], measured: Sequence[Measured]) -> dict[str, Any]:
     """`verdict`, `target`, `retention`, `format` and `ood` of the recipe, each part over all its seeds."""
-    seeds: list[dict[tuple[str, str], ScorePair]] = [
-        {(pair.base.kind, pair.base.task): pair for pair in pair_up(*sides)} for sides in measured
-    ]
+    seeds: list[Pairs] = [{(pair.base.kind, pair.base.task): pair for pair in pair_up(*sides)} for sides in measured]
     retained = [one["retention"] for one in certificates]
-
-    def over(parts: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, str]]) -> Comparison:
-        strata = [crossed_sums([_changes(pairs[key]) for pairs in seeds]) for key in keys]
-        return compare_over_seeds([comparison_of(part) for part in parts], strata)
 
     def over_list(place: str, kind: str) -> dict[str, Comparison]:
         names = [part["name"] for part in retained[0][place]]
         own = [{part["name"]: part for part in one[place]} for one in retained]
-        return {name: over([parts[name] for parts in own], [(kind, name)]) for name in names}
+        return {name: over(seeds, [parts[name] for parts in own], [(kind, name)]) for name in names}
 
     def target(place: str, *, ood: bool) -> dict[str, Any] | None:
         parts = [one[place] for one in certificates]
         if not all(parts):
             return None
-        found = over(parts, [next(k for k in seeds[0] if k[0] == "target" and k[1].endswith("/ood") == ood)])
+        found = over(seeds, parts, [next(k for k in seeds[0] if k[0] == "target" and k[1].endswith("/ood") == ood)])
         finite = all(part["low"] is not None for part in parts)
         plain = {name: value for name, value in (entry(found) or {}).items() if name != "margin"}
         return {**parts[0], **plain, "verdict": target_verdict(found) if finite else "LOST"}
@@ -49,9 +44,9 @@ def over_seeds(certificates: Sequence[Certificate], measured: Sequence[Measured]
     pooled = leak = None
     whole = [key for key in (("accuracy", name) for name in tasks) if all(pairs[key].finite for pairs in seeds)]
     if all(one["pooled"] for one in retained) and whole:
-        pooled = over([one["pooled"] for one in retained], whole)
+        pooled = over(seeds, [one["pooled"] for one in retained], whole)
     if certificates[0]["format"]["leak"]:
-        leak = over([one["format"]["leak"] for one in certificates], [("leak", "format_leak")])
+        leak = over(seeds, [one["format"]["leak"] for one in certificates], [("leak", "format_leak")])
     chance = {part["name"]: part["chance"] for part in retained[0]["tasks"]}
     first = certificates[0]
     return {
@@ -73,6 +68,12 @@ def over_seeds(certificates: Sequence[Certificate], measured: Sequence[Measured]
             "specialisation_index": None if leak is None else leak.delta,
         },
     }
+
+
+def over(seeds: Sequence[Pairs], parts: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, str]]) -> Comparison:
+    """One part of the certificate over all seeds, from the items of the scores behind it."""
+    strata = [crossed_sums([_changes(pairs[key]) for pairs in seeds]) for key in keys]
+    return compare_over_seeds([comparison_of(part) for part in parts], strata)
 
 
 def comparison_of(part: Mapping[str, Any]) -> Comparison:
