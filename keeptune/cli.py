@@ -31,6 +31,7 @@ SHELVES = {
     "probes": "keeptune.probes",
     "evaluations": "keeptune.evaluations",
     "selectors": "keeptune.selectors",
+    "encoders": "keeptune.selectors.encoders",
     "stages": "keeptune.stages",
     "formats": "keeptune.data.formats",
     "rules": "keeptune.data.curation",

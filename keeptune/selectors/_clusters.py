@@ -1,19 +1,27 @@
-"""k-means as the selectors need it: the centre of the largest cluster."""
+"""k-means as the selectors need it: Lloyd's algorithm, and the centre of the largest cluster."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
 
 ROUNDS = 20
 ROWS_AT_ONCE = 8192
 
 
-def largest_cluster(points_ND: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.float32]:
-    """The centre [D] of the cluster with the most points, after 20 rounds of Lloyd's algorithm.
+def most_clusters(points: int) -> int:
+    """sqrt(N / 2), at least 1 and at most 2,000: how many clusters are made when nobody says."""
+    return max(1, min(2000, round(math.sqrt(points / 2))))
 
-    Centres start at different points drawn at random; one that loses all its points stays where it was. Of two
-    clusters of equal size the first counts.
+
+def k_means(points_ND: Floats, clusters: int, seed: int) -> tuple[NDArray[np.int64], Floats]:
+    """The cluster of each point [N] and the centres [K, D], after at most 20 rounds of Lloyd's algorithm.
+
+    Centres start at different points drawn at random; one that loses all its points stays where it was.
     """
     drawn = np.random.default_rng(seed).permutation(len(points_ND))[:clusters]
     centres_KD = points_ND[np.sort(drawn)].copy()
@@ -27,14 +35,24 @@ def largest_cluster(points_ND: NDArray[np.float32], clusters: int, seed: int) ->
         moved_KD = centres_KD.copy()
         moved_KD[filled] = sums / counts_K[filled, None]
         if np.array_equal(moved_KD, centres_KD):
-            break
+            return nearest_N, centres_KD
         centres_KD = moved_KD
-    sizes_K = np.bincount(_nearest(points_ND, centres_KD), minlength=len(centres_KD))
-    centre: NDArray[np.float32] = centres_KD[int(np.argmax(sizes_K))]
+    return _nearest(points_ND, centres_KD), centres_KD
+
+
+def largest_cluster(points_ND: Floats, clusters: int, seed: int) -> Floats:
+    """The centre [D] of the cluster with the most points; of two of equal size the first counts."""
+    labels_N, centres_KD = k_means(points_ND, clusters, seed)
+    return centre_of_most(labels_N, centres_KD)
+
+
+def centre_of_most(labels: NDArray[np.int64], centres_KD: Floats) -> Floats:
+    """The centre [D] of the cluster that most of these points are in; of equal ones the first."""
+    centre: Floats = centres_KD[int(np.argmax(np.bincount(labels, minlength=len(centres_KD))))]
     return centre
 
 
-def _nearest(points_ND: NDArray[np.float32], centres_KD: NDArray[np.float32]) -> NDArray[np.int64]:
+def _nearest(points_ND: Floats, centres_KD: Floats) -> NDArray[np.int64]:
     """The cluster of each point."""
     half_K = 0.5 * np.einsum("kd,kd->k", centres_KD, centres_KD)
     parts = []

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from keeptune.core.example import Example
-from keeptune.selectors import Context, Selection, Selector, embeddings_of
-from keeptune.selectors._clusters import largest_cluster
+from keeptune.selectors import Context, Need, Selection, Selector, embeddings_of
+from keeptune.selectors._clusters import largest_cluster, most_clusters
 from keeptune.selectors._farthest_first import farthest_first
+from keeptune.selectors._vectors import unit
 
 
 class KCenter(Selector):
@@ -22,8 +23,11 @@ class KCenter(Selector):
     by design: look at what was chosen, and compare with `random`.
 
     `start: task_centre` is the first choice of "Maybe only 0.5%" (arXiv:2305.09246): of all examples the one with the
-    greatest cosine to the centre of the largest k-means cluster.
+    greatest cosine to the centre of the largest k-means cluster. The whole of that paper, with several tasks at once,
+    is `half_percent`.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
 
     start: Literal["task_centre", "random", "first"] = Field("task_centre", description="the first choice")
     normalise: bool = Field(True, description="scale each vector to length 1, so that distances are of directions")
@@ -45,13 +49,5 @@ class KCenter(Selector):
             return 0
         if self.start == "random":
             return int(np.random.default_rng(seed).integers(len(points_ND)))
-        clusters = self.clusters or max(1, min(2000, round((len(points_ND) / 2) ** 0.5)))
-        centre_D = largest_cluster(points_ND, clusters, seed)
+        centre_D = largest_cluster(points_ND, self.clusters or most_clusters(len(points_ND)), seed)
         return int(np.argmax(unit(points_ND) @ centre_D))
-
-
-def unit(points_ND: NDArray[Any]) -> NDArray[Any]:
-    """Each row at length 1; a row of zeros stays."""
-    norms = np.linalg.norm(points_ND, axis=1, keepdims=True)
-    scaled: NDArray[Any] = points_ND / np.where(norms > 0, norms, 1)
-    return scaled
