@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from random import Random
 
@@ -50,7 +51,7 @@ def mixed_order(
 
 
 def proportional(
-    lengths: Mapping[str, Sequence[int]], cap: int | None = None, temperature: float = 1.0
+    lengths: Mapping[str, Sequence[float]], cap: int | None = None, temperature: float = 1.0
 ) -> dict[str, float]:
     """Shares of the tokens that draw the examples of a source with p proportional to min(n, cap)^(1/temperature).
 
@@ -66,6 +67,23 @@ def proportional(
     chances = {name: min(len(rows), cap or len(rows)) ** (1 / temperature) for name, rows in lengths.items()}
     weights = {name: chances[name] * sum(rows) / len(rows) for name, rows in lengths.items()}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def sample_size(rows: int, share: float) -> int:
+    """Rows of a sample: at least one."""
+    return max(1, round(share * rows))
+
+
+def sampled(ids: Sequence[str], share: float, name: str) -> list[int]:
+    """Places of a share of rows, in their order; a smaller share is inside a larger one.
+
+    Args:
+        ids: of all rows.
+        share: above 0, at most 1.
+        name: of the drawing, such as seed and source.
+    """
+    order = sorted(range(len(ids)), key=lambda place: sha256(f"{name}|{ids[place]}|{place}".encode()).digest())
+    return sorted(order[: sample_size(len(ids), share)])
 
 
 def _all_together(lengths: Mapping[str, Sequence[int]], seed: int, epochs: float) -> Iterator[tuple[str, int]]:

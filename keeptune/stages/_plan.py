@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch.utils.data import Dataset
 
 from keeptune.core.errors import DataError, RecipeError, did_you_mean
+from keeptune.data.mixing import sampled
 from keeptune.data.packing import plan_batches
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
                 where={"key": "losses"},
                 fix=did_you_mean(loss.on, stage.shares),
             )
-    sets = {source: data[source].rows for source in stage.shares}
+    sets = {source: _drawn_from(stage, source, data[source].rows, seed) for source in stage.shares}
     batches = plan_batches(
         {source: [len(row.tokens) for row in rows] for source, rows in sets.items()},
         stage.shares,
@@ -106,6 +107,15 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
         overhead_tokens=overhead_tokens,
     )
     return Plan(sets, batches, seed)
+
+
+def _drawn_from(stage: Train, source: str, rows: Sequence[Encoded], seed: int) -> Sequence[Encoded]:
+    """The rows of a source, or the share of those that can be learned from that the stage wants of it."""
+    if source not in stage.sample:
+        return rows
+    useful = [row for row in rows if any(row.learned[1:]) or row.answer is not None]
+    places = sampled([row.id for row in useful], stage.sample[source], f"sample|{seed}|{source}")
+    return [useful[place] for place in places]
 
 
 def rows_digest(rows: Sequence[Encoded]) -> str:

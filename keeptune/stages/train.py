@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from typing_extensions import Self
 
 from keeptune.core.checkpoint import Checkpoint, Scope
-from keeptune.data.mixing import proportional
+from keeptune.data.mixing import proportional, sample_size
 from keeptune.losses import Loss
 from keeptune.methods import Method
 from keeptune.stages import Stage, StageWork
@@ -32,6 +32,9 @@ class Train(Stage):
     method: Method | list[Method] = Field(description="what is trained; a list is one adapter of several methods")
     data: str | dict[str, float] | Mixture = Field(
         "task", description="a source, sources with their share of the tokens, or {of: [...], cap: 3000}"
+    )
+    sample: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict, description="share of a source's rows that this stage draws from; the others stay out"
     )
     losses: list[Loss] = Field(default_factory=lambda: [_default(Loss, "next_token")], min_length=1)
     optimizer: Optimizer = Field(default_factory=lambda: _default(Optimizer, "adamw"), description="how weights move")
@@ -59,6 +62,9 @@ class Train(Stage):
             raise ValueError("give 'epochs' or 'steps', not both")
         if isinstance(self.data, dict) and not (self.data and all(share > 0 for share in self.data.values())):
             raise ValueError("the shares of 'data' are positive numbers, at least one")
+        stray = next((source for source in self.sample if source not in self.shares), None)
+        if stray is not None:
+            raise ValueError(f"'sample' names '{stray}', which 'data' does not train on")
         base = next((method.name for method in self.methods if method.trains_base), None)
         if self.scope == "task" and base:
             raise ValueError(f"'{base}' trains the base itself, which answers everybody: scope is 'always'")
@@ -107,10 +113,17 @@ class Train(Stage):
         methods = [method.fitted(answers) for method in self.methods]
         mixed: Any = self.data
         if isinstance(self.data, Mixture) and all(name in data and data[name].rows for name in self.data.of):
-            lengths = {name: [len(row.tokens) for row in data[name].rows] for name in self.data.of}
+            lengths = {name: self._lengths(name, data[name]) for name in self.data.of}
             mixed = proportional(lengths, self.data.cap, self.data.temperature)
         found = methods if isinstance(self.method, list) else methods[0]
         return self.model_copy(update={"method": found, "data": mixed})
+
+    def _lengths(self, source: str, encoded: EncodedSet) -> list[float]:
+        """Tokens of the rows that the stage draws from, each of the mean length where they are not drawn yet."""
+        lengths = [float(len(row.tokens)) for row in encoded.rows]
+        if source not in self.sample:
+            return lengths
+        return [sum(lengths) / len(lengths)] * sample_size(len(lengths), self.sample[source])
 
     def exactness(self) -> dict[str, Any]:
         """The settings that reach the weights."""

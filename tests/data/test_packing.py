@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keeptune.core.errors import RecipeError
-from keeptune.data.mixing import mixed_order, proportional
+from keeptune.data.mixing import mixed_order, proportional, sampled
 from keeptune.data.packing import filled, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -98,3 +98,14 @@ def test_a_share_that_cannot_be_met_is_refused(shares):
     with pytest.raises(RecipeError) as caught:
         plan_batches({"task": [1], "replay": [1], "empty": []}, shares, batch_tokens=8, seed=0, epochs=1)
     assert caught.value.code == "E-MIX-SHARE"
+
+
+def test_a_share_of_rows_has_its_size_is_inside_a_larger_one_and_differs_by_name():
+    ids = [f"r{number}" for number in range(512)]
+    drawn = {k: sampled(ids, k, "7|task") for k in (1 / 256, 1 / 64, 1 / 4, 1.0)}
+    assert [len(places) for places in drawn.values()] == [2, 8, 128, 512]
+    assert all(places == sorted(set(places)) for places in drawn.values())
+    assert set(drawn[1 / 256]) < set(drawn[1 / 64]) < set(drawn[1 / 4])
+    assert drawn[1.0] == list(range(512))
+    assert sampled(ids, 1 / 4, "8|task") != drawn[1 / 4]
+    assert sampled(ids[:3], 1 / 256, "7|task") != []

@@ -440,6 +440,22 @@ def test_a_plan_is_the_same_for_the_same_seed(bench):
     assert isinstance(plans[0], Plan)
 
 
+def test_a_stage_that_samples_a_source_never_sees_its_other_rows_and_mixes_by_what_it_sees():
+    data = {"task": rows("task", 64), "general": rows("general", 40)}
+    chosen = stage(data={"of": ["general", "task"]}, sample={"task": 1 / 16}, steps=None, epochs=3).fitted(data)
+    plan = plan_steps(chosen, data, 7, 0)
+    seen = [(row.source, row.id) for row in plan.unique_rows()]
+    assert sum(source == "task" for source, _ in seen) == 4
+    assert sum(source == "general" for source, _ in seen) == 40
+    tokens = {name: sum(len(row.tokens) for row in source.rows) / len(source.rows) for name, source in data.items()}
+    assert chosen.shares["task"] == pytest.approx(4 * tokens["task"] / (4 * tokens["task"] + 40 * tokens["general"]))
+
+
+def test_a_sample_of_a_source_that_the_stage_does_not_train_on_is_refused():
+    with pytest.raises(RecipeError, match="'sample' names 'other'"):
+        stage(sample={"other": 0.5})
+
+
 def test_a_quiet_track_takes_any_number():
     Track().advance(loss=float("nan"))
 
