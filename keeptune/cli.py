@@ -158,6 +158,9 @@ def prove(
     suite: Annotated[str, typer.Option(help="embedded, or a suite file.")] = "embedded",
     margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
     train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
+    diagnose: Annotated[
+        bool, typer.Option(help="Tell form, recoverable loss and knowledge apart; minutes more.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Take an adapter of another base; answers may be noise.")
     ] = False,
@@ -168,7 +171,7 @@ def prove(
 
     result = prove_pair(
         before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
-        force=force, quiet=json_,
+        diagnose=diagnose, force=force, quiet=json_,
     )  # fmt: skip
     _finish(result, json_)
 

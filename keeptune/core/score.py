@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Kind = Literal["target", "accuracy", "corpus", "leak", "drift"]
+Kind = Literal["target", "accuracy", "corpus", "leak", "drift", "diagnosis"]
 
 
 @dataclass(frozen=True)

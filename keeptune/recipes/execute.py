@@ -17,6 +17,7 @@ from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured, resident_bytes
 from keeptune.evaluations import Context
 from keeptune.recipes.contamination import contamination
+from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.jobs import training_forecast
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
@@ -229,6 +230,11 @@ class Execution:
             cost=self._cost(),
             provenance=provenance_of(self.run),
         )
+        if self.recipe.proof.diagnose:
+            source = str(getattr(self.recipe.proof.target, "data", ""))
+            looked = (before, after, checkpoint, context, self.workshop, source)
+            certificate = self._timed("diagnosis", lambda: with_diagnosis(certificate, *looked))
+            certificate["cost"] = self._cost()
         self.run.write_json("certificate.json", certificate)
         write_certificate(self.run.folder)
         return certificate

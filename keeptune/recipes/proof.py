@@ -23,6 +23,7 @@ from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
+from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.execute import finished
 from keeptune.recipes.material import cache_folder
 from keeptune.recipes.measuring import measure, suite_of
@@ -57,6 +58,7 @@ def prove_pair(
     margins: Path | None = None,
     train_data: Path | None = None,
     force: bool = False,
+    diagnose: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Measures both on the same items and writes `output/certificate.json` and `.html`.
@@ -71,6 +73,7 @@ def prove_pair(
         margins: a YAML file that overrides the default margins.
         train_data: what `after` was trained on; the target's rows are looked for in it.
         force: take an adapter although it was trained on another base, tokenizer or template; the certificate says so.
+        diagnose: tell form, recoverable loss and knowledge apart; takes minutes more.
         quiet: show no progress.
 
     Raises:
@@ -80,7 +83,7 @@ def prove_pair(
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
-    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force)
+    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force, diagnose)
     with Run.open(output) as run, run.signals():
         run.enter("checking")
         try:
@@ -126,14 +129,16 @@ class Pair:
     train_data: Path | None
     progress: Progress
     force: bool = False
+    diagnose: bool = False
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
         from keeptune.models.device import scoring_tokens
         from keeptune.report.page import write_certificate
 
+        workshop = Workshop(trusted=_run_of(self.adapted), force=self.force)
         context = Context(
-            subject=Workshop(trusted=_run_of(self.adapted), force=self.force).subject,
+            subject=workshop.subject,
             base=self.base,
             data={f"{ROWS}/test": self.rows} if self.rows else {},
             suite=suite_of(self.suite, None),
@@ -160,6 +165,8 @@ class Pair:
             cost={"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes},
             provenance=self._provenance(),
         )
+        if self.diagnose:
+            certificate = with_diagnosis(certificate, before, after, self.adapted, context, workshop, ROWS)
         run.write_json("certificate.json", certificate)
         write_certificate(run.folder)
         return certificate

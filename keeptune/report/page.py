@@ -8,6 +8,7 @@ from pathlib import Path
 from keeptune.core.files import atomic_write
 from keeptune.report import sections
 from keeptune.report.curves import curves
+from keeptune.report.diagnosis import diagnosis
 from keeptune.report.flips import find_flips, flip_section
 from keeptune.report.forest import forest
 from keeptune.report.gain import change_label, toward
@@ -45,6 +46,8 @@ def certificate_page(run: RunFiles, rivals: Sequence[Point] = ()) -> str:
         _section("What was kept, ability by ability", forest(certificate),
                  "Each line is a 90% interval; its worse end is the one-sided 95% bound held against the margin."),
         _section("Kinds of change", sections.kinds_of_change(certificate) if certificate.get("drift") else None),
+        _section("Kinds of loss", diagnosis(certificate["diagnosis"]) if certificate.get("diagnosis") else None,
+                 "What a model says, what it knows, and what comes back after 50 steps on the base's own answers."),
         _section("Items that flipped", flip_section(find_flips(run.items)) if run.items else None,
                  "The same prompt, answered before and after. Equal accuracy with many flips is drift, too."),
         _section("Learning", [curves(run.metrics), sections.event_list(run.events)] if run.metrics else None),

@@ -56,6 +56,7 @@ def build(
             "format_gap": None,
             "recovered_share": None,
         },
+        "diagnosis": None,
         "deployment": deployment,
         "ood": _target(pairs, ood=True),
         "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak)},

@@ -1,0 +1,92 @@
+"""Kinds of loss from scores made by hand, and a recovery of a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.example import Example, Message
+from keeptune.report.diagnosis import diagnosis as drawn
+from keeptune.stages._diagnosis import diagnose
+from keeptune.stages._recovery import recover
+from tests.evaluations.tiny_subject import tiny, tokenizer
+from tests.stages.scores import accuracy, answers, bits, corpus, flipped
+
+MARGINS = {"pooled": 0.01, "task": 0.03, "corpus": 0.01, "leak": 0.02}
+RIGHT = answers(0.8, 400, 3)
+
+
+def side(known=0, said=0, factor=1.0):
+    """A task known and said, with so many answers lost."""
+    free = accuracy("a", flipped(RIGHT, said, 0), 0.0, "diagnosis", "said_0_shot")
+    return [accuracy("a", flipped(RIGHT, known, 0)), free, corpus("books", bits(factor=factor))]
+
+
+def told(adapted, recovered, leak=None, unchanged=False):
+    return diagnose(side(), adapted, recovered, MARGINS, leak=leak, unchanged=unchanged)
+
+
+def test_known_and_no_longer_said_is_form():
+    found = told(side(said=120), side(said=12))
+    assert found["kinds"] == ["format"]
+    assert found["format_gap"]["delta"] == pytest.approx(120 / 400)
+    assert found["recovered_share"] == pytest.approx(0.9)
+
+
+def test_what_stays_lost_is_knowledge_and_what_comes_back_is_not():
+    stays = told(side(known=120, said=120), side(known=120, said=120))
+    assert stays["kinds"] == ["knowledge"]
+    assert stays["format_gap"]["delta"] == pytest.approx(0.0)
+    assert stays["lost"][0]["name"] == "a"
+    back = told(side(known=120, said=120), side())
+    assert back["kinds"] == ["recoverable"]
+    assert back["recovered_share"] == 1.0
+
+
+def test_bits_per_byte_beyond_the_margin_are_a_loss_too():
+    assert told(side(factor=1.1), side(factor=1.1))["lost"][0]["name"] == "books"
+
+
+def test_moved_answers_without_a_loss_are_drift_and_none_at_all_is_unchanged():
+    assert told(side(known=1), side())["kinds"] == ["drift"]
+    assert told(side(), side(), unchanged=True)["kinds"] == ["unchanged"]
+    assert told(side(), side(), leak={"verdict": "FAIL"})["kinds"] == ["format"]
+
+
+def test_items_that_the_copy_was_not_asked_are_left_out():
+    part = [replace(score, items=score.items[:100]) for score in side(known=120)]
+    assert told(side(known=120), part)["lost"][0]["delta"] == pytest.approx(-1.0 * sum(RIGHT[:100]) / 100)
+
+
+def test_the_page_says_it_and_shows_the_numbers():
+    page = str(drawn({**told(side(said=120), side(said=12)), "detach": True}))
+    assert "Form: answers are known" in page
+    assert "bitwise the base" in page
+    assert "+30.0" in page
+
+
+def test_recovery_learns_its_rows_and_leaves_the_copy_s_own_weights_alone():
+    model = tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    class Opened:
+        pass
+
+    opened = Opened()
+    opened.model, opened.tokenizer = model, tokenizer()
+    rows = [Example(str(i), (Message("user", "Say it."), Message("assistant", "a green door"))) for i in range(8)]
+    subject = recover(opened, Checkpoint("tiny"), rows, seed=0)
+    after = subject.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    from keeptune.evaluations._likelihood import Answers, log_likelihoods
+    from tests.evaluations.tiny_subject import context
+
+    asked = Answers(tokenizer()).rows([Message("user", "Say it.")], ["a green door"])
+    with subject.off_task():
+        learned = log_likelihoods(subject, asked, context(subject), "x")[0]
+    with subject._active([]):
+        plain = log_likelihoods(subject, asked, context(subject), "x")[0]
+    assert learned > plain + 1
