@@ -97,6 +97,31 @@ def evolve(
     show(found, json_)
 
 
+@app.command(epilog="Example: keeptune data select rows.jsonl --by kcenter --share 0.05 --output chosen.jsonl")
+def select(
+    files: Annotated[list[Path], typer.Argument(help="Data files; each is a source of its own.")],
+    by: Annotated[str, typer.Option(help="A selector: keeptune list selectors.")] = "facility_location",
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much to keep; else the selector's own.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="How many to keep, instead of a share.")] = None,
+    output: Annotated[Path, typer.Option("--output", help="Where the chosen rows are written.")] = Path(
+        "selected.jsonl"
+    ),
+    queries: Annotated[Path | None, typer.Option(help="Examples of the task, for selectors that ask for them.")] = None,
+    model: Annotated[str | None, typer.Option(help="pocket, a folder, or a hub id; else words are compared.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="How rows become vectors: keeptune list encoders.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A selector's setting: start=first.")] = None,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Chooses rows to train on, and sets the choice beside five random ones of its size."""
+    from keeptune.recipes.selecting import Wanted, select_files
+
+    wanted = Wanted(by, rows, share, model, encoder, settings or (), seed)
+    show(select_files(files, output, wanted, queries=queries), json_)
+
+
 def show(result: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or the text."""
     print(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else result["text"])
