@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keeptune import data_commands
+from keeptune import data_commands, model_commands
 from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.machine import calm_process
 
@@ -235,6 +235,10 @@ def chat(
         return
     result = answers(folder, prompt)
     _print_json(result) if json_ else print("\n".join(f"{name:>8}  {text}" for name, text in result.items()))
+
+
+app.command(epilog="Example: keeptune merge runs/first --output merged")(model_commands.merge)
+app.command(epilog="Example: keeptune export runs/first --output exported")(model_commands.export)
 
 
 @app.command("list", epilog="Example: keeptune list methods --json")

@@ -34,6 +34,7 @@ from keeptune.models.peft_config import (
     prefix_tensors,
     prompt_config,
     settings_of,
+    whose,
 )
 from keeptune.models.safetensors_header import tensor_shapes
 
@@ -73,8 +74,7 @@ def write_adapter(
     record = {"schema": SCHEMA, "settings": dict(settings), "base": dict(base)}
     if config is not None:
         renamed = dict(tensors)
-        whose = {"base_model_name_or_path": base.get("name"), "revision": base.get("revision")}
-        plain = {SIDE_FILE: record, PEFT_CONFIG: {**config, **whose}}
+        plain = {SIDE_FILE: record, PEFT_CONFIG: {**config, **whose(base)}}
     elif _is_peft_on_modules(settings, tensors):
         behind = ON_MODULES[settings["name"]]
         renamed = {f"{PREFIX}{name}{behind[name.rpartition('.')[2]]}": tensor for name, tensor in tensors.items()}
@@ -144,6 +144,11 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     record = _record(folder / SIDE_FILE)
     _check_agreement(record["settings"], settings, folder)
     return record["settings"], tensors, record["base"]
+
+
+def is_pefts(folder: Path) -> bool:
+    """Whether an adapter folder is one that PEFT reads too."""
+    return (folder / PEFT_CONFIG).exists()
 
 
 def _is_peft_on_modules(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:

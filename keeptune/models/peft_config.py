@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from keeptune.core.errors import ModelError, PlanError
+from keeptune.models.families import FAMILIES
 
 PREFIX = "base_model.model."
 PLAIN_NAME = re.compile(r"[\w.]+")
@@ -53,17 +54,27 @@ NEUTRAL: Mapping[str, Any] = {
     "runtime_config": {"ephemeral_gpu_offload": False},
     "num_transformer_submodules": 1,
 }
+TASKS = {"decoder": "CAUSAL_LM", "encoder_decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
+"""PEFT's task type by the kind of the base; its plain wrapper, without a type, takes images."""
 # Initialisations that leave the base's weights as they are; the others are meaningless without their edited base.
 HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+
+
+def whose(base: Mapping[str, Any]) -> dict[str, Any]:
+    """The base, and the class of PEFT that wraps a model of its kind."""
+    family = FAMILIES.get(str(base.get("family")))
+    return {
+        "task_type": TASKS.get("decoder" if family is None else family.kind),
+        "base_model_name_or_path": base.get("name"),
+        "revision": base.get("revision"),
+    }
 
 
 def lora_config(settings: Mapping[str, Any], modules: list[str], base: Mapping[str, Any]) -> dict[str, Any]:
     """What PEFT needs to read `modules` with the settings of a `lora` or `dora` (`rank alpha dropout`, patterns)."""
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.get("name"),
-        "revision": base.get("revision"),
+        **whose(base),
         "inference_mode": True,
         "r": settings["rank"],
         "lora_alpha": settings["alpha"],
@@ -83,9 +94,7 @@ def adalora_config(settings: Mapping[str, Any], ranks: Mapping[str, int], base: 
     start = settings["initial_rank"]
     return {
         "peft_type": "ADALORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.get("name"),
-        "revision": base.get("revision"),
+        **whose(base),
         "inference_mode": True,
         "target_r": settings["rank"],
         "init_r": start,
@@ -104,9 +113,7 @@ def ia3_config(vectors: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[s
     """What PEFT needs to read the vector of each module: a column scales an output, a row an input."""
     return {
         "peft_type": "IA3",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.get("name"),
-        "revision": base.get("revision"),
+        **whose(base),
         "inference_mode": True,
         "target_modules": list(vectors),
         "feedforward_modules": [module for module, vector in vectors.items() if vector.shape[0] == 1],
@@ -118,9 +125,7 @@ def prompt_config(prompt: Tensor, base: Mapping[str, Any]) -> dict[str, Any]:
     """What PEFT needs to read a soft prompt (virtual tokens, D)."""
     return {
         "peft_type": "PROMPT_TUNING",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.get("name"),
-        "revision": base.get("revision"),
+        **whose(base),
         "inference_mode": True,
         "num_virtual_tokens": prompt.shape[0],
         "token_dim": prompt.shape[1],
@@ -132,9 +137,7 @@ def prefix_config(keys: Tensor, layers: int, base: Mapping[str, Any]) -> dict[st
     length, heads, width = keys.shape
     return {
         "peft_type": "PREFIX_TUNING",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.get("name"),
-        "revision": base.get("revision"),
+        **whose(base),
         "inference_mode": True,
         "num_virtual_tokens": length,
         "token_dim": heads * width,
@@ -176,9 +179,14 @@ def settings_of(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     for key, value in config.items():
         if key not in INFORMATIVE | UNDERSTOOD[kind] and not _neutral(key, value):
             raise _refusal(file, "E-ADAPTER-UNSUPPORTED", key, f"the option {key} = {value!r} is not supported.")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
+    if config.get("task_type") not in (None, *TASKS.values()):
+        what = f"the task type '{config['task_type']}' is not supported."
         raise _refusal(
-            file, "E-ADAPTER-UNSUPPORTED", "task_type", f"'{config['task_type']}' is not a causal language model."
+            file,
+            "E-ADAPTER-UNSUPPORTED",
+            "task_type",
+            what,
+            f"Those with adapters alone are: {', '.join(TASKS.values())}.",
         )
     if kind == "ADALORA":
         return {

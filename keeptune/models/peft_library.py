@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -20,6 +21,7 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError, did_you_mean
@@ -78,11 +80,7 @@ class Built:
     def config(self) -> dict[str, Any]:
         """What `adapter_config.json` holds."""
         plain = self.owner.peft_config["default"].to_dict()
-        return {
-            **{key: _plain(value) for key, value in plain.items()},
-            "task_type": "CAUSAL_LM",
-            "inference_mode": True,
-        }
+        return {**{key: _plain(value) for key, value in plain.items()}, "inference_mode": True}
 
 
 def types() -> list[str]:
@@ -142,6 +140,20 @@ def build(maps: Mapping[str, nn.Module], kind: str, settings: Mapping[str, Any],
             fix="Leave out settings such as `bias`; use `bitfit` or `freeze` for the base's own weights.",
         )
     return Built(owner, layers)
+
+
+def opened(model: PreTrainedModel, folder: Path) -> nn.Module:
+    """The model with an adapter folder on it, as PEFT itself opens it; the model is PEFT's from then on.
+
+    Raises:
+        PlanError: PEFT cannot read the folder (E-METHOD-PEFT).
+    """
+    try:
+        with _calm():
+            wrapped: nn.Module = peft.PeftModel.from_pretrained(model, folder).eval()
+    except Exception as error:
+        raise _refusal(f"PEFT does not read the folder: {str(error).strip().partition(chr(10))[0]}") from error
+    return wrapped
 
 
 def fold(layer: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,13 +106,9 @@ def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
                 f"'{name}' is an adapter; a proof begins with a model.", code="E-USAGE",
                 fix="Give the base model first and the adapter second.",
             )  # fmt: skip
-        return Checkpoint(
-            over.base,
-            over.revision,
-            over.dtype,
-            (*over.adapters, AdapterRef("after", folder.absolute())),
-            over.quantize,
-        )
+        taken = {ref.name for ref in over.adapters}
+        after = next(name for name in ("after", *(f"after-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+        return replace(over, adapters=(*over.adapters, AdapterRef(after, folder.absolute())))
     return Checkpoint(name)
 
 
@@ -136,7 +132,7 @@ class Pair:
         from keeptune.models.device import scoring_tokens
         from keeptune.report.page import write_certificate
 
-        workshop = Workshop(trusted=_run_of(self.adapted), force=self.force)
+        workshop = Workshop(trusted=run_of(self.adapted), force=self.force)
         context = Context(
             subject=workshop.subject,
             base=self.base,
@@ -203,7 +199,7 @@ def _leaks(rows: list[Example], train_data: Path | None) -> dict[str, int] | Non
     return dict(overlap(trained, rows).counts())
 
 
-def _run_of(checkpoint: Checkpoint) -> Path | None:
+def run_of(checkpoint: Checkpoint) -> Path | None:
     """The run folder that made a checkpoint, if a run did."""
     paths = [Path(checkpoint.base), *(ref.path for ref in checkpoint.adapters)]
     return next((path.parents[2] for path in paths if len(path.parents) > 2 and path.parents[1].name == "stages"), None)

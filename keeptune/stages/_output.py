@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.utils import logging
-
 from keeptune.core.checkpoint import AdapterRef, Checkpoint, Scope
 from keeptune.core.commit import verify, write_commit
 from keeptune.engine.book import base_state_dict
+from keeptune.models.writing import save_model
 
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
@@ -56,9 +53,7 @@ class Output:
     def _fill(self, folder: Path) -> None:
         model = self.loaded.model
         if self.stage.trains_base:
-            with _without_bars():
-                model.save_pretrained(folder, state_dict=base_state_dict(model))
-                self.loaded.tokenizer.save_pretrained(folder)
+            save_model(model, self.loaded.tokenizer, folder, base_state_dict(model))
             return
         from keeptune.methods import save_adapter
 
@@ -83,15 +78,3 @@ def _checkpoint(before: Checkpoint, path: Path, *, adapter: str, scope: Scope, t
     if trains_base:
         return replace(before, base=str(path), revision=None)
     return replace(before, adapters=(*before.adapters, AdapterRef(adapter, path, scope)))
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """No bar: transformers draws one even for one small file."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
