@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keeptune import data_commands, model_commands
+from keeptune import data_commands, model_commands, study_commands
 from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.machine import calm_process
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_commands.app, name="data")
+app.command("study", epilog=study_commands.EXAMPLE)(study_commands.study)
 
 SHELVES = {
     "methods": "keeptune.methods",
@@ -33,6 +34,7 @@ SHELVES = {
     "selectors": "keeptune.selectors",
     "encoders": "keeptune.selectors.encoders",
     "stages": "keeptune.stages",
+    "studies": "keeptune.studies",
     "formats": "keeptune.data.formats",
     "rules": "keeptune.data.curation",
 }
@@ -244,7 +246,7 @@ app.command(epilog="Example: keeptune export runs/first --output exported")(mode
 @app.command("list", epilog="Example: keeptune list methods --json")
 def list_(
     noun: Annotated[
-        str, typer.Argument(help="methods, recipes, losses, probes, evaluations, stages, formats or rules.")
+        str, typer.Argument(help="methods, recipes, losses, probes, evaluations, stages, studies, formats or rules.")
     ] = "",
     json_: Json = False,
 ) -> None:

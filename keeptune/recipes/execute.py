@@ -109,8 +109,19 @@ def execute(
     *,
     options: Options = Options(),
     progress: Progress | None = None,
+    workshop: Workshop | None = None,
+    material: Material | None = None,
 ) -> dict[str, Any] | None:
     """Runs one seed of a recipe in its folder; a second time it does nothing but read the certificate.
+
+    Args:
+        recipe: what is run.
+        folder: of the run.
+        recipe_folder: against which relative paths are read.
+        options: how it is to go.
+        progress: where the user sees it move.
+        workshop: that several runs of one base share; unset: one of its own.
+        material: read and encoded before, perhaps in part; unset: what the recipe names.
 
     Raises:
         KeeptuneError: whatever stands in the way, with place and remedy; the folder stays resumable.
@@ -119,7 +130,7 @@ def execute(
     with Run.open(folder, fork=options.fork) as held, held.signals(_stopping(progress)):
         held.enter("checking")
         try:
-            certificate = Execution(recipe, held, recipe_folder, options, progress).go()
+            certificate = Execution(recipe, held, recipe_folder, options, progress, workshop, material).go()
         except KeeptuneError as error:
             held.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
             raise
@@ -131,11 +142,18 @@ class Execution:
     """One run from its first state to its last."""
 
     def __init__(
-        self, recipe: Recipe, run: Run, recipe_folder: Path | None, options: Options, progress: Progress
+        self,
+        recipe: Recipe,
+        run: Run,
+        recipe_folder: Path | None,
+        options: Options,
+        progress: Progress,
+        workshop: Workshop | None = None,
+        material: Material | None = None,
     ) -> None:
         self.recipe, self.run, self.options, self.progress = recipe, run, options, progress
         self.recipe_folder = recipe_folder
-        self.workshop = Workshop(trusted=run.folder)
+        self.workshop, self.given = workshop or Workshop(trusted=run.folder), material
         self.base = recipe.model.checkpoint
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
@@ -171,7 +189,7 @@ class Execution:
         return self._certify(before, after, checkpoint, context)
 
     def _gather(self) -> Material:
-        return gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
+        return self.given or gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
 
     def _forecast(self, material: Material) -> int | None:
         model = self.workshop.shared(self.base).model
