@@ -139,14 +139,18 @@ def run(
     fork: Annotated[bool, typer.Option(help="Start anew in this folder although the recipe differs.")] = False,
     weights_only: Annotated[bool, typer.Option(help="Resume from weights whose optimiser state is gone.")] = False,
     skip_base: Annotated[bool, typer.Option(help="Do not measure the base; the run ends without a proof.")] = False,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Stop when this much is lost: forget=2pt, bits=1%, kl=0.05.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measures the base, runs the stages, resumes where it stopped, and ends in a certificate."""
     from keeptune.recipes.execute import run_recipe
 
     result = run_recipe(
-        recipe, output, settings or [], fork=fork, weights_only=weights_only, skip_base=skip_base, quiet=json_
-    )
+        recipe, output, settings or [], fork=fork, weights_only=weights_only, skip_base=skip_base,
+        budget=budget or [], quiet=json_,
+    )  # fmt: skip
     _finish(result, json_)
 
 

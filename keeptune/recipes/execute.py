@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from keeptune.core.usage import Usage, measured, resident_bytes
 from keeptune.evaluations import Context
 from keeptune.recipes.contamination import contamination
 from keeptune.recipes.diagnosing import with_diagnosis
+from keeptune.recipes.guarding import budget_settings, guarded, told
 from keeptune.recipes.jobs import training_forecast
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
@@ -26,6 +27,7 @@ from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.trail import write_trail
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages import StageWork
+from keeptune.stages._guard import Guarding
 from keeptune.stages._progress import Progress
 
 
@@ -70,10 +72,11 @@ def run_recipe(
     fork: bool = False,
     weights_only: bool = False,
     skip_base: bool = False,
+    budget: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """What `keeptune run` does; the result has `verdict`, `certificate`, `folder` and a `text` for people."""
-    loaded = load_recipe(recipe, settings)
+    loaded = load_recipe(recipe, [*settings, *budget_settings(budget)])
     folder = output or Path("runs") / loaded.name
     options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
     from keeptune.recipes.seeds import execute_seeds
@@ -90,11 +93,12 @@ def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]
     from keeptune.report.words import SIGN
 
     if certificate is None:
-        text = f"done, without a proof: {folder}"
+        text = "\n".join([f"done, without a proof: {folder}", *told(folder)])
         return {"folder": str(folder), "verdict": None, "certificate": None, "text": text}
     verdict = certificate["verdict"]
     lines = [
         f"{SIGN[verdict]} {verdict}  {verdict_sentence(certificate)}",
+        *told(folder),
         "",
         f"certificate  {folder / 'certificate.html'}",
     ]
@@ -159,6 +163,7 @@ class Execution:
         self.spent: dict[str, Usage] = {}
         self.process = resident_bytes()
         self.forecast: int | None = None
+        self.guard: Guarding | None = None
 
     def go(self) -> dict[str, Any] | None:
         """Checks, measures, trains, measures, proves."""
@@ -170,7 +175,8 @@ class Execution:
         self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
         self.forecast = self._forecast(material)
         proof = None if self.options.skip_base else self.recipe.proof
-        context = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
+        whole = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
+        context, self.guard = guarded(self.recipe, whole)
         seen = contamination(material, context.suite) if proof is not None else None
         self.run.write_json("data.json", {**material.counts(), "contamination": seen})
         if proof is not None:
@@ -205,8 +211,9 @@ class Execution:
 
     def _stages(self, material: Material) -> Checkpoint:
         checkpoint, so_far = self.base, digest_of([self.base.to_dict(), material.digest(), self.recipe.seed])
+        guarding = [self.recipe.guard.to_dict()] if self.recipe.guard else []
         for index, stage in enumerate(self.recipe.stages):
-            so_far = digest_of([so_far, stage.to_dict(), stage.revision])
+            so_far = digest_of([so_far, stage.to_dict(), stage.revision, *guarding])
             self.last_input = checkpoint
             done = self.run.stage_done(index, stage.label, so_far)
             if done is not None:
@@ -225,6 +232,7 @@ class Execution:
                 weights_only=self.options.weights_only,
                 progress=self.progress,
                 cache=cache_folder(),
+                guard=self.guard,
             )
             checkpoint = stage.run(checkpoint, work)
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})

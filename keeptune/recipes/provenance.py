@@ -31,6 +31,7 @@ def exactness_of(recipe: Recipe, material: Material, loaded: Loaded) -> dict[str
         "too_long": recipe.too_long,
         "template": recipe.template,
         "stages": stages,
+        "guard": recipe.guard.to_dict() if recipe.guard else None,
         "margins": proof["margins"] if proof else None,
         "versions": {name: version(name) for name in ("keeptune", "torch", "transformers")},
     }

@@ -15,6 +15,7 @@ from keeptune.evaluations import Evaluation
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.stages import Stage
+from keeptune.stages._guard import Guard
 from keeptune.stages.prove import Margins
 from keeptune.stages.train import Train
 
@@ -79,6 +80,7 @@ class Recipe(Spec):
     leaks: Literal["refuse", "allow"] = Field("refuse", description="test rows that training asks, in `check`")
     split: Split = Field(Split(), description="what is held out of the target's source")
     stages: list[Stage] = Field(min_length=1, max_length=12, description="in order")
+    guard: Guard | None = Field(None, description="looks at what is lost while it trains; --budget ends it in time")
     proof: Proof | None = Field(Proof(), description="null: no proof")
 
     @model_validator(mode="after")

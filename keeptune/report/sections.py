@@ -145,13 +145,15 @@ def commands(folder_name: str) -> Markup:
     return element("pre", lines)
 
 
+INCIDENTS = frozenset(
+    {"step_skipped", "rolled_back", "commit_skipped", "commit_refused", "forked", "not_exact", "damaged", "died"}
+    | {"out_of_memory", "optimizer_replaced", "nothing_is_learning", "stopped_early", "budget_spent", "tracker_failed"}
+)
+
+
 def event_list(events: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Warnings and incidents of the run; nothing when all was quiet."""
-    told = [
-        event
-        for event in events
-        if event.get("kind") in ("warning", "skip", "rollback", "resume", "fallback", "oom", "fork")
-    ]
+    told = [event for event in events if event.get("kind") in INCIDENTS]
     if not told:
         return None
     rows: list[list[object]] = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keeptune.data.encode import EncodedSet
     from keeptune.evaluations import Context
     from keeptune.models.load import Loaded
+    from keeptune.stages._guard import Guarding
 
 
 @dataclass
@@ -41,6 +42,7 @@ class StageWork:
         progress: where the user sees it move.
         context: what `evaluate` stages measure with; None in a run without a proof.
         cache: folder of what can be computed again, shared by runs; None keeps nothing.
+        guard: looks at what is lost during training, and ends it when the budget is spent.
     """
 
     run: Run
@@ -56,6 +58,7 @@ class StageWork:
     progress: Progress = field(default_factory=Progress)
     context: Context | None = None
     cache: Path | None = None
+    guard: Guarding | None = None
 
 
 class Stage(Spec, shelf="keeptune.stages"):

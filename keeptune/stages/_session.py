@@ -14,6 +14,7 @@ from keeptune.stages._step import Objective, StepResult
 
 if TYPE_CHECKING:
     from keeptune.core.run import Run
+    from keeptune.stages._guard import Guarding
     from keeptune.stages.train import Train
 
 IN_A_ROW = 3
@@ -41,7 +42,10 @@ class Counters:
         losses: the last few, to see that nothing moves.
         norms: likewise, of the gradient.
         still: whether that was said already.
-        ended: whether patience ran out.
+        ended: whether patience ran out, or the budget.
+        inside: best target score of a look of the guard inside the budget.
+        inside_step: the step it was reached at; 0: as the stage began.
+        spent: whether the budget is.
     """
 
     rate_scale: float
@@ -56,6 +60,9 @@ class Counters:
     norms: list[float] = field(default_factory=list)
     still: bool = False
     ended: bool = False
+    inside: float | None = None
+    inside_step: int | None = None
+    spent: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -64,7 +71,7 @@ class Counters:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Counters:
         """The inverse of `to_dict`."""
-        return cls(**{entry.name: plain[entry.name] for entry in fields(cls)})
+        return cls(**{entry.name: plain[entry.name] for entry in fields(cls) if entry.name in plain})
 
 
 @dataclass
@@ -80,6 +87,8 @@ class Session:
         commits: where the state is kept.
         counters: the rest of the state.
         look: one look at dev: `dev_score` or `dev_loss`; None without dev data.
+        guarding: the guard, if there is one.
+        guard_look: one look of it.
         snapshot: writes the checkpoint of a step.
         after_step: tells the method of a step, by its number and their total.
         vocabulary: rows of the head.
@@ -93,6 +102,8 @@ class Session:
     commits: Commits
     counters: Counters
     look: Callable[[], dict[str, float]] | None
+    guarding: Guarding | None
+    guard_look: Callable[[], dict[str, float]]
     snapshot: Callable[[int], None]
     after_step: Callable[[int, int], None]
     vocabulary: int
@@ -101,6 +112,17 @@ class Session:
     def total(self) -> int:
         """Optimiser steps of the whole stage."""
         return len(self.plan)
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether a guard may end the stage."""
+        return self.guarding is not None and bool(self.guarding.guard.budget.limits)
+
+    def protect(self) -> None:
+        """Keeps the commits that the output may be taken from."""
+        best = self.counters.best_step if self.stage.saving.best else None
+        steps = {step for step in (best, self.counters.inside_step) if step is not None}
+        self.commits.protected = {self.commits.path(step) for step in steps}
 
     def rate(self, step: int) -> float:
         """Share of the peak learning rate at `step`."""

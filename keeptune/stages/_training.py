@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
@@ -88,8 +88,6 @@ class Attempt:
         commits = Commits(work.folder, self._exactness(plan), stage.saving.keep)
         self.start: Start = commits.start(work.run, weights_only=work.weights_only)
         counters = self._counters(rate_scale)
-        if counters.best_step is not None:
-            commits.protected = {commits.path(counters.best_step)}
         self.output = Output(self.loaded, self.name, checkpoint, stage, work.folder)
         objective = self._objective(masters, plan, counters.micro_batch_tokens, overhead)
         if self.start.weights is not None:
@@ -103,10 +101,13 @@ class Attempt:
             commits=commits,
             counters=counters,
             look=self._look if _has_dev(work) else None,
+            guarding=work.guard,
+            guard_look=self._guard_look,
             snapshot=self.output.snapshot,
             after_step=partial(after_step, self.loaded.model, self.name),
             vocabulary=self.loaded.model.get_input_embeddings().weight.shape[0],
         )
+        self.session.protect()
 
     def _objective(self, masters: Masters, plan: Plan, micro_batch_tokens: int, overhead: int) -> Objective:
         """Losses and gradients, prepared at the weights that the stage starts from: no commit is loaded yet."""
@@ -133,11 +134,19 @@ class Attempt:
                 self._train()
         finally:
             torch.set_num_threads(threads)
-        if self.stage.saving.best and session.counters.best_step is not None:
-            session.objective.masters.load(session.commits.weights(session.counters.best_step))
+        chosen = self._chosen_step()
+        if chosen is not None:
+            session.objective.masters.load(session.commits.weights(chosen))
         if not session.objective.masters.finite():
             raise Diverging("the last weights are not finite")
         return self.output.final()
+
+    def _chosen_step(self) -> int | None:
+        """The step whose weights are the output; None: the last one's, which are in place."""
+        counters = self.session.counters
+        if counters.spent:
+            return counters.inside_step
+        return counters.best_step if self.stage.saving.best else None
 
     def _train(self) -> None:
         session, work = self.session, self.work
@@ -147,7 +156,10 @@ class Attempt:
             trainer = StepTrainer(session, work.folder, [watch, *trackers])
             watch.trainer = trainer
             resume = self.start.commit
-            if resume is None and self.start.weights is not None:
+            if resume is None and session.budgeted:
+                session.counters.inside_step = self.start.step
+                session.protect()
+            if resume is None and (self.start.weights is not None or session.budgeted):
                 resume = trainer.begin_from_weights(self.start.step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if watch.interrupted:
@@ -220,6 +232,13 @@ class Attempt:
             micro_batch_tokens=min(self.session.objective.micro_batch_tokens, self.stage.batch_tokens),
         )
         return {"dev_loss": dev.value(work.dev_rows.rows)}
+
+    def _guard_look(self) -> dict[str, float]:
+        """What the guard sees of the model as it would be deployed now."""
+        assert self.work.guard is not None, "asked only where there is a guard"
+        stage = self.stage
+        new = () if stage.trains_base else (AdapterRef(self.name, self.work.folder, stage.scope),)
+        return self.work.guard.look(self.loaded, (*self.checkpoint.adapters, *new))
 
     def _overhead(self) -> int:
         """Positions that virtual tokens and prefixes take before a row of the task."""

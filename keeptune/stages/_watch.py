@@ -46,6 +46,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         generators = RandomState.capture()
         measured = {} if stopping else self._look(step)
         better = bool(measured) and self._compare(step, measured)
+        guarded = {} if stopping else self._guard(step)
+        better |= bool(guarded) and self._weigh(step, guarded)
         if (due or better or stopping or session.counters.ended) and session.counters.unsound == 0:
             self._require_sound(step)
             control.should_save = True
@@ -53,7 +55,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._require_sound(step)
             session.snapshot(step)
         generators.restore()
-        self._record(step, seconds, measured)
+        self._record(step, seconds, measured | guarded)
         control.should_log = self.logs
         control.should_training_stop = control.should_training_stop or stopping or session.counters.ended
         self.interrupted = stopping and step < session.total and not session.counters.ended
@@ -78,14 +80,38 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         score = measured["dev_score"] if "dev_score" in measured else -measured["dev_loss"]
         if counters.best is None or score > counters.best:
             counters.best, counters.best_step, counters.stale = score, step, 0
-            if saving.best:
-                session.commits.protected = {session.commits.path(step)}
+            session.protect()
             return saving.best
         counters.stale += 1
         if saving.patience is not None and counters.stale >= saving.patience and step < session.total:
             counters.ended = True
             session.run.event("stopped_early", stage=session.label, step=step, best_step=counters.best_step)
         return False
+
+    def _guard(self, step: int) -> dict[str, float]:
+        """What the guard sees, when its turn comes."""
+        session = self.session
+        if session.guarding is None:
+            return {}
+        due = step % session.guarding.guard.look_every(session.total) == 0 or step == session.total
+        return session.guard_look() if due else {}
+
+    def _weigh(self, step: int, guarded: dict[str, float]) -> bool:
+        """Whether this is the best step inside the budget so far; ends the stage at the first one beyond it."""
+        session, counters = self.session, self.session.counters
+        if session.guarding is None or not session.budgeted:
+            return False
+        beyond = session.guarding.spent(guarded)
+        if beyond is not None:
+            counters.spent = counters.ended = True
+            session.run.event("budget_spent", stage=session.label, step=step, kept_step=counters.inside_step, **beyond)
+            return False
+        score = session.guarding.worth(guarded, step)
+        if counters.inside is not None and score < counters.inside:
+            return False
+        counters.inside, counters.inside_step = score, step
+        session.protect()
+        return True
 
     def _require_sound(self, step: int) -> None:
         """Weights are committed only after they gave a sound loss and gradient: one more look at the last batch."""

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from keeptune.core.errors import MachineError, RecipeError
+from keeptune.core.items import read_scores
 from keeptune.data.formats.generated import Generated
 from keeptune.models.load import load
 from keeptune.recipes import self_text
@@ -169,3 +170,27 @@ def test_conversations_that_the_base_makes_up_have_a_request_and_an_answer_witho
     assert all(row["request"] and row["answer"] for row in rows)
     special = loaded.tokenizer.all_special_tokens
     assert not any(token in row["request"] + row["answer"] for row in rows for token in special)
+
+
+def test_a_guard_has_questions_of_its_own_and_a_spent_budget_is_told(work):
+    settings = ["guard.every=2", "guard.share=0.4", "stages.train.optimizer.lr=0.02"]
+    result = run_recipe("recipe.yaml", work / "run", settings, budget=["kl=0.001"], quiet=True)
+    metrics = [json.loads(line) for line in (work / "run" / "metrics.jsonl").read_text().splitlines()]
+    looks = [row for row in metrics if "guard_kl_to_base" in row]
+    assert [row["step"] for row in looks] == [2]
+    assert looks[0].keys() >= {"guard_target", "guard_general", "guard_leak", "guard_bits_per_byte", "guard_forgotten"}
+    assert looks[0]["guard_kl_to_base"] > 0.001
+    assert "what the stage began with is kept" in result["text"]
+    assert result["certificate"]["unchanged"] is True
+    run_recipe("recipe.yaml", work / "whole", [], quiet=True)
+    asked, whole = (
+        {(item.task, item.id) for score in read_scores(work / "run" / name, "base") for item in score.items}
+        for name in (".", "../whole")
+    )
+    assert asked < whole
+
+
+def test_a_limit_that_nothing_can_be_held_against_is_refused(work):
+    with pytest.raises(RecipeError) as caught:
+        run_recipe("recipe.yaml", work / "run", ["split.dev=0"], budget=["kl=0.1"], quiet=True)
+    assert caught.value.code == "E-GUARD-NOTHING"
