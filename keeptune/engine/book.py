@@ -23,6 +23,7 @@ from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.selection import Selection, Serving, Stack
 from keeptune.engine.soft_prompt import Expanded, PromptSlot
+from keeptune.engine.template_slot import TemplateSlot
 from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ class Adapters(nn.Module):
         decided = (slot.packed(batch) for slot in self.slots.values() if isinstance(slot, DecisionSlot))
         serving = next(decided, None)
         return nullcontext() if serving is None else self.serve(serving)
+
+    @property
+    def templates(self) -> TemplateSlot | None:
+        """The slot of the templates, if there are any."""
+        return next((slot for slot in self.slots.values() if isinstance(slot, TemplateSlot)), None)
 
     def virtual_tokens(self, count: int) -> list[int]:
         """How many virtual tokens stand before each of `count` rows of an encoder-decoder's encoder."""

@@ -18,6 +18,7 @@ from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.rotary import rotary_groups
+from keeptune.engine.template_slot import TemplateSlot
 from keeptune.models.families import FAMILIES
 
 
@@ -42,7 +43,7 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 def packed_states(model: PreTrainedModel, batch: PackedBatch, *, layers: bool = False) -> States:
     """As `packed_hidden`, and with `layers` the states between the blocks too."""
     family = FAMILIES.get(model.config.model_type)
-    if family is not None and (family.kind == "encoder_decoder" or not family.registry):
+    if family is not None and (family.kind == "encoder_decoder" or not family.registry or _templates(model)):
         return _padded(model, batch, layers)
     use_attention(model)
     groups = rotary_groups(model.config, batch.lengths)
@@ -65,7 +66,7 @@ def _padded(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
     model.body_path = f"modules: padded rows, for the family {model.config.model_type}"
     with _serving(model, batch):
         if FAMILIES[model.config.model_type].kind == "encoder":
-            return padded_encoder(model, batch, layers=layers)
+            return padded_encoder(model, batch, _templates(model), layers=layers)
         book, count = getattr(model, "keeptune", None), len(batch.offsets) - 1
         virtual = [0] * count if book is None else book.virtual_tokens(count)
         return encoder_decoder(model, batch, virtual, layers=layers)
@@ -88,8 +89,8 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> State
                 code="E-MODEL-ROPE",
                 fix="Leave room for the virtual tokens: use shorter rows.",
             )
-        hidden, between = _body(model, positions, offsets, None, layers, inputs_embeds=embedded)
-        return States(hidden[keep], tuple(state[keep] for state in between))
+        states = _body(model, positions, offsets, None, layers, inputs_embeds=embedded)
+        return States(states.hidden[keep], tuple(state[keep] for state in states.layers))
 
 
 def _body(
@@ -118,6 +119,12 @@ def _body(
         output = model.base_model(position_ids=positions[None] + first, **inputs)
     hidden: Tensor = output.last_hidden_state[0]
     return States(hidden, (*(state[0] for state in between[:-1]), hidden) if layers else ())
+
+
+def _templates(model: PreTrainedModel) -> TemplateSlot | None:
+    """Where templates are put around texts; they lay out rows, not segments."""
+    book = getattr(model, "keeptune", None)
+    return None if book is None else book.templates
 
 
 def _serving(model: PreTrainedModel, batch: PackedBatch) -> AbstractContextManager[object]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from transformers import PreTrainedModel
 
 from keeptune.engine.batch import IGNORED, PackedBatch
 from keeptune.engine.captured import capturing
+
+if TYPE_CHECKING:
+    from keeptune.engine.template_slot import TemplateSlot
 
 
 class States(NamedTuple):
@@ -28,10 +31,12 @@ class States(NamedTuple):
         hidden: `[T, D]` before the head.
         layers: when asked for: `[T, D]` of the embeddings and behind each block (of the encoder, in an
             encoder-decoder).
+        masked: `[S, D]` the states at the masks of the rows' templates; None where no row has a template.
     """
 
     hidden: Tensor
     layers: tuple[Tensor, ...] = ()
+    masked: Tensor | None = None
 
 
 def requests(batch: PackedBatch) -> list[tuple[int, int]]:
@@ -44,12 +49,16 @@ def requests(batch: PackedBatch) -> list[tuple[int, int]]:
     return spans
 
 
-def padded_encoder(model: PreTrainedModel, batch: PackedBatch, *, layers: bool) -> States:
-    """The states of an encoder; `batch` is on its device."""
+def padded_encoder(
+    model: PreTrainedModel, batch: PackedBatch, templates: TemplateSlot | None, *, layers: bool
+) -> States:
+    """The states of an encoder; `batch` is on its device, and `templates` are those on the model."""
     tokens, mask = _padded([batch.tokens[a:b] for a, b in itertools.pairwise(batch.offsets)], _pad(model))
     with capturing(model, layers) as between:
         hidden = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
     real, width = mask.bool(), mask.shape[1]
+    if templates is not None and templates.layout is not None:
+        return States(hidden[real], tuple(templates.aligned(state)[real] for state in between), templates.masked)
     # Virtual tokens stand before the text: it is the last of the columns.
     return States(hidden[real], tuple(state[:, -width:][real] for state in between))
 

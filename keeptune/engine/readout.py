@@ -48,6 +48,17 @@ class Readout(Delta):
         """
         raise NotImplementedError
 
+    def scores_of(self, model: PreTrainedModel, states: States, spans: Sequence[Span], rows: Sequence[int]) -> Tensor:
+        """`[S, C]` of the chosen rows of a batch; most readouts look at the states of their tokens and no more.
+
+        Args:
+            model: the one that computed the states.
+            states: of the whole batch.
+            spans: the tokens of every row.
+            rows: that are asked for.
+        """
+        return self.scores(states.layers, [spans[row] for row in rows])
+
 
 @dataclass(frozen=True)
 class Reading(Nowhere):
@@ -83,12 +94,10 @@ def answers(model: PreTrainedModel, batch: PackedBatch, states: States | None = 
         PlanError: a row is served by no readout (E-HEAD-NONE).
     """
     states = packed_states(model, batch, layers=True) if states is None else states
-    return read_out(model, batch, states.layers, requests(batch))
+    return read_out(model, batch, states, requests(batch))
 
 
-def read_out(
-    model: PreTrainedModel, batch: PackedBatch | None, layers: Sequence[Tensor], spans: Sequence[Span]
-) -> list[Answer]:
+def read_out(model: PreTrainedModel, batch: PackedBatch | None, states: States, spans: Sequence[Span]) -> list[Answer]:
     """The same from states that were computed elsewhere; without a batch, who serves now serves every row."""
     book: Adapters | None = model._modules.get("keeptune")
     if batch is not None and batch.adapters is not None:
@@ -99,7 +108,7 @@ def read_out(
     found: dict[int, Answer] = {}
     for readout in dict.fromkeys(chosen):
         rows = [row for row, own in enumerate(chosen) if own is readout]
-        scores = readout.scores(layers, [spans[row] for row in rows])
+        scores = readout.scores_of(model, states, spans, rows)
         found.update({row: Answer(score, readout.labels) for row, score in zip(rows, scores, strict=True)})
     return [found[row] for row in range(len(spans))]
 
@@ -111,7 +120,7 @@ def image_answers(model: PreTrainedModel, pixel_values: Tensor) -> list[Answer]:
     layers = [*between[:-1], hidden]
     rows, tokens = layers[0].shape[:2]
     spans = [(row * tokens, (row + 1) * tokens) for row in range(rows)]
-    return read_out(model, None, [state.flatten(0, 1) for state in layers], spans)
+    return read_out(model, None, States(hidden.flatten(0, 1), tuple(state.flatten(0, 1) for state in layers)), spans)
 
 
 def _readout(book: Adapters, name: str) -> Readout | None:

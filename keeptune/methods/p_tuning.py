@@ -4,29 +4,40 @@
 
 `lstm` is the paper's encoder: two bidirectional layers of width m, then Linear(2m, 2m), ReLU, Linear(2m, D), with
 m = D / 2. `mlp` is the shorter one: three maps of width m = D with ReLU between. Either serves training alone: a file
-keeps P and is one of `prompt`. The paper's templates put virtual tokens inside the text too; here they stand before it.
+keeps P, and without a template it is one of `prompt`.
+
+A template says where the virtual tokens stand: `{soft:3} {text} {soft:3} {mask}`, with words between them as one likes.
+In a masked language model it may stand around the text, inside the tokenizer's own frame, and `{mask}` asks for a word:
+
+    score_c = logit of verbaliser(c) at the mask
+
+which the loss `label` learns and `label_accuracy` reads, as of a head. In a decoder and an encoder-decoder the answer
+follows the text, so `{text}` stands last.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import torch
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
 from transformers import PreTrainedModel
+from typing_extensions import Self
 
+from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed, named_generator
+from keeptune.engine.cloze import Cloze, cloze_paths
+from keeptune.engine.deltas import Placed, named_generator
+from keeptune.engine.readout import Reading
 from keeptune.engine.soft_prompt import InputEmbedding
+from keeptune.engine.template_slot import AroundText
 from keeptune.methods import Cost, Held, Method
+from keeptune.methods._encoded_prompt import EncodedPrompt, Encoder
 from keeptune.methods._families import require_tokens
+from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, read_template, verbalised
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
-
-Encoder = Literal["lstm", "mlp"]
+from keeptune.models.families import FAMILIES
 
 
 class PTuning(Method):
@@ -34,83 +45,89 @@ class PTuning(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    length: int = Field(20, ge=1, le=4096, description="Virtual tokens p.")
-    encoder: Encoder = Field("lstm", description="What makes them from p trained vectors.")
+    length: int = Field(20, ge=1, le=4096, description="Virtual tokens p, where no template says.")
+    encoder: Encoder = Field("lstm", description="What makes them from p trained vectors; none: they are those.")
     hidden: int | None = Field(None, ge=1, le=65536, description="Its width m; null: D / 2 for lstm, D for mlp.")
+    template: str = Field("", description="Where they stand: {soft:3} {text} {soft:3} {mask}, words between them.")
+    verbaliser: dict[str, str] = Field({}, description="Label to its word at {mask}; empty: the labels themselves.")
+
+    @model_validator(mode="after")
+    def _check_template(self) -> Self:
+        if self.template:
+            read_template(self.template)
+        if self.verbaliser and MASK not in self.template:
+            raise ValueError(f"'verbaliser' says what {MASK} means, and the template has none")
+        return self
+
+    def fitted(self, answers: Sequence[str]) -> Self:
+        """With the labels of the data as their own words, where none are listed."""
+        if MASK not in self.template or self.verbaliser:
+            return self
+        return self.model_copy(update={"verbaliser": {answer: answer for answer in sorted(set(answers))}})
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
-        """One block of virtual tokens at the input embedding."""
+        """One block of virtual tokens at the input embedding; a template around the text, and what reads its mask."""
         require_tokens(model.config.model_type, self.name)
-        path = anatomy_of(model).embedding
-        width = model.get_submodule(path).weight.shape[1]
-        return [Placed(InputEmbedding(path), EncodedPrompt(self.length, width, self._inner(width), self.encoder))]
+        anatomy = anatomy_of(model)
+        embedding = model.get_submodule(anatomy.embedding)
+        width = embedding.weight.shape[1]
+        soft = EncodedPrompt(self._count, width, self._inner(width), self.encoder)
+        if not self.template:
+            return [Placed(InputEmbedding(anatomy.embedding), soft)]
+        template = read_template(self.template)
+        if anatomy.kind != "encoder":
+            self._check_last(model.config.model_type, template)
+            return [Placed(InputEmbedding(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
+        placed = [Placed(AroundText(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
+        if template.masks:
+            cloze_paths(model)
+            placed.append(Placed(Reading(anatomy.body), Cloze(verbalised(model, self.verbaliser))))
+        return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Z normal, each map uniform within one over the root of its inputs, the LSTM within 1/sqrt(m)."""
         (place, delta, _) = placed[0]
-        delta.start(named_generator(seed, place.path))
+        soft = delta.soft if isinstance(delta, TemplatePrompt) else delta
+        soft.start(named_generator(seed, place.path))
 
     def cost(self, shape: ModelShape) -> Cost:
         """Trained: p D and the encoder. Kept: p D."""
         require_tokens(shape.family, self.name)
         width, inner = shape.width, self._inner(shape.width)
-        maps = [(width, inner), (inner, inner), (inner, width)]
+        maps = [(width, inner), (inner, inner), (inner, width)] if self.encoder == "mlp" else []
         recurrent = 0
         if self.encoder == "lstm":
             maps = [(2 * inner, 2 * inner), (2 * inner, width)]
             recurrent = sum(2 * 4 * inner * (inputs + inner + 2) for inputs in (width, 2 * inner))
-        kept = self.length * width
+        kept = self._count * width
         trained = kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps)
-        return Cost(trained, 4 * kept, held=Held(0), virtual_tokens=self.length)
+        room = self.length
+        if self.template:
+            template = read_template(self.template)
+            room = template.room
+            if shape.family in FAMILIES and FAMILIES[shape.family].kind != "encoder":
+                self._check_last(shape.family, template)
+        return Cost(trained, 4 * kept, held=Held(0), virtual_tokens=room)
 
     def saved_settings(self) -> dict[str, Any]:
-        """Those of a prompt: no file keeps the encoder."""
-        return Prompt(length=self.length).saved_settings()
+        """Those of a prompt, or of the template: no file keeps the encoder."""
+        if not self.template:
+            return Prompt(length=self.length).saved_settings()
+        return {**self.to_dict(), "encoder": "none", "hidden": None}
+
+    @property
+    def _count(self) -> int:
+        """Virtual tokens that are trained."""
+        return read_template(self.template).soft if self.template else self.length
+
+    def _check_last(self, family: str, template: Template) -> None:
+        if template.behind or template.masks:
+            raise PlanError(
+                f"in a {family} model the answer follows the text, so a template ends with {TEXT} and has no {MASK}.",
+                code="E-METHOD-TEMPLATE",
+                where={"key": "template"},
+                fix="Put everything before {text}; or use an encoder such as BERT.",
+            )
 
     def _inner(self, width: int) -> int:
         return self.hidden or (max(1, width // 2) if self.encoder == "lstm" else width)
-
-
-class EncodedPrompt(Delta):
-    """Virtual tokens as an encoder makes them, in float32.
-
-    Attributes:
-        vectors: Z, `[p, D]`.
-        lstm: two bidirectional layers, or None.
-        mlp: the maps and their ReLUs.
-    """
-
-    def __init__(self, length: int, width: int, inner: int, encoder: Encoder) -> None:
-        super().__init__()
-        self.room = length
-        self.vectors = nn.Parameter(torch.zeros(length, width))
-        self.lstm = None
-        widths = [width, inner, inner, width]
-        if encoder == "lstm":
-            self.lstm = nn.LSTM(width, inner, num_layers=2, bidirectional=True, batch_first=True)
-            widths = [2 * inner, 2 * inner, width]
-        parts: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(widths):
-            parts += [nn.ReLU()] if parts else []
-            parts.append(nn.Linear(inputs, outputs))
-        self.mlp = nn.Sequential(*parts)
-
-    def virtual(self) -> Tensor:
-        """P, `[p, D]`."""
-        inner = self.vectors if self.lstm is None else self.lstm(self.vectors[None])[0][0]
-        made: Tensor = self.mlp(inner)
-        return made
-
-    def start(self, generator: torch.Generator) -> None:
-        """Every value from the generator."""
-        with torch.no_grad():
-            self.vectors.normal_(generator=generator)
-            bounded = [(part, part.in_features) for part in self.mlp if isinstance(part, nn.Linear)]
-            recurrent = [] if self.lstm is None else [(self.lstm, self.lstm.hidden_size)]
-            for part, inputs in (*recurrent, *bounded):
-                for parameter in part.parameters():
-                    parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-
-    def kept(self) -> dict[str, Tensor]:
-        """P alone."""
-        return {"prompt_embeddings": self.virtual().detach()}

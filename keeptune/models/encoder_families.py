@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from keeptune.models.family import Family, PositionRule, Stack
 
 
-def _bert_like(body: str, attention: Mapping[str, str], positions: PositionRule | None) -> Family:
+def _bert_like(body: str, attention: Mapping[str, str], positions: PositionRule | None, cloze: str = "cls") -> Family:
     """Norms behind the sublayers; a sublayer's output is what leaves its dropout, as in Houlsby's code for BERT."""
     stack = Stack(
         blocks=f"{body}.encoder.layer",
@@ -26,6 +26,7 @@ def _bert_like(body: str, attention: Mapping[str, str], positions: PositionRule 
         body=body,
         registry=positions is not None,
         positions=positions,
+        cloze=(cloze,),
     )
 
 
@@ -47,6 +48,7 @@ MODERNBERT = Family(
     kind="encoder",
     body="model",
     positions="plain",
+    cloze=("head", "decoder"),
 )
 
 VIT = Family(
@@ -68,7 +70,7 @@ VIT = Family(
 
 ENCODERS: Mapping[str, Family] = {
     "bert": _bert_like("bert", BERT_ATTENTION, "plain"),
-    "roberta": _bert_like("roberta", BERT_ATTENTION, "offset"),
+    "roberta": _bert_like("roberta", BERT_ATTENTION, "offset", cloze="lm_head"),
     "deberta-v2": _bert_like("deberta", DEBERTA_ATTENTION, None),
     "modernbert": MODERNBERT,
     "vit": VIT,

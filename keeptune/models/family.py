@@ -55,6 +55,7 @@ class Family:
         body: path of the body inside the model with its head; a model without a head is the body itself.
         registry: whether its attention goes through transformers' registry, so that prefixes and packed rows can.
         positions: the rule of its `position_ids`; None where the body takes none.
+        cloze: paths of the modules that turn a state into scores of the words at a mask, in order.
     """
 
     embedding: str
@@ -64,3 +65,4 @@ class Family:
     body: str = ""
     registry: bool = True
     positions: PositionRule | None = "counted"
+    cloze: tuple[str, ...] = ()
