@@ -8,8 +8,9 @@ import random
 import pytest
 
 from keeptune.recipes.execute import run
-from tests.models.test_load import save_tokenizer
-from tests.tiny_models import tiny_model
+from tests.methods.test_templates import folder_of
+
+CLOZE = "{name: p_tuning, template: '{soft:3} {text} {soft:3} {mask}', verbaliser: {low: w20, high: w21}}"
 
 RECIPE = """
 name: tiny-encoder
@@ -32,11 +33,14 @@ proof: {{target: {{data: task, metric: label_accuracy}}, suite: embedded, items:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "method"), [("bert", "head")])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("bert", "head"), ("bert", CLOZE), ("roberta", CLOZE)],
+    ids=["bert, head", "bert, template", "roberta, template"],
+)
 def test_an_encoder_learns_labels_and_ends_in_a_certificate(tmp_path, monkeypatch, family, method):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    tiny_model(family).save_pretrained(tmp_path / "model")
-    save_tokenizer(tmp_path / "model")
+    folder_of(tmp_path / "model", family)
     draw = random.Random(3)
     rows = []
     for _ in range(120):
@@ -57,4 +61,4 @@ def test_an_encoder_learns_labels_and_ends_in_a_certificate(tmp_path, monkeypatc
     saved = next((tmp_path / "run").glob("stages/*/adapter/adapter.json"))
     settings = json.loads(saved.read_text())["settings"]
     head = settings["methods"][0] if "methods" in settings else settings
-    assert head["labels"] == ["high", "low"]
+    assert head.get("labels") or sorted(head["verbaliser"]) == ["high", "low"]
