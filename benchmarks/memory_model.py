@@ -108,7 +108,7 @@ def predicted(combination: Combination) -> dict[str, int]:
         row=combination.row,
         learned=tokens - tokens // combination.row,
         micro_batches=combination.tokens // tokens,
-        checkpointing=combination.checkpointing,
+        checkpointed=shape.layers if combination.checkpointing else 0,
         moments=8 if combination.optimizer == "adamw" else 0,
         reference=reference,
     )

@@ -105,7 +105,32 @@ def version_of(package: str) -> str | None:
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new process could take."""
+    """Bytes of memory that a new process could take; in a container, no more than its limit leaves."""
+    limit = _limit_left()
+    return _machine_memory() if limit is None else min(_machine_memory(), limit)
+
+
+def free_memory(*, gpu: bool) -> int:
+    """Bytes that this process can still take on the GPU, or on the processor's side."""
+    if not gpu:
+        return available_memory()
+    import torch
+
+    held_back = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return torch.cuda.mem_get_info()[0] + held_back
+
+
+def _limit_left(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a control group's limit leaves, cached files not counted as taken; None without a limit."""
+    try:
+        limit, taken = (root / "memory.max").read_text().strip(), int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else max(0, int(limit) - taken + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None
+
+
+def _machine_memory() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():

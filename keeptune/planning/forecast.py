@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,15 +71,36 @@ class Job:
             "trainable_parameters": self.cost.trainable_parameters,
             "trainable_share": self.share,
             "memory": self.memory.to_dict(),
+            "layers_twice": [self.step.checkpointed, self.base.shape.layers],
             "minutes": self.minutes(rate),
             "disk": self.disk(),
         }
 
 
+def checkpointed(job: Job, layers: int) -> Job:
+    """The job with so many of its lowest layers computed twice."""
+    return replace(job, step=replace(job.step, checkpointed=layers))
+
+
+def least_checkpointed(job: Job, room: int, needs: Callable[[Memory], int]) -> Job:
+    """The job with the fewest layers computed twice that fits; with all of them where none does.
+
+    Args:
+        job: with the layers that are computed twice in any case.
+        room: bytes that can be had.
+        needs: the part of a forecast that has to fit in there.
+    """
+    layers = job.base.shape.layers
+    fewest = range(job.step.checkpointed, layers + 1)
+    return next(
+        (one for one in (checkpointed(job, n) for n in fewest) if needs(one.memory) <= room), checkpointed(job, layers)
+    )
+
+
 def savings(job: Job) -> dict[str, int]:
     """Bytes of peak memory that each change would save, largest first; changes that save nothing are left out."""
     step = job.step
-    changes = {"`memory.gradient_checkpointing: true`": replace(job, step=replace(step, checkpointing=True))}
+    changes = {"`memory.gradient_checkpointing: true`": checkpointed(job, job.base.shape.layers)}
     half = replace(step, tokens=step.tokens // 2, learned=step.learned // 2, micro_batches=2 * step.micro_batches)
     changes[f"`memory.micro_batch_tokens: {half.tokens}`"] = replace(job, step=half)
     if not job.in_place and not job.base.quantized:

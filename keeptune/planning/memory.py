@@ -44,7 +44,7 @@ class Step:
         row: length of a row.
         learned: positions in the micro-batch that the loss looks at.
         micro_batches: of one optimiser step.
-        checkpointing: whether layers are computed twice.
+        checkpointed: layers that are computed twice, the lowest ones.
         moments: bytes of the optimiser's state per trained parameter.
         reference: of a KL term: none, the model with its adapter off, or a copy.
         logits_at_once: of a block of the loss; 2^25 on a GPU.
@@ -55,7 +55,7 @@ class Step:
     row: float
     learned: int
     micro_batches: int = 1
-    checkpointing: bool = False
+    checkpointed: int = 0
     moments: float = 8
     reference: Reference = "none"
     logits_at_once: int = 6_000_000
@@ -129,9 +129,11 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
     row, held = step.row + cost.virtual_tokens, cost.held or in_place_held(shape)
     kept = tokens * kept_bytes(shape, size, row, held, quantized=base.quantized) + rows * size * cost.held_per_row
     backward = tokens * backward_bytes(shape, size) + widest_matrix(base)
-    if step.checkpointing:
-        backward += kept / shape.layers
-        kept = tokens * checkpointed_bytes(shape, size)
+    if step.checkpointed:
+        share = step.checkpointed / shape.layers
+        # A layer's second pass comes when those above have let go of theirs: it counts where there are none above.
+        backward += kept / shape.layers if share == 1 else 0
+        kept = (1 - share) * kept + share * tokens * checkpointed_bytes(shape, size)
     casts = 0 if in_place or size == 4 else size * count
     summed = 4 * count if step.micro_batches > 1 else 0
     return Memory(

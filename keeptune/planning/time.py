@@ -4,7 +4,7 @@ A product of a matrix of N weights with one token costs 2 N operations forward, 
 2 N for the gradient in its weights. Per token, with N the weights of the blocks and N_h = V D of the head on learned
 positions:
 
-    base trains          6 N                 layers computed twice     + 2 N
+    base trains          6 N                 layers computed twice     + 2 N, or their share of it
     base is frozen       4 N + 6 P_t         KL term                   + 2 N + 2 N_h
 
 The rate is that of a large product, times the share of it that whole training steps reach.
@@ -38,13 +38,13 @@ def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool
     """Floating-point operations of a stage."""
     weights = base.shape.matrix_parameters
     head = base.shape.vocabulary * base.shape.width
-    per_token = 6 * weights if in_place else 4 * weights + 6 * cost.trainable_parameters
-    per_token += 2 * weights if step.checkpointing else 0
+    per_token = float(6 * weights if in_place else 4 * weights + 6 * cost.trainable_parameters)
+    per_token += 2 * weights * step.checkpointed / base.shape.layers
     per_learned = 6 * head if in_place else 4 * head
     if step.reference != "none":
         per_token += 2 * weights
         per_learned += 2 * head
-    return float(per_token) * work.tokens + float(per_learned) * work.learned
+    return per_token * work.tokens + float(per_learned) * work.learned
 
 
 def minutes(count: float, rate: float) -> float:

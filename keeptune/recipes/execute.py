@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from typing import Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import KeeptuneError
-from keeptune.core.machine import give_back_memory
+from keeptune.core.machine import free_memory, give_back_memory
 from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured, resident_bytes
 from keeptune.evaluations import Context
+from keeptune.planning.forecast import Job
 from keeptune.recipes.contamination import contamination
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.guarding import budget_settings, guarded, told
-from keeptune.recipes.jobs import training_forecast
+from keeptune.recipes.jobs import jobs_of, training_bytes
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
@@ -162,7 +163,7 @@ class Execution:
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
         self.process = resident_bytes()
-        self.forecast: int | None = None
+        self.jobs: Mapping[str, Job] = {}
         self.guard: Guarding | None = None
 
     def go(self) -> dict[str, Any] | None:
@@ -173,7 +174,7 @@ class Execution:
         loaded = self.workshop.shared(self.base)
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
         self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
-        self.forecast = self._forecast(material)
+        self.jobs = self._jobs(material)
         proof = None if self.options.skip_base else self.recipe.proof
         whole = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)
         context, self.guard = guarded(self.recipe, whole)
@@ -197,11 +198,13 @@ class Execution:
     def _gather(self) -> Material:
         return self.given or gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
 
-    def _forecast(self, material: Material) -> int | None:
-        model = self.workshop.shared(self.base).model
-        return training_forecast(
-            self.recipe, model.config.to_dict(), material.train, self.process, gpu=model.device.type == "cuda"
-        )
+    def _jobs(self, material: Material) -> Mapping[str, Job]:
+        config = self.workshop.shared(self.base).model.config.to_dict()
+        return jobs_of(self.recipe, config, material.train, free_memory(gpu=self._on_gpu), gpu=self._on_gpu)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return bool(self.workshop.shared(self.base).model.device.type == "cuda")
 
     def _measure(self, label: str, checkpoint: Checkpoint, context: Context) -> list[Score]:
         chosen = evaluations_of(self.recipe, label, context)
@@ -231,6 +234,7 @@ class Execution:
                 task=frozenset({material.target} if material.target else material.train),
                 weights_only=self.options.weights_only,
                 progress=self.progress,
+                layers_twice=self.jobs[stage.label].step.checkpointed if stage.label in self.jobs else 0,
                 cache=cache_folder(),
                 guard=self.guard,
             )
@@ -274,7 +278,7 @@ class Execution:
             "seconds": seconds,
             "peak_bytes": peak,
             "training_peak_bytes": training.peak_device_bytes or training.peak_bytes,
-            "forecast_bytes": self.forecast,
+            "forecast_bytes": training_bytes(self.jobs, self.process, gpu=self._on_gpu),
             "trainable_parameters": count,
             "trainable_share": share,
         }

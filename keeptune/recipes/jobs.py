@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keeptune.core.cost import Cost
 from keeptune.core.shape import ModelShape
 from keeptune.methods import Method, cost
-from keeptune.planning.forecast import Job
+from keeptune.planning.forecast import Job, least_checkpointed
 from keeptune.planning.memory import Base, Reference, Step
 from keeptune.planning.time import Work
 from keeptune.stages._plan import Plan, plan_steps
@@ -18,6 +18,10 @@ from keeptune.stages.train import Train
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded, EncodedSet
     from keeptune.recipes.recipe import Model, Recipe
+
+
+SURE = 0.85
+"""Share of the free memory that a forecast may fill: it has been up to 15% too low in measurements."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def job_of(
         row=batches.row,
         learned=batches.learned,
         micro_batches=batches.micro_batches,
-        checkpointing=stage.memory.gradient_checkpointing,
+        checkpointed=stage.memory.layers_twice(base.shape.layers),
         moments=stage.optimizer.moments,
         reference=reference,
         logits_at_once=2**25 if gpu else 6_000_000,
@@ -91,26 +95,46 @@ def job_of(
     return Job(label, base, total, in_place, step, batches.work, saving.keep, saving.snapshots)
 
 
-def training_forecast(
-    recipe: Recipe, config: Mapping[str, object], data: Mapping[str, EncodedSet], process: int, *, gpu: bool
-) -> int | None:
-    """Bytes at the peak of a run's training; None without a train stage.
+def jobs_of(
+    recipe: Recipe, config: Mapping[str, object], data: Mapping[str, EncodedSet], room: int, *, gpu: bool
+) -> dict[str, Job]:
+    """The train stages of a recipe by their labels, each with the layers computed twice that its room asks for.
 
     Args:
         recipe: what is run.
         config: of the base.
         data: the encoded rows of each source.
-        process: what the process itself held before anything was loaded; it is no part of a GPU's memory.
+        room: bytes that a stage may take.
         gpu: whether the model is on one.
     """
     base = base_of(recipe.model, config)
-    peaks = []
+    jobs = {}
     for stage in recipe.stages:
         if isinstance(stage, Train):
-            memory = job_of(stage, base, batches_of(stage, data, recipe.seed), gpu=gpu).memory
-            peaks.append(memory.peak if gpu else memory.resident)
+            job = job_of(stage, base, batches_of(stage, data, recipe.seed), gpu=gpu)
+            jobs[stage.label] = within(stage, job, room, gpu=gpu)
+    return jobs
+
+
+def within(stage: Train, job: Job, room: int, *, gpu: bool) -> Job:
+    """The job with the fewest layers computed twice that fits, where the stage leaves that open."""
+    if stage.memory.gradient_checkpointing != "auto":
+        return job
+    return least_checkpointed(job, round(SURE * room), lambda memory: memory.peak if gpu else memory.resident)
+
+
+def training_bytes(jobs: Mapping[str, Job], process: int, *, gpu: bool) -> int | None:
+    """Bytes at the peak of a run's training; None without a train stage.
+
+    Args:
+        jobs: its train stages.
+        process: what the process itself held before anything was loaded; it is no part of a GPU's memory.
+        gpu: whether the model is on one.
+    """
+    peaks = [job.memory.peak if gpu else job.memory.resident for job in jobs.values()]
     # The base that everything is measured against stays loaded beside the model that trains.
-    return max(peaks) + base.bytes + (0 if gpu else process) if peaks else None
+    beside = next(iter(jobs.values())).base.bytes if jobs else 0
+    return max(peaks) + beside + (0 if gpu else process) if peaks else None
 
 
 def _tokens(rows: Sequence[Encoded]) -> int:

@@ -17,7 +17,7 @@ from keeptune.data.formats.generated import Generated
 from keeptune.methods import Method
 from keeptune.planning.forecast import Job, refusal
 from keeptune.planning.power import suite_power
-from keeptune.recipes.jobs import base_of, batches_of, job_of
+from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, within
 from keeptune.recipes.measuring import suite_of
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.sources import read_sources
@@ -55,9 +55,12 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
     machine = Machine.here()
     stages = {stage.label: stage.fitted(data) for stage in recipe.stages if isinstance(stage, Train)}
     batches = {label: batches_of(stage, data, recipe.seed) for label, stage in stages.items()}
-    own = {label: job_of(stage, base, batches[label], gpu=machine.gpu) for label, stage in stages.items()}
+    own = {
+        label: within(stage, job_of(stage, base, batches[label], gpu=machine.gpu), machine.room, gpu=machine.gpu)
+        for label, stage in stages.items()
+    }
     last = list(stages)[-1]
-    table, refused = methods_table(stages[last], base, batches[last], gpu=machine.gpu)
+    table, refused = methods_table(stages[last], base, batches[last], machine.room, gpu=machine.gpu)
     fitting = [job for job in table if machine.fits(job)]
     if not fitting:
         raise refusal(min(table, key=lambda job: job.memory.peak), machine.free, machine.process)
@@ -100,9 +103,14 @@ class Machine:
             return cls(torch.cuda.mem_get_info()[0], 0, product_rate("cuda"), gpu=True)
         return cls(available_memory() + resident_bytes(), resident_bytes(), product_rate("cpu"))
 
+    @property
+    def room(self) -> int:
+        """Bytes that training may take beside the process."""
+        return self.free - self.process
+
     def fits(self, job: Job) -> bool:
         """Whether there is room for it beside the process."""
-        return job.memory.peak + self.process <= self.free
+        return job.memory.peak <= self.room
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -123,7 +131,7 @@ def product_rate(device: str, size: int = 1024, seconds: float = 0.3) -> float:
 
 
 def methods_table(
-    stage: Train, base: Base, batches: Any, *, gpu: bool = False
+    stage: Train, base: Base, batches: Batches, room: int, *, gpu: bool = False
 ) -> tuple[list[Job], list[dict[str, str]]]:
     """Every method with its usual settings in the place of the stage's, on the base as it is and in 4 bits.
 
@@ -138,7 +146,8 @@ def methods_table(
             for quantized in (False, True):
                 if quantized and not method.fits_4bit:
                     continue
-                jobs.append(job_of(stage, replace(base, quantized=quantized), batches, [method], gpu=gpu))
+                job = job_of(stage, replace(base, quantized=quantized), batches, [method], gpu=gpu)
+                jobs.append(within(stage, job, room, gpu=gpu))
         except (KeeptuneError, ValueError) as error:
             refused.append({"name": name, "reason": getattr(error, "what", str(error).splitlines()[0])})
     return sorted(jobs, key=lambda job: job.memory.peak), refused

@@ -35,9 +35,11 @@ def _line(row: dict[str, Any], marked: bool) -> str:
     sizes = f"{_size(memory['state']):>9} {_size(memory['peak']):>9}"
     time = seconds(60 * row["minutes"])
     share = f"{100 * row['trainable_share']:.2f}%"
-    fits = "" if row.get("fits", True) else "   does not fit"
+    twice, layers = row["layers_twice"]
+    notes = f"   {twice} of {layers} layers computed twice" if twice else ""
+    notes += "" if row.get("fits", True) else "   does not fit"
     sign = "→" if marked else " "
-    return f"{sign} {row['name']:<22} {share:>9} {sizes} {time:>9} {_size(row['disk']['total']):>9}{fits}"
+    return f"{sign} {row['name']:<22} {share:>9} {sizes} {time:>9} {_size(row['disk']['total']):>9}{notes}"
 
 
 def _size(value: float) -> str:

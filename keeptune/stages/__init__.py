@@ -41,6 +41,7 @@ class StageWork:
         weights_only: go on from a commit whose optimiser state is lost (`--weights-only`).
         progress: where the user sees it move.
         context: what `evaluate` stages measure with; None in a run without a proof.
+        layers_twice: the lowest layers whose activations are computed twice, where the stage leaves that to `auto`.
         cache: folder of what can be computed again, shared by runs; None keeps nothing.
         guard: looks at what is lost during training, and ends it when the budget is spent.
     """
@@ -57,6 +58,7 @@ class StageWork:
     weights_only: bool = False
     progress: Progress = field(default_factory=Progress)
     context: Context | None = None
+    layers_twice: int = 0
     cache: Path | None = None
     guard: Guarding | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from keeptune.core.spec import Spec
@@ -21,7 +23,21 @@ class Memory(Spec):
     micro_batch_tokens: int | None = Field(
         None, ge=1, le=10_000_000, description="tokens computed at a time; unset: the whole batch"
     )
-    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
+        "auto",
+        description="compute activations twice instead of keeping them: in every layer, in so many of the lowest, or "
+        "(auto) in the fewest with which the forecast fits into memory",
+    )
+
+    def layers_twice(self, layers: int, needed: int = 0) -> int:
+        """How many of the lowest layers are computed twice.
+
+        Args:
+            layers: of the model.
+            needed: what `auto` comes to.
+        """
+        chosen = needed if self.gradient_checkpointing == "auto" else self.gradient_checkpointing
+        return layers if chosen is True else min(int(chosen), layers)
 
 
 class Saving(Spec):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
@@ -36,6 +37,7 @@ from keeptune.stages._watch import Watch
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
     from keeptune.models.load import Loaded
+    from keeptune.stages._settings import Memory
     from keeptune.stages.train import Train
 
 WHOLE = 10_000_000  # micro-batch tokens when the whole batch is computed at once
@@ -73,8 +75,7 @@ class Attempt:
         self.loaded: Loaded = work.open(checkpoint)
         self.name, self.label = _new_name(stage, checkpoint), stage.label
         attach(self.loaded.model, stage.methods, self.name, seed=work.seed)
-        if stage.memory.gradient_checkpointing:
-            _compute_layers_twice(self.loaded.model)
+        _compute_layers_twice(self.loaded.model, stage.memory, work)
         masters = Masters(self.loaded.model)
         if not masters.named:
             raise PlanError(
@@ -316,7 +317,15 @@ def _dev_loss(losses: Sequence[Loss]) -> Loss:
     return Loss.find("label" if any(loss.reads_labels for loss in losses) else "next_token")()
 
 
-def _compute_layers_twice(model: PreTrainedModel) -> None:
-    """Gradient checkpointing, under the name that this version of transformers has for it."""
+def _compute_layers_twice(model: PreTrainedModel, memory: Memory, work: StageWork) -> None:
+    """Gradient checkpointing of as many of the lowest layers as is wanted; the others keep their activations."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    wanted = memory.layers_twice(len(layers), work.layers_twice)
+    if not wanted:
+        return
+    # The method has another name in later versions of transformers.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    for layer in layers[wanted:]:
+        layer.gradient_checkpointing = False
+    work.run.event("layers_twice", layers=wanted, of=len(layers), setting=memory.gradient_checkpointing)

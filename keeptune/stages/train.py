@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from keeptune.data.encode import EncodedSet
 
 # What may be changed between a kill and a resume: it does not reach the weights.
-NEUTRAL = {"report_to": None, "saving": ("every", "keep", "snapshots"), "id": None}
+NEUTRAL = {
+    "report_to": None,
+    "saving": ("every", "keep", "snapshots"),
+    "memory": ("gradient_checkpointing",),
+    "id": None,
+}
 
 
 class Train(Stage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.losses import _head_rows
 from keeptune.methods import Full, LoRA
 from keeptune.models.quantize import Linear4bit, put_into_4_bits
-from keeptune.planning.forecast import Job, refusal, savings
+from keeptune.planning.forecast import Job, checkpointed, least_checkpointed, refusal, savings
 from keeptune.planning.memory import Base, Step
 from keeptune.planning.time import Work, operations
 from keeptune.stages.optimizers import Optimizer
@@ -91,8 +92,33 @@ def test_every_saving_is_the_difference_of_two_forecasts():
     whole = job()
     assert set(savings(whole)) >= {"`model.quantize: nf4`", "`memory.gradient_checkpointing: true`"}
     assert savings(whole)["`model.quantize: nf4`"] == whole.memory.peak - job(quantized=True).memory.peak
-    checkpointed = job(checkpointing=True).memory.peak
+    checkpointed = job(checkpointed=LLAMA_7B.layers).memory.peak
     assert savings(whole)["`memory.gradient_checkpointing: true`"] == whole.memory.peak - checkpointed
+
+
+def test_every_layer_computed_twice_saves_memory_and_costs_its_share_of_the_time():
+    jobs = [checkpointed(job(), layers) for layers in range(LLAMA_7B.layers + 1)]
+    held = [one.memory.activations for one in jobs]
+    assert held == sorted(held, reverse=True)
+    steps = {round(a - b, -6) for a, b in itertools.pairwise(held)}
+    assert max(steps) - min(steps) <= 1e6  # every layer saves the same
+    half, whole = jobs[LLAMA_7B.layers // 2].minutes(1e12), jobs[-1].minutes(1e12)
+    assert half == pytest.approx((jobs[0].minutes(1e12) + whole) / 2)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 17, 32])
+def test_the_fewest_layers_that_fit_are_computed_twice(layers):
+    def needs(memory):
+        return memory.activations
+
+    room = needs(checkpointed(job(), layers).memory)
+    assert least_checkpointed(job(), room, needs).step.checkpointed == layers
+    slow = min(n for n in range(33) if needs(checkpointed(job(), n).memory) <= room)
+    assert slow == layers
+
+
+def test_where_nothing_fits_all_layers_are_computed_twice():
+    assert least_checkpointed(job(), 1, lambda memory: memory.peak).step.checkpointed == LLAMA_7B.layers
 
 
 def test_what_does_not_fit_is_refused_with_its_arithmetic():

@@ -56,10 +56,22 @@ def test_what_does_not_fit_is_refused_and_says_what_would_save_memory(no_weights
     assert "saves" in caught.value.fix
 
 
-def test_a_recipe_that_does_not_fit_is_not_recommended(no_weights, monkeypatch):
-    peaks = {row["name"]: row["memory"]["peak"] for row in planner.plan_recipe("sft", SMALL)["methods"]}
+def test_layers_are_computed_twice_where_memory_is_short_unless_the_recipe_says_how_many(no_weights, monkeypatch):
+    whole = planner.plan_recipe("lora", SMALL)["recipe"]["train"]
     monkeypatch.setattr(planner, "resident_bytes", lambda: 0)
-    monkeypatch.setattr(planner, "available_memory", lambda: peaks["full"] - 1)
+    monkeypatch.setattr(planner, "available_memory", lambda: whole["memory"]["resident"])
+    result = planner.plan_recipe("lora", SMALL)
+    layers, of = result["recipe"]["train"]["layers_twice"]
+    assert 0 < layers < of
+    assert f"{layers} of {of} layers computed twice" in result["text"]
+    settled = planner.plan_recipe("lora", [*SMALL, "stages[0].memory.gradient_checkpointing=false"])
+    assert settled["recipe"]["train"]["layers_twice"] == [0, of]
+
+
+def test_a_recipe_that_does_not_fit_is_not_recommended(no_weights, monkeypatch):
+    states = {row["name"]: row["memory"]["state"] for row in planner.plan_recipe("sft", SMALL)["methods"]}
+    monkeypatch.setattr(planner, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(planner, "available_memory", lambda: states["full"])
     result = planner.plan_recipe("sft", SMALL)
     assert not result["fits"]
     assert result["recommended"]["name"] == "lora"

@@ -376,12 +376,21 @@ def test_kl_on_replay_starts_at_zero_and_needs_no_second_model(bench):
     assert abs(kl[0]) < 1e-5 < kl[-1]
 
 
-def test_gradient_checkpointing_changes_no_weight(bench):
-    settings = {**FULL, "optimizer": {"name": "adamw", "lr": 1e-3}}
+@pytest.mark.parametrize(
+    ("setting", "auto", "layers"), [(True, 0, 2), (1, 0, 1), ("auto", 1, 1), ("auto", 9, 2), (False, 1, 0)]
+)
+@pytest.mark.parametrize(
+    "method", [FULL, {"method": {"name": "lora", "rank": 4, "dropout": 0.1}}], ids=["full", "lora"]
+)
+def test_layers_computed_twice_change_no_weight(bench, setting, auto, layers, method):
+    settings = {**method, "optimizer": {"name": "adamw", "lr": 1e-3}, "steps": 3}
     plain = bench.train("plain", **settings)
-    again = bench.train("again", memory={"gradient_checkpointing": True}, **settings)
+    memory = {"gradient_checkpointing": setting}
+    again = bench.train("again", memory=memory, work={"layers_twice": auto}, **settings)
     one, two = (bench.open(result).model.state_dict() for result in (plain, again))
     assert all(torch.equal(one[name], two[name]) for name in one)
+    told = [event["layers"] for event in bench.events("again") if event["kind"] == "layers_twice"]
+    assert told == ([layers] if layers else [])
 
 
 def test_a_lora_stage_takes_the_fused_forward_pass_and_says_so(bench):
