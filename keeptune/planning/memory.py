@@ -6,8 +6,9 @@ P parameters of the base, P_t trained ones, b bytes of the base's dtype. The sta
     adapter     4 P_t for a method that adds to the base
     masters     4 P_t in float32 beside narrow weights that train themselves
     moments     8 P_t for AdamW (2 P_t in 8 bits, nearly nothing for Adafactor)
-    reference   b P for a KL term, when the trained method cannot be taken off: a second copy; 4 P_t for the start that
-                L2-SP pulls to, and as much again for EWC's importance
+    reference   b P for a KL term, when the trained method cannot be taken off: a second copy; or, kept, b D for each
+                token that is compared, and the head as it was where the base trains; 4 P_t for the start that L2-SP
+                pulls to, and as much again for EWC's importance
 
 With 4 P_t for gradients that is the 16 P and 2 P + 16 P_t of the textbooks. Those leave out what is often larger, and
 what comes and goes: a step needs the most at one of three moments.
@@ -32,7 +33,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 HOLES = 0.5
 """Measured share of the activations: `python -m benchmarks.memory_model`. Blocks above 32 MiB leave no holes."""
 
-Reference = Literal["none", "off", "copy"]
+Reference = Literal["none", "off", "kept", "copy"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Step:
         micro_batches: of one optimiser step.
         checkpointed: layers that are computed twice, the lowest ones.
         moments: bytes of the optimiser's state per trained parameter.
-        reference: of a KL term: none, the model with its adapter off, or a copy.
+        reference: of a KL term: none, the model with its adapter off, its states computed before, or a copy.
+        compared: tokens whose states are kept.
         logits_at_once: of a block of the loss; 2^25 on a GPU.
         anchors: float32 numbers kept for each trained weight by losses that pull to the start.
     """
@@ -58,6 +60,7 @@ class Step:
     checkpointed: int = 0
     moments: float = 8
     reference: Reference = "none"
+    compared: int = 0
     logits_at_once: int = 6_000_000
     anchors: int = 0
 
@@ -140,12 +143,22 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
         weights=base.bytes,
         trained=4 * count if not in_place or size < 4 else 0,
         moments=round(step.moments * count),
-        reference=(base.bytes if step.reference == "copy" else 0) + 4 * count * step.anchors,
+        reference=reference_bytes(base, step, in_place=in_place) + 4 * count * step.anchors,
         gradients=4 * count + (size * count if in_place and size < 4 else 0),
         activations=round(kept) + casts + summed,
         logits=logits_bytes(shape, size, step, in_place=in_place),
         backward=round(backward),
     )
+
+
+def reference_bytes(base: Base, step: Step, *, in_place: bool) -> int:
+    """What a KL term compares with, beside the model that trains."""
+    if step.reference == "copy":
+        return base.bytes
+    if step.reference != "kept":
+        return 0
+    shape = base.shape
+    return base.size * (step.compared * shape.width + (shape.vocabulary * shape.width if in_place else 0))
 
 
 def in_place_held(shape: ModelShape) -> Held:

@@ -5,7 +5,7 @@ A product of a matrix of N weights with one token costs 2 N operations forward, 
 positions:
 
     base trains          6 N                 layers computed twice     + 2 N, or their share of it
-    base is frozen       4 N + 6 P_t         KL term                   + 2 N + 2 N_h
+    base is frozen       4 N + 6 P_t         KL term                   + 2 N + 2 N_h; the 2 N once where kept
 
 The rate is that of a large product, times the share of it that whole training steps reach.
 """
@@ -41,10 +41,14 @@ def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool
     per_token = float(6 * weights if in_place else 4 * weights + 6 * cost.trainable_parameters)
     per_token += 2 * weights * step.checkpointed / base.shape.layers
     per_learned = 6 * head if in_place else 4 * head
+    once = 0.0
     if step.reference != "none":
-        per_token += 2 * weights
         per_learned += 2 * head
-    return per_token * work.tokens + float(per_learned) * work.learned
+        if step.reference == "kept":
+            once = 2.0 * weights * step.compared
+        else:
+            per_token += 2 * weights
+    return per_token * work.tokens + float(per_learned) * work.learned + once
 
 
 def minutes(count: float, rate: float) -> float:

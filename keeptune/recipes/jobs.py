@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from keeptune.core.cost import Cost
 from keeptune.core.shape import ModelShape
+from keeptune.losses import Loss
 from keeptune.methods import Method, cost
 from keeptune.planning.forecast import Job, least_checkpointed
 from keeptune.planning.memory import Base, Reference, Step
 from keeptune.planning.time import Work
+from keeptune.stages._kept import NONE, Compared
 from keeptune.stages._plan import Plan, plan_steps
 from keeptune.stages.train import Train
 
@@ -34,6 +36,7 @@ class Batches:
         learned: supervised positions in it.
         micro_batches: of its step.
         work: all steps.
+        compared: what a KL term would compare with the reference.
     """
 
     tokens: int
@@ -41,9 +44,10 @@ class Batches:
     learned: int
     micro_batches: int
     work: Work
+    compared: Compared = NONE
 
     @classmethod
-    def of(cls, plan: Plan, limit: int | None) -> Batches:
+    def of(cls, plan: Plan, losses: Sequence[Loss], limit: int | None) -> Batches:
         """Of a plan, cut into micro-batches of at most `limit` tokens."""
         steps = [plan.rows(step) for step in range(len(plan))]
         largest = max(steps, key=_tokens)
@@ -55,6 +59,7 @@ class Batches:
             learned=max(_learned(part) for part in pieces),
             micro_batches=len(pieces),
             work=Work(sum(map(_tokens, steps)), sum(map(_learned, steps))),
+            compared=Compared.of(losses, plan),
         )
 
 
@@ -66,7 +71,7 @@ def base_of(model: Model, config: Mapping[str, object]) -> Base:
 
 def batches_of(stage: Train, data: Mapping[str, EncodedSet], seed: int) -> Batches:
     """The batches that the stage would make of this data; virtual tokens are counted by the planner."""
-    return Batches.of(plan_steps(stage, data, seed, 0), stage.memory.micro_batch_tokens)
+    return Batches.of(plan_steps(stage, data, seed, 0), stage.losses, stage.memory.micro_batch_tokens)
 
 
 def job_of(
@@ -75,9 +80,12 @@ def job_of(
     """A stage as a job, with its own methods or with others in their place."""
     chosen = stage.methods if methods is None else list(methods)
     total: Cost = cost(chosen, base.shape)
+    detachable = all(method.detachable for method in chosen)
     reference: Reference = "none"
     if any(loss.needs_reference for loss in stage.losses):
-        reference = "off" if all(method.detachable for method in chosen) else "copy"
+        width_bytes = base.shape.width * base.size
+        kept = batches.compared.worth_keeping(width_bytes, copied=not detachable)
+        reference = "kept" if kept else "off" if detachable else "copy"
     step = Step(
         tokens=batches.tokens,
         row=batches.row,
@@ -86,6 +94,7 @@ def job_of(
         checkpointed=stage.memory.layers_twice(base.shape.layers),
         moments=stage.optimizer.moments,
         reference=reference,
+        compared=batches.compared.tokens,
         logits_at_once=2**25 if gpu else 6_000_000,
         anchors=len({copy for loss in stage.losses if loss.pulls for copy in ("start", *loss.sources())}),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
@@ -45,6 +45,10 @@ class Plan(Dataset[int]):
     def drawn(self) -> int:
         """Rows of all steps together; one that comes twice counts twice."""
         return sum(map(len, self._batches))
+
+    def drawn_from(self, sources: Container[str]) -> int:
+        """As `drawn`, of the rows of these sources."""
+        return sum(self._rows[number].source in sources for batch in self._batches for number in batch)
 
     def unique_rows(self) -> list[Encoded]:
         """Every row that some step holds, once, in the order of the data."""

@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from keeptune.engine.packed import packed_hidden
 from keeptune.losses import Loss
 from keeptune.losses._weighted_rows import token_losses
 from keeptune.stages._anchor import Anchor, fisher, own_generators
-from keeptune.stages._reference import Reference, served
+from keeptune.stages._kept import KeptReference
+from keeptune.stages._reference import Reference
 from keeptune.stages._step import Objective, micro_batches
 
 if TYPE_CHECKING:
@@ -89,18 +89,16 @@ def _backward(objective: Objective, row: Encoded) -> float:
     return float(objective.backward([row]).learned)
 
 
-def _row_losses(reference: Reference, rows: Sequence[Encoded]) -> tuple[float, ...]:
+def _row_losses(reference: Reference | KeptReference, rows: Sequence[Encoded]) -> tuple[float, ...]:
     """The reference's mean loss on the learned tokens of each row, in nats."""
     import torch
 
     found: list[float] = []
-    device = reference.model.get_input_embeddings().weight.device
-    reference.model.eval()
     with torch.no_grad():
         for batch in micro_batches(rows, TOKENS_AT_ONCE):
-            here = served(batch, reference.stacks).to(device)
+            here = batch.to(reference.head.weight.device)
             places = torch.nonzero(here.targets != -100).squeeze(-1)
-            hidden = packed_hidden(reference.model, here)[places]
+            hidden = reference.hidden(here, places)
             losses = token_losses(hidden, here.targets[places], reference.head)
             row_of = here.segment_of()[places]
             found += [float(losses[row_of == row].mean()) for row in range(len(here.ids))]

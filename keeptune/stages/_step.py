@@ -28,6 +28,7 @@ from keeptune.engine.readout import Answer, answers
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
 from keeptune.stages._anchor import Anchor
+from keeptune.stages._kept import KeptReference
 from keeptune.stages._masters import Masters
 from keeptune.stages._random import RandomState
 from keeptune.stages._reference import Reference, Stacks, served
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 class View:
     """One micro-batch as the losses see it."""
 
-    def __init__(self, model: PreTrainedModel, batch: PackedBatch, states: States, reference: Reference | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, batch: PackedBatch, states: States, reference: Reference | KeptReference | None
+    ) -> None:
         self.batch, self.hidden = batch, states.hidden
         self._model, self._states, self._reference = model, states, reference
 
@@ -107,7 +110,7 @@ class Objective:
     masters: Masters
     losses: Sequence[Loss]
     stacks: Stacks
-    reference: Reference | None
+    reference: Reference | KeptReference | None
     micro_batch_tokens: int
     overhead_tokens: int = 0
     penalty: Callable[[], Tensor | None] = lambda: None

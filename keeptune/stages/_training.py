@@ -22,6 +22,7 @@ from keeptune.losses import Loss
 from keeptune.methods import after_step, attach, penalty
 from keeptune.stages import StageWork
 from keeptune.stages._commits import Commits, Start, read_state
+from keeptune.stages._kept import KeptReference, kept_reference
 from keeptune.stages._masters import Masters
 from keeptune.stages._output import Output
 from keeptune.stages._plan import Plan, plan_steps, rows_digest
@@ -117,7 +118,7 @@ class Attempt:
             masters=masters,
             losses=self.stage.losses,
             stacks=self.stacks(new=True),
-            reference=self._reference(),
+            reference=self._reference(plan),
             micro_batch_tokens=micro_batch_tokens,
             overhead_tokens=overhead,
             penalty=partial(penalty, self.loaded.model, self.name),
@@ -199,11 +200,17 @@ class Attempt:
             )
         return {source: self.work.data[source].rows for source in wanted}
 
-    def _reference(self) -> Reference | None:
-        if not any(loss.needs_reference for loss in self.stage.losses):
+    def _reference(self, plan: Plan) -> Reference | KeptReference | None:
+        losses, model, copied = self.stage.losses, self.loaded.model, not self.stage.detachable
+        if not any(loss.needs_reference for loss in losses):
             return None
-        if self.stage.detachable:
-            return Reference(self.loaded.model, self.stacks(new=False), copied=False)
+        if not any(self.stacks(new=False).values()):
+            kept = kept_reference(model, losses, plan, self.work.cache, copied=copied)
+            if kept is not None:
+                self.work.run.event("reference_kept", stage=self.label, rows=len(kept.states))
+                return kept
+        if not copied:
+            return Reference(model, self.stacks(new=False), copied=False)
         copy = self.work.open(self.checkpoint).model.requires_grad_(False)
         size = sum(parameter.numel() * parameter.element_size() for parameter in copy.parameters())
         self.work.run.event("reference_copy", stage=self.label, bytes=size)

@@ -129,6 +129,15 @@ def test_what_does_not_fit_is_refused_with_its_arithmetic():
     assert "`model.quantize: nf4` saves" in error.fix
 
 
+def test_a_reference_that_was_computed_before_is_states_and_the_head_and_costs_no_pass():
+    frozen, trained = (job(one, reference="kept", compared=1000) for one in (ATTENTION, Full()))
+    states, head = 2 * 1000 * LLAMA_7B.width, 2 * LLAMA_7B.vocabulary * LLAMA_7B.width
+    assert frozen.memory.reference == states
+    assert trained.memory.reference == states + head
+    costs = {one: job(reference=one, compared=1000).minutes(1e12) for one in ("none", "kept", "off")}
+    assert costs["none"] < costs["kept"] < costs["off"]
+
+
 def test_a_copy_for_a_kl_term_counts_where_the_method_cannot_be_taken_off():
     assert job(Full(), reference="copy").memory.state - job(Full()).memory.state == 2 * LLAMA_7B.parameters()
     assert job(reference="off").memory.state == job().memory.state
