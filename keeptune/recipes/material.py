@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.example import Example
-from keeptune.data.encode import EncodedSet, encode_all
+from keeptune.data.encode import EncodedSet
 from keeptune.data.formats.generated import Generated
+from keeptune.recipes.encoding import encoded_once
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.sources import Source, data_digest, read_sources
 from keeptune.stages.train import Train
@@ -84,7 +85,7 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
 
     def encoded(rows: tuple[Example, ...]) -> EncodedSet:
         settings: dict[str, Any] = {"too_long": recipe.too_long, "context": context, "template": recipe.template}
-        return encode_all(rows, loaded.tokenizer, kind=loaded.anatomy.kind, **settings)
+        return encoded_once(rows, loaded.tokenizer, cache_folder(), kind=loaded.anatomy.kind, **settings)
 
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
     dev_rows = sources[target].dev if target else ()
