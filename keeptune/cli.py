@@ -160,7 +160,9 @@ def prove(
     after: Annotated[str, typer.Argument(help="The model after, whoever trained it.")],
     output: Output = Path("runs/proof"),
     target: Annotated[Path | None, typer.Option(help="A data file whose answers are the target task.")] = None,
-    metric: Annotated[str, typer.Option(help="label_accuracy, exact_match, rouge_l or token_f1.")] = "exact_match",
+    metric: Annotated[
+        str, typer.Option(help="label_accuracy, exact_match, token_f1, rouge_1, rouge_2 or rouge_l.")
+    ] = "exact_match",
     suite: Annotated[str, typer.Option(help="embedded, or a suite file.")] = "embedded",
     margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
     train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
@@ -170,6 +172,7 @@ def prove(
     force: Annotated[
         bool, typer.Option("--force", help="Take an adapter of another base; answers may be noise.")
     ] = False,
+    lang: Annotated[str, typer.Option(help="Language of the page: en or zh.")] = "en",
     json_: Json = False,
 ) -> None:
     """Certifies any two checkpoints, whoever trained them."""
@@ -177,7 +180,7 @@ def prove(
 
     result = prove_pair(
         before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
-        diagnose=diagnose, force=force, quiet=json_,
+        diagnose=diagnose, force=force, lang=lang, quiet=json_,
     )  # fmt: skip
     _finish(result, json_)
 

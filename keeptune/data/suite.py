@@ -8,7 +8,7 @@ from typing import Literal
 
 from keeptune.core.digest import digest_of
 
-GenerationMetric = Literal["exact_match", "rouge_l", "token_f1"]
+GenerationMetric = Literal["exact_match", "rouge_1", "rouge_2", "rouge_l", "token_f1"]
 
 Normalisation = Literal["none", "bytes", "prior"]
 
@@ -83,6 +83,25 @@ class GenerationTask:
 
 
 @dataclass(frozen=True)
+class HarnessTask:
+    """A task of lm-evaluation-harness, whose items are known when it is measured.
+
+    Attributes:
+        name: as the certificate shows it.
+        task: the harness's name of it, or the configuration of a local one as JSON.
+        metric: one of the task's; its first when empty.
+        most: ask only so many items of each of its parts; all when None.
+        digest: of local data files.
+    """
+
+    name: str
+    task: str
+    metric: str = ""
+    most: int | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class Suite:
     """What retention is measured on.
 
@@ -92,6 +111,7 @@ class Suite:
         tasks: multiple choice.
         corpora: texts for bits per byte.
         generations: open questions.
+        harness: tasks of lm-evaluation-harness.
         instructions: unrelated requests whose free answers show whether the training format leaks.
     """
 
@@ -100,6 +120,7 @@ class Suite:
     tasks: tuple[ChoiceTask, ...] = ()
     corpora: tuple[Corpus, ...] = ()
     generations: tuple[GenerationTask, ...] = ()
+    harness: tuple[HarnessTask, ...] = ()
     instructions: tuple[str, ...] = field(default=(), repr=False)
 
     def digest(self) -> str:

@@ -5,6 +5,7 @@
       - {name: grammar, file: grammar.jsonl, kind: choice}         # rows: prompt, options, gold (index or text)
       - {name: sums, file: sums.jsonl, kind: generation}           # rows: prompt, answer
       - {name: news, file: news.jsonl.gz, kind: corpus}            # rows: text
+      - {name: piqa, file: piqa.yaml, kind: harness}               # a task of lm-evaluation-harness, or its name there
     instructions: requests.txt                                     # one unrelated request a line
 
 A row may carry `id` and `cluster` (the document or dialogue it comes from).
@@ -15,13 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.spec import Spec, validate
+from keeptune.data.harness_tasks import harness_task
 from keeptune.data.place import Place
 from keeptune.data.rows import read_rows
 from keeptune.data.source_file import locate, refuse_irregular
@@ -38,6 +40,7 @@ from keeptune.data.suite import (
     stable_id,
 )
 
+KINDS = ("choice", "generation", "corpus", "harness")
 MOST_BYTES = 1_000_000
 MOST_ROW_BYTES = 16 << 20
 
@@ -46,13 +49,24 @@ class SuiteTask(Spec):
     """One task of a suite file."""
 
     name: str = Field(min_length=1, max_length=64, description="as the certificate shows it")
-    file: str = Field(description="data file, beside the suite file or absolute")
-    kind: Literal["choice", "generation", "corpus"] = Field(description="how it is measured")
+    file: str = Field(
+        description="data file, beside the suite file or absolute; for kind harness a task's name or its YAML file"
+    )
+    kind: Literal["choice", "generation", "corpus", "harness"] = Field(description="how it is measured")
     chat: bool = Field(False, description="choice: the prompt is a user's turn, the option the whole answer")
     normalise: Normalisation = Field("none", description="choice: none, bytes, or prior")
-    metric: GenerationMetric = Field("exact_match", description="generation: exact_match, rouge_l or token_f1")
+    metric: str | None = Field(
+        None,
+        description=f"generation: {', '.join(get_args(GenerationMetric))}; harness: one of its own, else its first",
+    )
     max_new_tokens: int = Field(64, gt=0, le=4096, description="generation: longest answer")
     most: int | None = Field(None, gt=0, description="read only so many rows")
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> SuiteTask:
+        if self.kind == "generation" and self.metric not in (None, *get_args(GenerationMetric)):
+            raise ValueError(f"'metric' is one of {', '.join(get_args(GenerationMetric))} for generation")
+        return self
 
 
 class SuiteFile(Spec):
@@ -75,8 +89,12 @@ def read_suite(path: Path) -> Suite:
     for name in names:
         if names.count(name) > 1:
             raise _refused(path, f"two tasks are called '{name}'.", "Give each task its own name.")
-    rows = {task.name: list(_rows(locate(task.file, path.parent), task.most)) for task in suite.tasks}
-    chosen = {kind: [task for task in suite.tasks if task.kind == kind] for kind in ("choice", "generation", "corpus")}
+    chosen = {kind: [task for task in suite.tasks if task.kind == kind] for kind in KINDS}
+    rows = {
+        task.name: list(_rows(locate(task.file, path.parent), task.most))
+        for task in suite.tasks
+        if task.kind != "harness"
+    }
     asked: tuple[str, ...] = ()
     if suite.instructions:
         lines = _rows(locate(suite.instructions, path.parent), None, per_line=True)
@@ -87,6 +105,9 @@ def read_suite(path: Path) -> Suite:
         tasks=tuple(_choice_task(task, rows[task.name]) for task in chosen["choice"]),
         corpora=tuple(_corpus(task, rows[task.name]) for task in chosen["corpus"]),
         generations=tuple(_generation_task(task, rows[task.name]) for task in chosen["generation"]),
+        harness=tuple(
+            harness_task(task.name, task.file, path.parent, task.metric or "", task.most) for task in chosen["harness"]
+        ),
         instructions=asked,
     )
 
@@ -153,7 +174,8 @@ def _generation_task(task: SuiteTask, rows: list[Row]) -> GenerationTask:
         Question(_id(row, _text(row, "prompt")), _text(row, "prompt"), _text(row, "answer"), _cluster(row))
         for row in rows
     )
-    return GenerationTask(task.name, _distinct(items), task.metric, task.max_new_tokens)
+    metric = cast(GenerationMetric, task.metric or "exact_match")
+    return GenerationTask(task.name, _distinct(items), metric, task.max_new_tokens)
 
 
 def _corpus(task: SuiteTask, rows: list[Row]) -> Corpus:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,8 +46,26 @@ def token_logprobs(
     Returns:
         For each row, in order, its logarithms (computed in float32).
     """
+    return list(_over_batches(model, rows, batch_tokens, adapters, logprobs))
+
+
+def token_ranks(model: PreTrainedModel, rows: Sequence[Scored], batch_tokens: int = 8192) -> list[list[bool]]:
+    """Whether every scored token is the one with the greatest logit, as greedy decoding would have written it.
+
+    Arguments and batches as in `token_logprobs`; who serves now, serves every row.
+    """
+    return list(_over_batches(model, rows, batch_tokens, None, _greatest))
+
+
+def _over_batches(
+    model: PreTrainedModel,
+    rows: Sequence[Scored],
+    batch_tokens: int,
+    adapters: Sequence[Stack | None] | None,
+    read: Callable[[Head, Tensor, Tensor], Tensor],
+) -> Iterator[list[Any]]:
+    """What `read` says of (head, states, targets), row by row."""
     assert all(1 <= row.start <= len(row.tokens) for row in rows), "a scored token has a token before it"
-    scores: list[list[float]] = []
     head = head_of(model)
     with torch.inference_mode(), evaluating(model):
         for batch in _batches([len(row.tokens) for row in rows], batch_tokens):
@@ -56,10 +74,16 @@ def token_logprobs(
             wanted = (packed.targets != IGNORED).nonzero()[:, 0]
             hidden = packed_hidden(model, packed)
             places = wanted.to(hidden.device)
-            found = logprobs(head, hidden[places], packed.targets[wanted].to(hidden.device))
+            found = read(head, hidden[places], packed.targets[wanted].to(hidden.device))
             counts = [len(rows[row].tokens) - rows[row].start for row in batch]
-            scores.extend(part.tolist() for part in torch.split(found.cpu(), counts))
-    return scores
+            yield from (part.tolist() for part in torch.split(found.cpu(), counts))
+
+
+def _greatest(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """(N,) whether the targets have the greatest logits."""
+    blocks = zip(torch.split(hidden, POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True)
+    parts = [head.logits(states).argmax(dim=1) == wanted for states, wanted in blocks]
+    return torch.cat(parts) if parts else targets.new_zeros(0, dtype=torch.bool)
 
 
 def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:

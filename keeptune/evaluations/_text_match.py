@@ -1,4 +1,4 @@
-"""Compare a generated answer with its reference: exact match, token F1, ROUGE-L, and what the answer begins with."""
+"""A generated answer against its reference: exact match, token F1, ROUGE; and what the answer begins with."""
 
 from __future__ import annotations
 
@@ -27,6 +27,31 @@ def token_f1(answer: str, gold: str) -> float:
     return _f1(shared, len(given), len(wanted))
 
 
+def rouge_n(answer: str, gold: str, size: int) -> float:
+    """F1 of the bags of runs of `size` words (Lin 2004, ROUGE-N; no stemming); 1 when neither side has a run."""
+    given, wanted = (_runs(words(text), size) for text in (answer, gold))
+    shared = sum((Counter(given) & Counter(wanted)).values())
+    return _f1(shared, len(given), len(wanted))
+
+
+def rouge_1(answer: str, gold: str) -> float:
+    """`rouge_n` of single words.
+
+    >>> rouge_1("the cat sat", "the cat ran")
+    0.6666666666666666
+    """
+    return rouge_n(answer, gold, 1)
+
+
+def rouge_2(answer: str, gold: str) -> float:
+    """`rouge_n` of pairs of neighbours.
+
+    >>> rouge_2("the cat sat", "the cat ran")
+    0.5
+    """
+    return rouge_n(answer, gold, 2)
+
+
 def rouge_l(answer: str, gold: str) -> float:
     """F1 of the longest common subsequence of words (Lin 2004, equations 2-4 with beta = 1; no stemming)."""
     given, wanted = words(answer), words(gold)
@@ -36,6 +61,8 @@ def rouge_l(answer: str, gold: str) -> float:
 METRICS: dict[str, Callable[[str, str], float]] = {
     "exact_match": exact_match,
     "token_f1": token_f1,
+    "rouge_1": rouge_1,
+    "rouge_2": rouge_2,
     "rouge_l": rouge_l,
 }
 
@@ -65,6 +92,10 @@ def begins_with(answer: str, labels: Iterable[str]) -> str | None:
 
 def _label_words(text: str) -> list[str]:
     return words(text.replace("_", " "))
+
+
+def _runs(own: list[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(own[start : start + size]) for start in range(len(own) - size + 1)]
 
 
 def _f1(shared: int, given: int, wanted: int) -> float:

@@ -1,4 +1,4 @@
-"""The task itself, on its held-out rows: exact match, label accuracy, ROUGE-L, token F1, bits per byte."""
+"""The task itself, on its held-out rows: exact match, label accuracy, ROUGE, token F1, bits per byte."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from keeptune.evaluations._summary import summarise
 from keeptune.evaluations._text_match import METRICS
 
 MOST_LABELS = 500
+Metric = Literal["exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte"]
 
 
 class Target(Evaluation):
     """How well the model does the task that it is adapted to, with all its adapters active."""
 
     data: str = Field("task", description="name of the data source")
-    metric: Literal["exact_match", "label_accuracy", "rouge_l", "token_f1", "bits_per_byte"] = Field(
+    metric: Metric = Field(
         "exact_match",
         description="label_accuracy ranks the labels by likelihood or by a head, bits_per_byte reads the answer or the "
         "text; the others score a greedy answer",

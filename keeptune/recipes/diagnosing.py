@@ -12,6 +12,7 @@ from keeptune.data.suite import Suite
 from keeptune.evaluations import Context
 from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.behaviour import Behaviour
+from keeptune.evaluations.in_context import InContext, Naming
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.spoken import Spoken
 from keeptune.recipes.workshop import Workshop
@@ -20,6 +21,9 @@ from keeptune.stages._recovery import base_answers, recover, recovered_context
 
 QUESTIONS, DOCUMENTS = 300, 60
 """Of each task and corpus, what the recovered copy is asked."""
+
+NAMINGS: tuple[Naming, ...] = ("natural", "flipped", "abstract")
+IN_CONTEXT = [InContext(shots=shots, labels=naming) for naming in NAMINGS for shots in (0, 1, 4)]
 
 
 def with_diagnosis(
@@ -47,7 +51,7 @@ def with_diagnosis(
     assert context.base is not None, "a diagnosis compares with a base"
     if context.subject(context.base).kind != "decoder" or context.suite is None:
         return {**certificate, "diagnosis": None}
-    chosen = [Spoken(), Spoken(shots=1), Spoken(shots=4), Behaviour(data=source)]
+    chosen = [Spoken(), Spoken(shots=1), Spoken(shots=4), Behaviour(data=source), *IN_CONTEXT]
     own = [score for one in chosen for score in measure_once(one, context.base, context)]
     others = [score for one in chosen for score in measure_once(one, adapted, context)]
     copy = recover(workshop.open(adapted), adapted, base_answers(context), context.seed)

@@ -23,7 +23,7 @@ from keeptune.recipes.guarding import budget_settings, guarded, told
 from keeptune.recipes.jobs import jobs_of, training_bytes
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
-from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, trained_parameters
+from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.trail import write_trail
 from keeptune.recipes.workshop import Workshop
@@ -184,7 +184,7 @@ class Execution:
             self.run.enter("baseline")
             before = self._timed("base", lambda: self._measure("base", self.base, context))
         self.run.enter("running")
-        checkpoint = self._timed("training", lambda: self._stages(material))
+        checkpoint = self._timed("training", lambda: self._stages(material, context if proof is not None else None))
         self.run.write_json("checkpoint.json", checkpoint.to_dict(relative_to=self.run.folder))
         if proof is None:
             return None
@@ -212,7 +212,7 @@ class Execution:
         self.run.write_items(label, scores)
         return scores
 
-    def _stages(self, material: Material) -> Checkpoint:
+    def _stages(self, material: Material, context: Context | None) -> Checkpoint:
         checkpoint, so_far = self.base, digest_of([self.base.to_dict(), material.digest(), self.recipe.seed])
         guarding = [self.recipe.guard.to_dict()] if self.recipe.guard else []
         for index, stage in enumerate(self.recipe.stages):
@@ -235,6 +235,7 @@ class Execution:
                 weights_only=self.options.weights_only,
                 progress=self.progress,
                 layers_twice=self.jobs[stage.label].step.checkpointed if stage.label in self.jobs else 0,
+                context=context,
                 cache=cache_folder(),
                 guard=self.guard,
             )
@@ -260,13 +261,14 @@ class Execution:
             cost=self._cost(),
             provenance=provenance_of(self.run),
         )
+        certificate["selection"] = {"test_seen_in": test_seen_in(self.recipe)}
         if self.recipe.proof.diagnose:
             source = str(getattr(self.recipe.proof.target, "data", ""))
             looked = (before, after, checkpoint, context, self.workshop, source)
             certificate = self._timed("diagnosis", lambda: with_diagnosis(certificate, *looked))
             certificate["cost"] = self._cost()
         self.run.write_json("certificate.json", certificate)
-        write_certificate(self.run.folder)
+        write_certificate(self.run.folder, self.recipe.proof.lang)
         return certificate
 
     def _cost(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from keeptune.evaluations._stored import measure_unless_claimed
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.halves import Halves
+from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material, cache_folder
@@ -67,6 +68,8 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
     assert context.base is not None, "a proof compares with a base"
     speaks = context.subject(context.base).kind != "encoder"
     chosen: list[Evaluation] = [Retention() if speaks else Halves()]
+    if context.suite is not None and context.suite.harness:
+        chosen.append(Harness())
     if isinstance(proof.target, Target):
         chosen.insert(0, proof.target)
         if proof.target.split == "test" and f"{proof.target.data}/ood" in context.data:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import KeeptuneError, RecipeError
@@ -20,6 +20,7 @@ from keeptune.data.read import read_examples
 from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
@@ -30,6 +31,7 @@ from keeptune.recipes.measuring import measure, suite_of
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
+from keeptune.report.language import Language
 from keeptune.stages._progress import Progress
 from keeptune.stages.prove import Margins, certify, rescore
 
@@ -59,6 +61,7 @@ def prove_pair(
     train_data: Path | None = None,
     force: bool = False,
     diagnose: bool = False,
+    lang: str = "en",
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Measures both on the same items and writes `output/certificate.json` and `.html`.
@@ -74,16 +77,21 @@ def prove_pair(
         train_data: what `after` was trained on; the target's rows are looked for in it.
         force: take an adapter although it was trained on another base, tokenizer or template; the certificate says so.
         diagnose: tell form, recoverable loss and knowledge apart; takes minutes more.
+        lang: language of the page, en or zh.
         quiet: show no progress.
 
     Raises:
         KeeptuneError: a checkpoint or a file cannot be used.
     """
     progress = Progress(quiet=quiet)
+    if lang not in get_args(Language):
+        raise RecipeError(f"the page is not written in '{lang}'.", code="E-USAGE", fix="Use --lang en, or --lang zh.")
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
-    pair = Pair(base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force, diagnose)
+    pair = Pair(
+        base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force, diagnose, cast(Language, lang)
+    )
     with Run.open(output) as run, run.signals():
         run.enter("checking")
         try:
@@ -126,6 +134,7 @@ class Pair:
     progress: Progress
     force: bool = False
     diagnose: bool = False
+    lang: Language = "en"
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
@@ -142,6 +151,8 @@ class Pair:
             cache=cache_folder(),
         )
         chosen: list[Evaluation] = [Retention()]
+        if context.suite is not None and context.suite.harness:
+            chosen.append(Harness())
         if self.rows:
             target = Target.model_validate({"data": ROWS, "metric": self.metric})
             chosen = [target, *chosen, FormatDrift(data=ROWS)]
@@ -164,7 +175,7 @@ class Pair:
         if self.diagnose:
             certificate = with_diagnosis(certificate, before, after, self.adapted, context, workshop, ROWS)
         run.write_json("certificate.json", certificate)
-        write_certificate(run.folder)
+        write_certificate(run.folder, self.lang)
         return certificate
 
     def _measure(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.files import read_json
 from keeptune.core.run import Run
 from keeptune.core.shape import ModelShape
+from keeptune.evaluations.target import Target
 from keeptune.methods import cost
 from keeptune.recipes.material import Material
 from keeptune.stages.train import Train
@@ -52,6 +53,16 @@ def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def test_seen_in(recipe: Recipe) -> list[str]:
+    """The stages that measure the target's test rows before the proof does: whoever chooses by that has selected."""
+    return [
+        stage.label
+        for stage in recipe.stages
+        for evaluation in getattr(stage, "evaluations", [])
+        if isinstance(evaluation, Target) and evaluation.split == "test"
+    ]
 
 
 def provenance_of(run: Run) -> dict[str, Any]:

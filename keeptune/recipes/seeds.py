@@ -53,7 +53,7 @@ def _together(folder: Path, recipe: Recipe, certificates: list[dict[str, Any]]) 
             atomic_write(folder / name, (worst / name).read_bytes())
     atomic_write(folder / "trail.jsonl", b"".join(json_bytes(row) for row in _mean_trail(folder)))
     write_json(folder / "certificate.json", certificate)
-    write_certificate(folder)
+    write_certificate(folder, recipe.proof.lang if recipe.proof else "en")
     return certificate
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from keeptune.report import svg
 from keeptune.report.html import Markup, element
+from keeptune.report.language import say
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 270, 64, 780, 34, 206
 SERIES = (("loss", "training loss"), ("dev_loss", "loss on dev"), ("kl_to_base", "KL to base"))
@@ -29,7 +30,7 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> Markup:
         for shown, what in ((SERIES, "Loss"), (GAUGE, "What the guard saw"))
         if (picture := _stage(name, rows, shown, what))
     ]
-    return Markup("".join(drawn)) if drawn else element("p", "No training was recorded.", class_="note")
+    return Markup("".join(drawn)) if drawn else element("p", say("No training was recorded."), class_="note")
 
 
 def _stage(name: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[tuple[str, str]], what: str) -> Markup | None:
@@ -44,16 +45,16 @@ def _stage(name: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[tuple[s
     across = svg.Axis(min(steps), max(steps), LEFT, RIGHT)
     lowest = min(0.0, *(y for values in series.values() for _, y in values))
     up = svg.Axis(lowest * 1.08, max(y for values in series.values() for _, y in values) * 1.08 + 1e-9, BOTTOM, TOP)
-    parts: list[object] = [*svg.bottom_axis(across, BOTTOM, "step", "{:g}"), *svg.left_axis(up, LEFT, "", "{:g}")]
+    parts: list[object] = [*svg.bottom_axis(across, BOTTOM, say("step"), "{:g}"), *svg.left_axis(up, LEFT, "", "{:g}")]
     for index, (label, values) in enumerate(series.items()):
         parts.append(svg.path([(across(x), up(y)) for x, y in values], f"trail series-{index}"))
         parts.append(svg.mark(LEFT + 16 + 190 * index, TOP - 18, svg_shape(index), f"mark series-{index}", 5))
-        parts.append(svg.text(LEFT + 28 + 190 * index, TOP - 14, label, "row"))
-    drawing = svg.picture(WIDTH, HEIGHT, f"{what} by step in stage {name}", parts)
-    return Markup(
-        element("h3", f"Stage: {name}" if what == "Loss" else f"Stage: {name}, what the guard saw")
-        + element("div", drawing, class_="figure")
-    )
+        parts.append(svg.text(LEFT + 28 + 190 * index, TOP - 14, say(label), "row"))
+    losses = what == "Loss"
+    title = say("Loss by step in stage {name}", name=name) if losses else say("What the guard saw, by step")
+    head = say("Stage: {name}", name=name) if losses else say("Stage: {name}, what the guard saw", name=name)
+    drawing = svg.picture(WIDTH, HEIGHT, title, parts)
+    return Markup(element("h3", head) + element("div", drawing, class_="figure"))
 
 
 def svg_shape(index: int) -> str:

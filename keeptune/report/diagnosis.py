@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keeptune.report.html import Markup, element, table
+from keeptune.report.html import Markup, element, folded, table
+from keeptune.report.language import say
 from keeptune.report.words import number, percent, points
 
 ROWS = (
@@ -22,35 +23,61 @@ BEHAVIOUR = {
 
 def diagnosis(found: Mapping[str, Any]) -> Markup:
     """Sentences, what is said against what is known, behaviour on unrelated requests, what fell."""
-    rows: list[list[object]] = [_row(label, found[key]) for key, label in ROWS if found.get(key)]
+    rows: list[list[object]] = [_row(say(label), found[key]) for key, label in ROWS if found.get(key)]
     rows += [
-        _row(f"answered freely after {shots} shown", part) for shots, part in (found.get("shots") or {}).items() if part
+        _row(say("answered freely after {shots} shown", shots=shots), part)
+        for shots, part in (found.get("shots") or {}).items()
+        if part
     ]
     behaviour = found.get("behaviour") or {}
-    rows += [_row(label, behaviour[key]) for key, label in BEHAVIOUR.items() if behaviour.get(key)]
-    parts = [element("p", sentence) for sentence in found["sentences"]]
-    parts.append(table(["", "base", "adapted", "change, points (90%)"], rows, numeric=frozenset({1, 2, 3})))
+    rows += [_row(say(label), behaviour[key]) for key, label in BEHAVIOUR.items() if behaviour.get(key)]
+    parts = [element("p", say(sentence)) for sentence in found["sentences"]]
+    parts.append(
+        table(["", say("base"), say("adapted"), say("change, points (90%)")], rows, numeric=frozenset({1, 2, 3}))
+    )
+    learned: list[list[object]] = [
+        _row(name.replace("_", " "), part) for name, part in (found.get("in_context") or {}).items() if part
+    ]
+    if learned:
+        titles = [
+            say("classes learned from examples of each"),
+            say("base"),
+            say("adapted"),
+            say("change, points (90%)"),
+        ]
+        parts.append(folded(say("In-context learning"), table(titles, learned, numeric=frozenset({1, 2, 3}))))
+    parts.append(_facts(found))
+    if found.get("lost"):
+        fell: list[list[object]] = [
+            [part["name"], points(part["delta"]), points(part["delta_after"]), say(part["after_recovery"])]
+            for part in found["lost"]
+        ]
+        parts.append(
+            table(
+                [say("fell"), say("change"), say("after the recovery"), say("so it is")],
+                fell,
+                numeric=frozenset({1, 2}),
+            )
+        )
+    return Markup("".join(parts))
+
+
+def _facts(found: Mapping[str, Any]) -> Markup:
+    """Single numbers: the gap, what came back, the length of answers, the base without its adapter."""
+    behaviour = found.get("behaviour") or {}
     facts: list[list[object]] = []
     gap = found.get("format_gap")
     if gap:
-        facts.append(["format gap: known and no longer said", f"{_change(gap)} points"])
+        facts.append([say("format gap: known and no longer said"), say("{change} points", change=_change(gap))])
     if found.get("recovered_share") is not None:
-        facts.append(["of the lost answers, back after the recovery", percent(found["recovered_share"])])
+        facts.append([say("of the lost answers, back after the recovery"), percent(found["recovered_share"])])
     if behaviour.get("words"):
         words = behaviour["words"]
-        facts.append(["words per answer", f"{number(words['base'], 1)} → {number(words['adapted'], 1)}"])
+        facts.append([say("words per answer"), f"{number(words['base'], 1)} → {number(words['adapted'], 1)}"])
     if found.get("detach") is not None:
-        same = "bitwise the base" if found["detach"] else "NOT the base"
-        facts.append(["with the adapter taken off", same])
-    if facts:
-        parts.append(table(["", ""], facts))
-    if found.get("lost"):
-        fell: list[list[object]] = [
-            [part["name"], points(part["delta"]), points(part["delta_after"]), part["after_recovery"]]
-            for part in found["lost"]
-        ]
-        parts.append(table(["fell", "change", "after the recovery", "so it is"], fell, numeric=frozenset({1, 2})))
-    return Markup("".join(parts))
+        same = say("bitwise the base") if found["detach"] else say("NOT the base")
+        facts.append([say("with the adapter taken off"), same])
+    return table(["", ""], facts) if facts else Markup("")
 
 
 def _row(label: str, part: Mapping[str, Any]) -> list[object]:
@@ -58,4 +85,5 @@ def _row(label: str, part: Mapping[str, Any]) -> list[object]:
 
 
 def _change(part: Mapping[str, Any]) -> str:
-    return f"{points(part['delta'])} ({points(part['low'])} to {points(part['high'])})"
+    ends = say("{low} to {high}", low=points(part["low"]), high=points(part["high"]))
+    return f"{points(part['delta'])} ({ends})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keeptune.report.html import Markup, element, folded
+from keeptune.report.language import say
 
 SHOWN, LONGEST = 20, 420
 
@@ -43,12 +44,12 @@ def flip_section(flips: list[Flip]) -> Markup:
     """Two folded lists, side by side answers; at most twenty of each, spread over the tasks."""
     lost, won = [f for f in flips if f.lost], [f for f in flips if not f.lost]
     parts = []
-    for title, chosen in (("Right before, wrong now", lost), ("Wrong before, right now", won)):
+    for title, chosen in ((say("Right before, wrong now"), lost), (say("Wrong before, right now"), won)):
         some = _spread(chosen)
-        cards = [_card(flip) for flip in some] or [element("p", "None.", class_="note")]
-        parts.append(
-            folded(f"{title}: {len(chosen)} items" + (f", {len(some)} shown" if len(some) < len(chosen) else ""), cards)
-        )
+        cards = [_card(flip) for flip in some] or [element("p", say("None."), class_="note")]
+        told = say("{title}: {count} items", title=title, count=len(chosen))
+        less = say(", {count} shown", count=len(some)) if len(some) < len(chosen) else ""
+        parts.append(folded(told + less, cards))
     return Markup("".join(parts))
 
 
@@ -74,8 +75,8 @@ def _card(flip: Flip) -> Markup:
         "article",
         element("header", flip.task),
         element("p", _short(flip.prompt), class_="prompt"),
-        element("div", answer("expected", flip.gold) if flip.gold else None, answer("base", flip.base),
-                answer("adapted", flip.adapted), class_="answers"),
+        element("div", answer(say("expected"), flip.gold) if flip.gold else None, answer(say("base"), flip.base),
+                answer(say("adapted"), flip.adapted), class_="answers"),
         class_="flip",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, folded, table
+from keeptune.report.language import say
 from keeptune.report.words import SIGN, number, points
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 820, 30, 215, 610, 34
@@ -18,7 +19,7 @@ def forest(certificate: Mapping[str, Any]) -> Markup:
     """The plot and, folded, the same numbers as a table."""
     rows = retention_rows(certificate)
     if not rows:
-        return element("p", "No general ability was admitted as evidence.", class_="note")
+        return element("p", say("No general ability was admitted as evidence."), class_="note")
     height = TOP + ROW * len(rows) + 62
     axis = svg.Axis(-REACH, REACH, LEFT, RIGHT)
     bottom = TOP + ROW * len(rows)
@@ -26,13 +27,13 @@ def forest(certificate: Mapping[str, Any]) -> Markup:
         element("rect", x=LEFT, y=TOP - 8, width=axis(-1) - LEFT, height=bottom - TOP + 8, class_="bad-zone"),
         svg.line(axis(0), TOP - 8, axis(0), bottom, "zero"),
         svg.line(axis(-1), TOP - 14, axis(-1), bottom, "margin"),
-        svg.text(axis(-1), TOP - 18, "margin", "tick strong", "middle"),
-        svg.text(RIGHT + 14, TOP - 18, "change (90% interval)", "tick"),
+        svg.text(axis(-1), TOP - 18, say("margin"), "tick strong", "middle"),
+        svg.text(RIGHT + 14, TOP - 18, say("change (90% interval)"), "tick"),
     ]
     for index, row in enumerate(rows):
         parts += _row(row, TOP + ROW * index + ROW / 2, axis)
-    parts += svg.bottom_axis(axis, bottom + 4, "← worse     change in multiples of the margin     better →")
-    title = "Change of each general ability with its interval, in multiples of its margin"
+    parts += svg.bottom_axis(axis, bottom + 4, say("← worse     change in multiples of the margin     better →"))
+    title = say("Change of each general ability with its interval, in multiples of its margin")
     return Markup(element("div", svg.picture(WIDTH, height, title, parts), class_="figure") + _table(rows))
 
 
@@ -41,12 +42,12 @@ def retention_rows(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
     retention = certificate.get("retention") or {}
     rows: list[dict[str, Any]] = []
     if retention.get("pooled"):
-        rows.append({"name": "all abilities, pooled", "kind": "pooled", **retention["pooled"]})
+        rows.append({"name": say("all abilities, pooled"), "kind": "pooled", **retention["pooled"]})
     rows += [{"kind": "task", **task} for task in retention.get("tasks", [])]
     rows += [{"kind": "corpus", **corpus} for corpus in retention.get("corpora", [])]
     leak = (certificate.get("format") or {}).get("leak")
     if leak:
-        rows.append({"name": "format leak", "kind": "leak", **leak})
+        rows.append({"name": say("format leak"), "kind": "leak", **leak})
     return [row for row in rows if row.get("delta") is not None]
 
 
@@ -83,14 +84,15 @@ def change_text(row: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Markup:
-    head = ["ability", "base", "adapted", "change", "margin", "verdict", "items", "right → wrong", "wrong → right"]
+    titles = ("ability", "base", "adapted", "change", "margin", "verdict", "items", "right → wrong", "wrong → right")
+    head: list[object] = [say(title) for title in titles]
     body: list[list[object]] = []
     for row in rows:
         shown = number if row["kind"] == "corpus" else (lambda value: points(value, sign=False))
         body.append([
             row["name"], shown(row["base"]), shown(row["adapted"]), change_text(row), points(row["margin"], sign=False),
-            row["verdict"], row.get("n"), row.get("flips_right_to_wrong"), row.get("flips_wrong_to_right"),
+            say(str(row["verdict"])), row.get("n"), row.get("flips_right_to_wrong"), row.get("flips_wrong_to_right"),
         ])  # fmt: skip
-    note = "Points of 100; a corpus is in bits per byte, and its change in percent of the base."
+    note = say("Points of 100; a corpus is in bits per byte, and its change in percent of the base.")
     numbers = table(head, body, numeric=frozenset({1, 2, 3, 4, 6, 7, 8}))
-    return folded("The numbers as a table", numbers, element("p", note, class_="note"))
+    return folded(say("The numbers as a table"), numbers, element("p", note, class_="note"))

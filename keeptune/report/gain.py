@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.report.language import say
 from keeptune.report.words import number, percent, points
 
 Target = Mapping[str, Any]  # the certificate's part of that name; empty when none was measured
@@ -31,7 +32,8 @@ def from_to(target: Target) -> str:
 
 def change(target: Target) -> str:
     """`+16.9 points`; of bits per byte `−14.5%`."""
-    return points(target.get("delta")) + ("%" if is_saving(target) else " points")
+    shown = points(target.get("delta"))
+    return f"{shown}%" if is_saving(target) else say("{change} points", change=shown)
 
 
 def gained(target: Target) -> tuple[float | None, float | None, float | None]:
@@ -55,7 +57,7 @@ def toward(target: Target, trail: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 def change_label(target: Target) -> str:
     """The axis of `gained`."""
-    return "bits per byte saved, %" if is_saving(target) else "change of the target score, points"
+    return say("bits per byte saved, %") if is_saving(target) else say("change of the target score, points")
 
 
 def reached_label(target: Target) -> str:

@@ -13,6 +13,7 @@ from keeptune.report.flips import find_flips, flip_section
 from keeptune.report.forest import forest
 from keeptune.report.gain import change_label, toward
 from keeptune.report.html import Markup, element
+from keeptune.report.language import Language, say, speaking
 from keeptune.report.plane import Point, plane, point_of
 from keeptune.report.run_files import RunFiles, read_run
 from keeptune.report.sentence import verdict_sentence
@@ -22,15 +23,20 @@ from keeptune.report.words import SIGN
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def write_certificate(folder: Path) -> Path:
+def write_certificate(folder: Path, language: Language = "en") -> Path:
     """Writes `certificate.html` of a finished run and returns its path."""
     target = folder / "certificate.html"
-    atomic_write(target, certificate_page(read_run(folder)))
+    atomic_write(target, certificate_page(read_run(folder), language=language))
     return target
 
 
-def certificate_page(run: RunFiles, rivals: Sequence[Point] = ()) -> str:
+def certificate_page(run: RunFiles, rivals: Sequence[Point] = (), language: Language = "en") -> str:
     """The whole page as text; `rivals` are other models to draw beside this one."""
+    with speaking(language):
+        return _page(run, rivals, language)
+
+
+def _page(run: RunFiles, rivals: Sequence[Point], language: Language) -> str:
     certificate = run.certificate
     name = str(run.recipe.get("name") or run.folder.name)
     here = point_of(certificate, name, _trail(run))
@@ -41,26 +47,30 @@ def certificate_page(run: RunFiles, rivals: Sequence[Point] = ()) -> str:
     body = [
         _verdict(certificate, name),
         sections.facts(certificate),
-        _section("Gained and kept", plane([here, *rivals], margin=pooled.get("margin"), gain=gain) if here else None,
-                 "To the right: better at the task. Down: general ability lost. The base stands at the origin."),
-        _section("What was kept, ability by ability", forest(certificate),
-                 "Each line is a 90% interval; its worse end is the one-sided 95% bound held against the margin."),
-        _section("Kinds of change", sections.kinds_of_change(certificate) if certificate.get("drift") else None),
-        _section("Kinds of loss", diagnosis(certificate["diagnosis"]) if certificate.get("diagnosis") else None,
-                 "What a model says, what it knows, and what comes back after 50 steps on the base's own answers."),
-        _section("Items that flipped", flip_section(find_flips(run.items)) if run.items else None,
-                 "The same prompt, answered before and after. Equal accuracy with many flips is drift, too."),
-        _section("Learning", [curves(run.metrics), sections.event_list(run.events)] if run.metrics else None),
-        _section("Data", sections.data_counts(run.data) if run.data else None),
-        _section("Is it luck?", sections.luck(certificate)),
-        _section("Cost", sections.cost(certificate)),
-        _section("Use it", sections.commands(run.folder.name)),
-        _section("Reproduce", sections.provenance(certificate, run.recipe, recipe_text)),
+        sections.rule(certificate),
+        _section(say("Gained and kept"),
+                 plane([here, *rivals], margin=pooled.get("margin"), gain=gain) if here else None,
+                 say("To the right: better at the task. Down: general ability lost. The base stands at the origin.")),
+        _section(say("What was kept, ability by ability"), forest(certificate),
+                 say("Each line is a 90% interval; its worse end is the one-sided 95% bound held against the margin.")),
+        _section(say("Kinds of change"), sections.kinds_of_change(certificate) if certificate.get("drift") else None),
+        _section(say("Kinds of loss"), diagnosis(certificate["diagnosis"]) if certificate.get("diagnosis") else None,
+                 say("What a model says, what it knows, and what comes back after 50 steps on the base's own answers.")
+                 ),
+        _section(say("Items that flipped"), flip_section(find_flips(run.items)) if run.items else None,
+                 say("The same prompt, answered before and after. Equal accuracy with many flips is drift, too.")),
+        _section(say("Learning"), [curves(run.metrics), sections.event_list(run.events)] if run.metrics else None),
+        _section(say("Data"), sections.data_counts(run.data) if run.data else None),
+        _section(say("Is it luck?"), sections.luck(certificate)),
+        _section(say("Cost"), sections.cost(certificate)),
+        _section(say("Use it"), sections.commands(run.folder.name)),
+        _section(say("Reproduce"),
+                 [sections.provenance(certificate, run.recipe, recipe_text), sections.download(certificate)]),
     ]  # fmt: skip
-    return document(f"keeptune certificate: {name}", body)
+    return document(say("keeptune certificate: {name}", name=name), body, language)
 
 
-def document(title: str, body: Sequence[object]) -> str:
+def document(title: str, body: Sequence[object], language: str = "en") -> str:
     """A complete HTML file around a body."""
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     head = element(
@@ -71,14 +81,18 @@ def document(title: str, body: Sequence[object]) -> str:
         element("title", title),
         Markup(f"<style>{style}</style>"),
     )
-    page = element("html", head, element("body", element("main", body)), lang="en")
+    page = element("html", head, element("body", element("main", body)), lang=language)
     return f"<!doctype html>\n{page}\n"
 
 
 def _verdict(certificate: dict[str, object], name: str) -> Markup:
     verdict = str(certificate["verdict"])
-    badge = element("div", SIGN[verdict], " ", verdict, class_=f"badge {verdict.lower()}", role="status")
-    kicker = element("p", f"Certificate of {name} · {certificate.get('scope', 'this checkpoint')}", class_="kicker")
+    badge = element("div", SIGN[verdict], " ", say(verdict), class_=f"badge {verdict.lower()}", role="status")
+    kicker = element(
+        "p",
+        say("Certificate of {name}", name=name) + " · " + say(str(certificate.get("scope", "this checkpoint"))),
+        class_="kicker",
+    )
     return Markup(kicker + badge + element("h1", verdict_sentence(certificate)))
 
 

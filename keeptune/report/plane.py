@@ -9,6 +9,7 @@ from typing import Any
 from keeptune.report import svg
 from keeptune.report.gain import gained
 from keeptune.report.html import Markup, element, folded, table
+from keeptune.report.language import say
 from keeptune.report.words import points
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 430, 84, 780, 46, 360
@@ -71,16 +72,23 @@ def plane(
             element("rect", x=across(0), y=TOP, width=RIGHT - across(0), height=floor - TOP, class_="good-zone")
         )
         parts.append(svg.line(LEFT, floor, RIGHT, floor, "margin"))
-        parts.append(svg.text(LEFT + 6, floor + 15, f"margin: {points(-margin)} points", "tick"))
-        parts.append(svg.text(RIGHT - 8, TOP + 18, "gained, and kept", "tick strong", "end"))
+        parts.append(svg.text(LEFT + 6, floor + 15, say("margin: {margin} points", margin=points(-margin)), "tick"))
+        parts.append(svg.text(RIGHT - 8, TOP + 18, say("gained, and kept"), "tick strong", "end"))
     parts += [svg.line(across(0), TOP, across(0), BOTTOM, "zero"), svg.line(LEFT, up(0), RIGHT, up(0), "zero")]
     for index, point in enumerate(points_):
         parts += _mark(point, index, across, up)
-    parts += [svg.mark(across(0), up(0), "circle", "mark base", 6), svg.text(across(0) + 10, up(0) - 9, "base", "row")]
-    parts += svg.bottom_axis(_scaled(across), BOTTOM, gain)
-    parts += svg.left_axis(_scaled(up), LEFT, f"{label}, points")
-    title = "Target gain against change of general ability, one mark per model"
+    parts += [
+        svg.mark(across(0), up(0), "circle", "mark base", 6),
+        svg.text(across(0) + 10, up(0) - 9, say("base"), "row"),
+    ]
+    parts += svg.bottom_axis(_scaled(across), BOTTOM, say(gain))
+    parts += svg.left_axis(_scaled(up), LEFT, say("{label}, points", label=say(label)))
+    title = say("Target gain against change of general ability, one mark per model")
     return Markup(element("div", svg.picture(WIDTH, HEIGHT, title, parts), class_="figure") + _table(points_))
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return say("{low} to {high}", low=points(low), high=points(high))
 
 
 def _scaled(axis: svg.Axis) -> svg.Axis:
@@ -107,9 +115,10 @@ def _mark(point: Point, index: int, across: svg.Axis, up: svg.Axis) -> list[obje
 
 def _table(points_: Sequence[Point]) -> Markup:
     rows: list[list[object]] = [
-        [p.name, points(p.target), f"{points(p.target_low)} to {points(p.target_high)}", points(p.general),
-         f"{points(p.general_low)} to {points(p.general_high)}"]
+        [p.name, points(p.target), _ends(p.target_low, p.target_high), points(p.general),
+         _ends(p.general_low, p.general_high)]
         for p in points_
     ]  # fmt: skip
-    head: list[object] = ["model", "target", "90% interval", "general", "90% interval"]
-    return folded("The numbers as a table", table(head, rows, numeric=frozenset({1, 2, 3, 4})))
+    titles = ("model", "target", "90% interval", "general", "90% interval")
+    head: list[object] = [say(title) for title in titles]
+    return folded(say("The numbers as a table"), table(head, rows, numeric=frozenset({1, 2, 3, 4})))

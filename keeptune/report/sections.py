@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keeptune.report.gain import change
 from keeptune.report.html import Markup, element, folded, table
+from keeptune.report.language import say
 from keeptune.report.words import amount, number, percent, points, seconds
 
 
@@ -20,23 +23,54 @@ def facts(certificate: Mapping[str, Any]) -> Markup:
         cards.append(
             (
                 change(target),
-                f"target, n = {target.get('n')} ({points(target.get('low'))} to {points(target.get('high'))})",
+                say(
+                    "target, n = {n} ({low} to {high})",
+                    n=target.get("n"),
+                    low=points(target.get("low")),
+                    high=points(target.get("high")),
+                ),
             )
         )
     if pooled:
         low, high = points(pooled.get("low")), points(pooled.get("high"))
-        cards.append((f"{points(pooled.get('delta'))} points", f"general ability, pooled ({low} to {high})"))
+        change_ = say("{change} points", change=points(pooled.get("delta")))
+        cards.append((change_, say("general ability, pooled ({low} to {high})", low=low, high=high)))
     if leak:
         shown = f"{percent(leak.get('base'))} → {percent(leak.get('adapted'))}"
-        cards.append((shown, "unrelated instructions answered in the training format"))
+        cards.append((shown, say("unrelated instructions answered in the training format")))
     share = (certificate.get("cost") or {}).get("trainable_share")
     trained = (certificate.get("cost") or {}).get("trainable_parameters")
     if trained is not None:
         shown = f"{trained:,}" + (f" ({100 * share:.3g}%)" if share else "")
-        cards.append((shown, "trained parameters"))
+        cards.append((shown, say("trained parameters")))
     return element(
         "div", [element("div", element("b", b), element("span", s), class_="fact") for b, s in cards], class_="facts"
     )
+
+
+RELEASE = {"PASS": "Release: yes", "FAIL": "Release: no", "UNDECIDED": "Release: not yet"}
+
+
+def rule(certificate: Mapping[str, Any]) -> Markup | None:
+    """What follows from the verdict, and the rule behind it."""
+    margins = certificate.get("margins")
+    if not margins:
+        return None
+    shown = {key: f"{100 * margins[key]:g}" for key in ("pooled", "task", "corpus", "leak")}
+    told = say(
+        "Kept means: with at most 5% risk of error, the loss is smaller than {pooled} points pooled, {task} points on "
+        "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak. The margins were fixed "
+        "before training.",
+        **shown,
+    )
+    return element("p", element("b", say(RELEASE[str(certificate["verdict"])])), " · ", told, class_="note rule")
+
+
+def download(certificate: Mapping[str, Any]) -> Markup:
+    """The certificate's JSON inside the page."""
+    packed = base64.b64encode(json.dumps(certificate, ensure_ascii=False).encode()).decode()
+    address = f"data:application/json;base64,{packed}"
+    return element("p", element("a", say("Download certificate.json"), href=address, download="certificate.json"))
 
 
 def kinds_of_change(certificate: Mapping[str, Any]) -> Markup:
@@ -46,11 +80,15 @@ def kinds_of_change(certificate: Mapping[str, Any]) -> Markup:
     for where in ("task", "generic"):
         part = drift.get(where) if isinstance(drift.get(where), dict) else None
         if part:
-            rows.append([f"{where} prompts", number(part.get("kl_to_base"), 4), percent(part.get("top1_agreement"))])
+            rows.append(
+                [say(f"{where} prompts"), number(part.get("kl_to_base"), 4), percent(part.get("top1_agreement"))]
+            )
     if not rows and drift:
-        rows.append(["all prompts", number(drift.get("kl_to_base"), 4), percent(drift.get("top1_agreement"))])
+        rows.append([say("all prompts"), number(drift.get("kl_to_base"), 4), percent(drift.get("top1_agreement"))])
     return table(
-        ["measured on", "KL to base, nats per token", "same first choice as the base"], rows, numeric=frozenset({1, 2})
+        [say("measured on"), say("KL to base, nats per token"), say("same first choice as the base")],
+        rows,
+        numeric=frozenset({1, 2}),
     )
 
 
@@ -58,34 +96,53 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
     """How sure one can be: seeds, power, noise floor, what was left out."""
     retention = certificate.get("retention") or {}
     power = certificate.get("power") or {}
-    rows: list[list[object]] = [["scope", certificate.get("scope")], ["seeds", _plain(certificate.get("seeds"))],
-                                ["deployment", certificate.get("deployment")]]  # fmt: skip
-    for key, name in (("forecast", "power forecast before training"), ("attained", "power attained")):
+    rows: list[list[object]] = [[say("scope"), say(str(certificate.get("scope")))],
+                                [say("seeds"), _plain(certificate.get("seeds"))],
+                                [say("deployment"), say(str(certificate.get("deployment")))]]  # fmt: skip
+    for key, name in (("forecast", say("power forecast before training")), ("attained", say("power attained"))):
         if power.get(key) is not None:
             rows.append([name, _plain(power[key])])
     if certificate.get("noise_floor") is not None:
-        rows.append(["noise floor", _plain(certificate["noise_floor"])])
+        rows.append([say("noise floor"), _plain(certificate["noise_floor"])])
+    counted = len(retention.get("tasks") or []) + len(retention.get("corpora") or [])
+    counted += bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
+    judged = say("{count}; all must pass, so none needs a correction", count=counted)
+    rows += [[say("comparisons in the verdict"), judged], [say("chosen on"), _chosen(certificate)]]
     parts = [table(["", ""], rows)]
     excluded = retention.get("excluded") or []
     if excluded:
         parts.append(
             folded(
-                f"Left out of the verdict: {len(excluded)}",
-                table(["ability", "reason"], [[e["name"], e["reason"]] for e in excluded]),
+                say("Left out of the verdict: {count}", count=len(excluded)),
+                table([say("ability"), say("reason")], [[e["name"], e["reason"]] for e in excluded]),
             )
         )
     return Markup("".join(parts))
+
+
+def _chosen(certificate: Mapping[str, Any]) -> str:
+    """Whether somebody could have chosen by the rows that the proof rests on."""
+    looked = (certificate.get("selection") or {}).get("test_seen_in") or []
+    if not looked:
+        return say("dev rows; the test rows were looked at once, for this proof")
+    return say(
+        "the test rows were looked at before this proof (stage {stages}): if anything was chosen by that, the "
+        "target's gain is too rosy",
+        stages=", ".join(looked),
+    )
 
 
 def data_counts(data: Mapping[str, Any]) -> Markup:
     """Rows of each source: read, kept, dropped, cut."""
     sources = data.get("sources") or {}
     if not sources:
-        return element("p", "No data was read by this run.", class_="note")
+        return element("p", say("No data was read by this run."), class_="note")
     keys = ("read", "kept", "dropped", "cut", "train", "dev", "test", "tokens", "learned_tokens")
     used = [key for key in keys if any(key in counts for counts in sources.values())]
     rows: list[list[object]] = [[name, *[_count(counts.get(key)) for key in used]] for name, counts in sources.items()]
-    read = table(["source", *[key.replace("_", " ") for key in used]], rows, numeric=frozenset(range(1, len(used) + 1)))
+    read = table(
+        [say("source"), *[say(key.replace("_", " ")) for key in used]], rows, numeric=frozenset(range(1, len(used) + 1))
+    )
     seen = data.get("contamination")
     return Markup("".join([read, seen_in_training(seen)])) if seen else read
 
@@ -96,14 +153,16 @@ def seen_in_training(parts: Sequence[Mapping[str, Any]]) -> Markup:
     items = sum(part["items"] for part in parts)
     found = sum(part[kind] for part in parts for kind in kinds)
     if not found:
-        return element("p", f"Of the {items:,} items of the proof, training has seen none.", class_="note")
+        return element(
+            "p", say("Of the {items} items of the proof, training has seen none.", items=f"{items:,}"), class_="note"
+        )
     rows: list[list[object]] = [
         [part["measured"], f"{part['items']:,}", *[part[kind] for kind in kinds]]
         for part in parts
         if any(part[kind] for kind in kinds)
     ]
-    titles = ["measured", "items", "asked in training", "nearly", "13 words in a row"]
-    told = f"Of the {items:,} items of the proof, training has seen {found:,}"
+    titles = [say(title) for title in ("measured", "items", "asked in training", "nearly", "13 words in a row")]
+    told = say("Of the {items} items of the proof, training has seen {found}", items=f"{items:,}", found=f"{found:,}")
     return folded(told, table(titles, rows, numeric=frozenset({1, 2, 3, 4})))
 
 
@@ -113,15 +172,15 @@ def cost(certificate: Mapping[str, Any]) -> Markup:
     rows: list[list[object]] = []
     taken = spent.get("seconds")
     if isinstance(taken, Mapping):
-        rows += [[f"time: {name}", seconds(value)] for name, value in taken.items()]
+        rows += [[say("time: {name}", name=say(name)), seconds(value)] for name, value in taken.items()]
     else:
-        rows.append(["time", seconds(taken)])
-    rows.append(["peak memory", amount(spent.get("peak_bytes"))])
+        rows.append([say("time"), seconds(taken)])
+    rows.append([say("peak memory"), amount(spent.get("peak_bytes"))])
     if spent.get("training_peak_bytes") is not None:
-        rows.append(["peak memory in training", amount(spent["training_peak_bytes"])])
-    rows.append(["forecast of it", amount(spent.get("forecast_bytes"))])
+        rows.append([say("peak memory in training"), amount(spent["training_peak_bytes"])])
+    rows.append([say("forecast of it"), amount(spent.get("forecast_bytes"))])
     if spent.get("trainable_parameters") is not None:
-        rows.append(["trained parameters", f"{spent['trainable_parameters']:,}"])
+        rows.append([say("trained parameters"), f"{spent['trainable_parameters']:,}"])
     return table(["", ""], rows)
 
 
@@ -129,20 +188,24 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
     """Everything that another person needs to get the same result."""
     known = certificate.get("provenance") or {}
     rows: list[list[object]] = [
-        [key.replace("_", " "), element("code", _plain(value))]
+        [say(key.replace("_", " ")), element("code", _plain(value))]
         for key, value in known.items()
         if value is not None and key != "contamination"
     ]
     parts = [table(["", ""], rows)]
     if recipe_text or recipe:
-        parts.append(folded("The resolved recipe", element("pre", recipe_text)))
+        parts.append(folded(say("The resolved recipe"), element("pre", recipe_text)))
     return Markup("".join(parts))
 
 
 def commands(folder_name: str) -> Markup:
     """What to do with the result."""
     lines = f"keeptune chat runs/{folder_name}\nkeeptune compare runs/{folder_name} OTHER_RUN"
-    return element("pre", lines)
+    limits = say(
+        "What this does not say: nothing is proven about abilities that no item asks for, about other languages than "
+        "those of the items, or about safety."
+    )
+    return Markup(element("pre", lines) + element("p", limits, class_="note"))
 
 
 INCIDENTS = frozenset(
@@ -160,7 +223,9 @@ def event_list(events: Sequence[Mapping[str, Any]]) -> Markup | None:
         [event.get("time"), event.get("kind"), _plain({k: v for k, v in event.items() if k not in ("time", "kind")})]
         for event in told[:50]
     ]
-    return folded(f"Events during the run: {len(told)}", table(["time", "kind", "what"], rows))
+    return folded(
+        say("Events during the run: {count}", count=len(told)), table([say("time"), say("kind"), say("what")], rows)
+    )
 
 
 def _count(value: object) -> str:

@@ -6,25 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from keeptune.report.gain import target_value
+from keeptune.report.language import say
 from keeptune.report.words import NAMES, percent
 
 
 def verdict_sentence(certificate: Mapping[str, Any]) -> str:
     """The first thing a reader sees: what the target gained, and whether the rest was kept."""
     if certificate.get("unchanged"):
-        return "Nothing changed: the two models answer every item alike."
+        return say("Nothing changed: the two models answer every item alike.")
     target = certificate.get("target")
-    gained = "No target was measured"
+    gained = say("No target was measured")
     if target:
         name = NAMES.get(target["metric"], target["metric"])
         base, adapted = (target_value(target, target[key]) for key in ("base", "adapted"))
-        gained = f"The target went from {base} to {adapted} {name}"
+        gained = say("The target went from {base} to {adapted} {name}", base=base, adapted=adapted, name=say(name))
     kept = {
-        "PASS": "and general ability was kept",
-        "FAIL": f"but {_lost(certificate)}",
-        "UNDECIDED": "but whether general ability was kept cannot be told from this evidence",
+        "PASS": say("and general ability was kept"),
+        "FAIL": say("but {lost}", lost=_lost(certificate)),
+        "UNDECIDED": say("but whether general ability was kept cannot be told from this evidence")
+        + _needed(certificate),
     }[certificate["verdict"]]
-    return f"{gained}, {kept}.{_worst_seed(certificate)}"
+    return say("{gained}, {kept}.", gained=gained, kept=kept) + _worst_seed(certificate)
 
 
 def _worst_seed(certificate: Mapping[str, Any]) -> str:
@@ -33,7 +35,21 @@ def _worst_seed(certificate: Mapping[str, Any]) -> str:
     worst = seeds.get("worst_verdict") if isinstance(seeds, Mapping) else None
     if worst is None or worst == certificate["verdict"]:
         return ""
-    return f" Seed {seeds['worst']}, the worst of {seeds['count']}, alone is {worst}."  # type: ignore[index]
+    assert isinstance(seeds, Mapping), "a worst seed stands in a mapping"
+    return " " + say(
+        "Seed {seed}, the worst of {count}, alone is {verdict}.",
+        seed=seeds["worst"], count=seeds["count"], verdict=say(str(worst)),
+    )  # fmt: skip
+
+
+def _needed(certificate: Mapping[str, Any]) -> str:
+    """How many items would decide the part that needs the most of them."""
+    attained = (certificate.get("power") or {}).get("attained") or {}
+    needed = {name: items for name, items in (attained.get("items_to_decide") or {}).items() if items}
+    if not needed:
+        return ""
+    most = max(needed, key=needed.__getitem__)
+    return say("; about {items} items of '{name}' would decide it", items=f"{needed[most]:,}", name=say(most))
 
 
 def _lost(certificate: Mapping[str, Any]) -> str:
@@ -41,18 +57,21 @@ def _lost(certificate: Mapping[str, Any]) -> str:
     lost = []
     leak = (certificate.get("format") or {}).get("leak") or {}
     if leak.get("verdict") == "FAIL":
-        lost.append(f"{percent(leak['adapted'])} of unrelated instructions are answered in the training format")
+        shown = percent(leak["adapted"])
+        lost.append(say("{share} of unrelated instructions are answered in the training format", share=shown))
     retention = certificate.get("retention") or {}
     tasks = [task["name"] for task in retention.get("tasks", []) if task["verdict"] == "FAIL"]
     corpora = [corpus["name"] for corpus in retention.get("corpora", []) if corpus["verdict"] == "FAIL"]
     if tasks:
-        lost.append(f"it fell on {_listed(tasks)}")
+        lost.append(say("it fell on {names}", names=_listed(tasks)))
     elif (retention.get("pooled") or {}).get("verdict") == "FAIL":
-        lost.append("the pooled general score fell")
+        lost.append(say("the pooled general score fell"))
     if corpora:
-        lost.append(f"its language model got worse on {_listed(corpora)}")
-    return _listed(lost) or "general ability was not kept"
+        lost.append(say("its language model got worse on {names}", names=_listed(corpora)))
+    return _listed(lost) or say("general ability was not kept")
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else ""
+    if len(names) < 2:
+        return "".join(names)
+    return say("{first} and {last}", first=say(", ").join(names[:-1]), last=names[-1])

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keeptune.report.language import say
+
 SIGN = {"PASS": "✓", "GAINED": "✓", "FAIL": "✗", "LOST": "✗", "UNDECIDED": "?"}
 NAMES = {
     "label_accuracy": "label accuracy",
     "exact_match": "exact match",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
     "token_f1": "token F1",
     "bits_per_byte": "bits per byte",
@@ -26,8 +30,9 @@ def points(value: float | None, *, sign: bool = True) -> str:
 def interval(part: Mapping[str, Any]) -> str:
     """`+21.4 points (+17.0 to +25.2)`."""
     if part.get("low") is None:
-        return f"{points(part.get('delta'))} points"
-    return f"{points(part['delta'])} points ({points(part['low'])} to {points(part['high'])})"
+        return say("{change} points", change=points(part.get("delta")))
+    shown = {key: points(part[name]) for key, name in (("change", "delta"), ("low", "low"), ("high", "high"))}
+    return say("{change} points ({low} to {high})", **shown)
 
 
 def percent(value: float | None) -> str:
@@ -48,10 +53,10 @@ def seconds(value: float | None) -> str:
         return "–"
     whole = round(value)
     if whole < 60:
-        return f"{value:.1f} s" if value < 10 else f"{whole} s"
+        return say("{s} s", s=f"{value:.1f}" if value < 10 else whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return say("{min} min {s} s", min=whole // 60, s=whole % 60)
+    return say("{h} h {min} min", h=whole // 3600, min=whole % 3600 // 60)
 
 
 def amount(value: float | None) -> str:
@@ -60,6 +65,6 @@ def amount(value: float | None) -> str:
         return "–"
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+            return say("{n} bytes", n=f"{value:.0f}") if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1024
     return "–"

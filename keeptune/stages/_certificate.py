@@ -57,6 +57,7 @@ def build(
             "recovered_share": None,
         },
         "diagnosis": None,
+        "selection": None,
         "deployment": deployment,
         "ood": _target(pairs, ood=True),
         "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak)},

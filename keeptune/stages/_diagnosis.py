@@ -75,6 +75,7 @@ def diagnose(
         "recovered_share": share,
         "said_recovered": None if back is None else back.adapted,
         "shots": {str(k): entry(_pool(base, adapted, f"said_{k}_shot", margins)) for k in (1, 4)},
+        "in_context": {one.metric: _change(one, adapted) for one in base if one.task == "in_context"},
         "lost": lost,
         "behaviour": behaviour,
     }

@@ -12,6 +12,8 @@ from keeptune.evaluations._text_match import (
     begins_with,
     exact_match,
     longest_common_subsequence,
+    rouge_1,
+    rouge_2,
     rouge_l,
     token_f1,
     words,
@@ -38,6 +40,15 @@ def test_rouge_l_is_the_harmonic_mean_of_both_shares():
     assert rouge_l("The cat sat.", "the cat sat on the mat") == pytest.approx(6 / 9)
     assert rouge_l("", "a") == 0.0
     assert rouge_l("", "") == 1.0
+
+
+def test_rouge_1_and_2_count_shared_runs_of_words():
+    # words: 3 of 3 and 3 of 6; pairs (the cat, cat sat): 2 of 2 and 2 of 5
+    assert rouge_1("The cat sat.", "the cat sat on the mat") == pytest.approx(6 / 9)
+    assert rouge_2("The cat sat.", "the cat sat on the mat") == pytest.approx(4 / 7)
+    # repeats count as often as both sides have them
+    assert rouge_1("the the the", "the cat") == pytest.approx(2 / 5)
+    assert rouge_2("mat", "the mat") == 0.0
 
 
 def test_token_f1_ignores_order_and_counts_repeats():

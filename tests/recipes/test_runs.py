@@ -92,6 +92,15 @@ def test_a_run_ends_in_a_certificate_and_a_second_run_changes_nothing(work):
     assert (work / "run" / "stages" / "0-train" / "adapter" / "adapter_model.safetensors").read_bytes() == weights
 
 
+def test_a_look_at_the_test_rows_between_two_stages_is_told_by_the_certificate(work):
+    look = "  - {name: evaluate, evaluations: [{name: target, data: task, metric: label_accuracy}]}\nproof:"
+    (work / "recipe.yaml").write_text(RECIPE.replace("proof:", look))
+    certificate = run_recipe("recipe.yaml", work / "run", ["proof.lang=zh"], quiet=True)["certificate"]
+    assert certificate["selection"] == {"test_seen_in": ["evaluate"]}
+    page = (work / "run" / "certificate.html").read_text()
+    assert "在这份证明之前已经看过测试集(阶段 evaluate)" in page
+
+
 def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
     mix = ["stages.train.method=[{name: prompt, length: 4, frozen: true}, {name: lora, rank: 2}]"]
     run_recipe("recipe.yaml", work / "run", mix, quiet=True)

@@ -80,7 +80,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(run):
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"(?:src|href)=[\"']?(?!#)", page.replace("data:", ""))
+    assert not re.search(r"(?:src|href)=[\"']?(?!#)", re.sub(r'href="data:[^"]*"', "", page))
     assert "<script" not in page
     assert "default-src 'none'" in page
 
