@@ -184,7 +184,8 @@ class Execution:
             self.run.enter("baseline")
             before = self._timed("base", lambda: self._measure("base", self.base, context))
         self.run.enter("running")
-        checkpoint = self._timed("training", lambda: self._stages(material, context if proof is not None else None))
+        held = context if self.recipe.proof is not None else None
+        checkpoint = self._timed("training", lambda: self._stages(material, held))
         self.run.write_json("checkpoint.json", checkpoint.to_dict(relative_to=self.run.folder))
         if proof is None:
             return None

@@ -210,7 +210,15 @@ def commands(folder_name: str) -> Markup:
 
 INCIDENTS = frozenset(
     {"step_skipped", "rolled_back", "commit_skipped", "commit_refused", "forked", "not_exact", "damaged", "died"}
-    | {"out_of_memory", "optimizer_replaced", "nothing_is_learning", "stopped_early", "budget_spent", "tracker_failed"}
+    | {
+        "out_of_memory",
+        "optimizer_replaced",
+        "nothing_is_learning",
+        "stopped_early",
+        "budget_spent",
+        "gate",
+        "tracker_failed",
+    }
 )
 
 

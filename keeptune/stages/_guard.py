@@ -40,6 +40,9 @@ class Guard(Spec):
 
     every: int | None = Field(None, ge=1, description="steps between looks; unset: about ten in a stage")
     budget: Budget = Field(Budget(), description="forget, bits, kl; none: it only looks")
+    alignment: bool = Field(
+        False, description="cosine of the gradients of true and permuted targets: high while the form is learned"
+    )
     share: float = Field(0.1, gt=0, lt=1, description="of the suite, kept for the guard; the proof asks the others")
     items: int = Field(100, ge=1, le=100_000, description="most questions of each kind, and rows of dev")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from keeptune.stages.train import Train
 
 SNAPSHOT = "snapshot-"
+THAWED = "thawed"
+"""Folder inside an output, with the earlier adapters that went on learning."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,20 @@ class Output:
 
     def _write(self, name: str) -> Checkpoint:
         info: dict[str, Any] = {"adapter": self.name, "scope": self.stage.scope}
-        info["trains_base"] = self.stage.trains_base
+        info["trains_base"], info["thawed"] = self.stage.trains_base, list(self.stage.thaw)
         path = write_commit(self.folder, name, self._fill, info=info)
         return _checkpoint(self.before, path, **info)
 
     def _fill(self, folder: Path) -> None:
+        from keeptune.methods import save_adapter
+
         model = self.loaded.model
+        for name in self.stage.thaw:
+            (folder / THAWED / name).mkdir(parents=True)
+            save_adapter(model, name, folder / THAWED / name)
         if self.stage.trains_base:
             save_model(model, self.loaded.tokenizer, folder, base_state_dict(model))
             return
-        from keeptune.methods import save_adapter
-
         save_adapter(model, self.name, folder)
 
 
@@ -74,7 +80,12 @@ def snapshots(folder: Path, before: Checkpoint) -> list[tuple[int, Checkpoint]]:
     return found
 
 
-def _checkpoint(before: Checkpoint, path: Path, *, adapter: str, scope: Scope, trains_base: bool) -> Checkpoint:
+def _checkpoint(
+    before: Checkpoint, path: Path, *, adapter: str, scope: Scope, trains_base: bool, thawed: Sequence[str] = ()
+) -> Checkpoint:
+    earlier = tuple(
+        replace(ref, path=path / THAWED / ref.name) if ref.name in thawed else ref for ref in before.adapters
+    )
     if trains_base:
-        return replace(before, base=str(path), revision=None)
-    return replace(before, adapters=(*before.adapters, AdapterRef(adapter, path, scope)))
+        return replace(before, base=str(path), revision=None, adapters=earlier)
+    return replace(before, adapters=(*earlier, AdapterRef(adapter, path, scope)))

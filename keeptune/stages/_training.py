@@ -21,6 +21,7 @@ from keeptune.engine.rows import active
 from keeptune.losses import Loss
 from keeptune.methods import after_step, attach, penalty
 from keeptune.stages import StageWork
+from keeptune.stages._alignment import alignment
 from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._kept import KeptReference, kept_reference
 from keeptune.stages._masters import Masters
@@ -76,6 +77,7 @@ class Attempt:
         self.loaded: Loaded = work.open(checkpoint)
         self.name, self.label = _new_name(stage, checkpoint), stage.label
         attach(self.loaded.model, stage.methods, self.name, seed=work.seed)
+        self._thaw()
         _compute_layers_twice(self.loaded.model, stage.memory, work)
         masters = Masters(self.loaded.model)
         if not masters.named:
@@ -110,6 +112,24 @@ class Attempt:
             vocabulary=self.loaded.model.get_input_embeddings().weight.shape[0],
         )
         self.session.protect()
+
+    def _thaw(self) -> None:
+        """Lets earlier adapters learn again; a part that its method froze stays as it is."""
+        book, earlier = book_of(self.loaded.model), [ref.name for ref in self.checkpoint.adapters]
+        assert book is not None, "the method is attached"
+        for name in self.stage.thaw:
+            if name not in earlier:
+                raise PlanError(
+                    f"'{name}' is no adapter of an earlier stage.",
+                    code="E-TRAIN-THAW",
+                    where={"key": f"stages[{self.work.index}].thaw"},
+                    fix=did_you_mean(name, earlier)
+                    if earlier
+                    else "Put a stage that makes an adapter before this one.",
+                )
+            adapter = book.adapter(name)
+            for method, part in zip(adapter.methods, adapter.parts, strict=True):
+                part.requires_grad_(not method.frozen)
 
     def _objective(self, masters: Masters, plan: Plan, micro_batch_tokens: int, overhead: int) -> Objective:
         """Losses and gradients, prepared at the weights that the stage starts from: no commit is loaded yet."""
@@ -201,7 +221,8 @@ class Attempt:
         return {source: self.work.data[source].rows for source in wanted}
 
     def _reference(self, plan: Plan) -> Reference | KeptReference | None:
-        losses, model, copied = self.stage.losses, self.loaded.model, not self.stage.detachable
+        losses, model = self.stage.losses, self.loaded.model
+        copied = not self.stage.detachable or bool(self.stage.thaw)
         if not any(loss.needs_reference for loss in losses):
             return None
         if not any(self.stacks(new=False).values()):
@@ -246,7 +267,10 @@ class Attempt:
         assert self.work.guard is not None, "asked only where there is a guard"
         stage = self.stage
         new = () if stage.trains_base else (AdapterRef(self.name, self.work.folder, stage.scope),)
-        return self.work.guard.look(self.loaded, (*self.checkpoint.adapters, *new))
+        seen = self.work.guard.look(self.loaded, (*self.checkpoint.adapters, *new))
+        if self.work.guard.guard.alignment:
+            seen["guard_alignment"] = alignment(self.session.objective, self.session.plan.rows(0))
+        return seen
 
     def _overhead(self) -> int:
         """Positions that virtual tokens and prefixes take before a row of the task."""

@@ -49,6 +49,7 @@ class Train(Stage):
     memory: Memory = Field(default_factory=Memory, description="what is computed at a time")
     saving: Saving = Field(default_factory=Saving, description="commits, snapshots, looks at dev")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="trackers")
+    thaw: list[str] = Field(default=[], description="adapters of earlier stages, by id, that go on learning")
     scope: Scope = Field("always", description="whether the new adapter answers everybody, or only its task")
 
     @field_validator("method", mode="plain")

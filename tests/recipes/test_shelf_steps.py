@@ -39,6 +39,8 @@ def small(name: str, model: Path) -> list[str]:
         if made.name == "generated":  # a random model writes no conversation that could be read
             settings += [f"data.{source}.{key}" for key in ("rows=4", "max_tokens=12", "chats=0")]
     for index, stage in enumerate(recipe.stages):
+        if stage.name == "gate":
+            settings += [f"stages[{index}].action=report", f"stages[{index}].rows=10"]
         if stage.name == "train":
             settings += [f"stages[{index}].{key}" for key in ("epochs=null", "steps=2", "batch_tokens=256")]
     return settings
