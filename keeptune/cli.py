@@ -172,6 +172,7 @@ def prove(
     force: Annotated[
         bool, typer.Option("--force", help="Take an adapter of another base; answers may be noise.")
     ] = False,
+    sequential: Annotated[bool, typer.Option(help="Ask AFTER in parts; stop when the verdict stands.")] = False,
     lang: Annotated[str, typer.Option(help="Language of the page: en or zh.")] = "en",
     json_: Json = False,
 ) -> None:
@@ -180,7 +181,7 @@ def prove(
 
     result = prove_pair(
         before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
-        diagnose=diagnose, force=force, lang=lang, quiet=json_,
+        diagnose=diagnose, force=force, sequential=sequential, lang=lang, quiet=json_,
     )  # fmt: skip
     _finish(result, json_)
 

@@ -21,6 +21,7 @@ from keeptune.recipes.contamination import contamination
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.guarding import budget_settings, guarded, told
 from keeptune.recipes.jobs import jobs_of, training_bytes
+from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
@@ -189,12 +190,13 @@ class Execution:
         self.run.write_json("checkpoint.json", checkpoint.to_dict(relative_to=self.run.folder))
         if proof is None:
             return None
-        after = self._timed("proof", lambda: self._measure("adapted", checkpoint, context))
-        proven = [(self.base, before), (checkpoint, after)]
+        looked = self._timed("proof", lambda: self._adapted(before, checkpoint, context))
+        after = looked.adapted
+        proven = [(self.base, looked.base), (checkpoint, after)]
         self._timed(
             "trail", lambda: write_trail(self.recipe, self.run, self.last_input, proven, context, self.progress)
         )
-        return self._certify(before, after, checkpoint, context)
+        return self._certify(before, looked, checkpoint, context)
 
     def _gather(self) -> Material:
         return self.given or gather(self.recipe, self.recipe_folder, self.workshop, self.base, self.progress)
@@ -212,6 +214,16 @@ class Execution:
         scores = measure(label, chosen, checkpoint, context, self.progress, self.run.stop_requested)
         self.run.write_items(label, scores)
         return scores
+
+    def _adapted(self, before: list[Score], checkpoint: Checkpoint, context: Context) -> Looked:
+        """Scores of the adapted model: of everything, or of parts until the verdict stands."""
+        assert self.recipe.proof is not None, "without a proof nothing is measured"
+        if not self.recipe.proof.sequential:
+            return Looked.all_at_once(before, self._measure("adapted", checkpoint, context))
+        chosen, stop = evaluations_of(self.recipe, "adapted", context), self.run.stop_requested
+        looked = adapted_in_parts(before, chosen, checkpoint, context, self.recipe.proof.margins, self.progress, stop)
+        self.run.write_items("adapted", looked.adapted)
+        return looked
 
     def _stages(self, material: Material, context: Context | None) -> Checkpoint:
         checkpoint, so_far = self.base, digest_of([self.base.to_dict(), material.digest(), self.recipe.seed])
@@ -244,17 +256,17 @@ class Execution:
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})
         return checkpoint
 
-    def _certify(
-        self, before: list[Score], after: list[Score], checkpoint: Checkpoint, context: Context
-    ) -> dict[str, Any]:
+    def _certify(self, before: list[Score], looked: Looked, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
         from keeptune.report.page import write_certificate
         from keeptune.stages.prove import certify, rescore
 
         assert self.recipe.proof is not None, "a run without a proof has no certificate"
         again = self._timed("noise floor", lambda: rescore(self.base, context))
         certificate = certify(
-            before,
-            after,
+            looked.base,
+            looked.adapted,
+            level=looked.level,
+            whole=before,
             rescored=again,
             margins=self.recipe.proof.margins,
             seeds=[self.recipe.seed],
@@ -262,11 +274,12 @@ class Execution:
             cost=self._cost(),
             provenance=provenance_of(self.run),
         )
+        certificate["sequential"] = looked.told
         certificate["selection"] = {"test_seen_in": test_seen_in(self.recipe)}
         if self.recipe.proof.diagnose:
             source = str(getattr(self.recipe.proof.target, "data", ""))
-            looked = (before, after, checkpoint, context, self.workshop, source)
-            certificate = self._timed("diagnosis", lambda: with_diagnosis(certificate, *looked))
+            given = (looked.base, looked.adapted, checkpoint, context, self.workshop, source)
+            certificate = self._timed("diagnosis", lambda: with_diagnosis(certificate, *given))
             certificate["cost"] = self._cost()
         self.run.write_json("certificate.json", certificate)
         write_certificate(self.run.folder, self.recipe.proof.lang)

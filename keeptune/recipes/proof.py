@@ -26,6 +26,7 @@ from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.execute import finished
+from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.material import cache_folder
 from keeptune.recipes.measuring import measure, suite_of
 from keeptune.recipes.provenance import PACKAGES
@@ -61,6 +62,7 @@ def prove_pair(
     train_data: Path | None = None,
     force: bool = False,
     diagnose: bool = False,
+    sequential: bool = False,
     lang: str = "en",
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def prove_pair(
         train_data: what `after` was trained on; the target's rows are looked for in it.
         force: take an adapter although it was trained on another base, tokenizer or template; the certificate says so.
         diagnose: tell form, recoverable loss and knowledge apart; takes minutes more.
+        sequential: ask `after` in parts and stop when the verdict stands.
         lang: language of the page, en or zh.
         quiet: show no progress.
 
@@ -90,7 +93,18 @@ def prove_pair(
     adapted = checkpoint_from(after, over=base)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
     pair = Pair(
-        base, adapted, _rows(target), metric, suite, fixed, train_data, progress, force, diagnose, cast(Language, lang)
+        base,
+        adapted,
+        _rows(target),
+        metric,
+        suite,
+        fixed,
+        train_data,
+        progress,
+        force,
+        diagnose,
+        cast(Language, lang),
+        sequential,
     )
     with Run.open(output) as run, run.signals():
         run.enter("checking")
@@ -135,6 +149,7 @@ class Pair:
     force: bool = False
     diagnose: bool = False
     lang: Language = "en"
+    sequential: bool = False
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
@@ -160,23 +175,38 @@ class Pair:
             run.enter("baseline")
             before = self._measure("base", chosen, self.base, context, run)
             run.enter("running")
-            after = self._measure("adapted", [*chosen, Drift(data=ROWS)], self.adapted, context, run)
+            looked = self._adapted([*chosen, Drift(data=ROWS)], before, context, run)
             again = rescore(self.base, context)
         certificate = certify(
-            before,
-            after,
+            looked.base,
+            looked.adapted,
             rescored=again,
             margins=self.margins,
             seeds=[0],
             deployment=self.adapted.deployment,
             cost={"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes},
             provenance=self._provenance(),
+            level=looked.level,
+            whole=before,
         )
+        certificate["sequential"] = looked.told
         if self.diagnose:
-            certificate = with_diagnosis(certificate, before, after, self.adapted, context, workshop, ROWS)
+            certificate = with_diagnosis(
+                certificate, looked.base, looked.adapted, self.adapted, context, workshop, ROWS
+            )
         run.write_json("certificate.json", certificate)
         write_certificate(run.folder, self.lang)
         return certificate
+
+    def _adapted(self, chosen: list[Evaluation], before: list[Score], context: Context, run: Run) -> Looked:
+        """Scores of the adapted model: of everything, or of parts until the verdict stands."""
+        if not self.sequential:
+            return Looked.all_at_once(before, self._measure("adapted", chosen, self.adapted, context, run))
+        looked = adapted_in_parts(
+            before, chosen, self.adapted, context, self.margins, self.progress, run.stop_requested
+        )
+        run.write_items("adapted", looked.adapted)
+        return looked
 
     def _measure(
         self, label: str, chosen: list[Evaluation], checkpoint: Checkpoint, context: Context, run: Run

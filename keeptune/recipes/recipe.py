@@ -60,6 +60,7 @@ class Proof(Spec):
     margins: Margins = Field(Margins(), description="fixed before training")
     leak: str | None = Field(None, description="regular expression of the training format; else the label set")
     diagnose: bool = Field(False, description="tell form, recoverable loss and knowledge apart; takes minutes more")
+    sequential: bool = Field(False, description="ask the adapted model in parts and stop when the verdict stands")
     lang: Literal["en", "zh"] = Field("en", description="language of the certificate page")
     seeds: int = Field(1, ge=1, le=10, description="runs with seed, seed+1, ...; three speak for the recipe")
 

@@ -20,6 +20,7 @@ SCHEMA = 1
 NEEDED_SEEDS = 3
 """Runs from which on a result speaks for the recipe and not for one checkpoint."""
 
+COST = ("seconds", "peak_bytes", "forecast_bytes", "trainable_parameters")
 Margin = Mapping[str, float]
 
 
@@ -34,12 +35,14 @@ def build(
     rescored: Sequence[Score],
     cost: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    level: float = LEVEL,
+    whole: Sequence[Score] = (),
 ) -> dict[str, Any]:
     """See `prove.certify`."""
     pairs = pair_up(base, adapted)
     unchanged = _same(pairs) if same_model is None else same_model
-    retention = Retained(pairs, margins)
-    leak = next((pair.compare(margins["leak"]) for pair in pairs if pair.base.kind == "leak"), None)
+    retention = Retained(pairs, margins, level, whole)
+    leak = next((pair.compare(margins["leak"], level=level) for pair in pairs if pair.base.kind == "leak"), None)
     verdict = retention_verdict(
         retention.pooled, retention.tasks.values(), retention.corpora.values(), leak, same_model=unchanged
     )
@@ -62,14 +65,12 @@ def build(
         "ood": _target(pairs, ood=True),
         "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak)},
         "noise_floor": _noise(base, rescored),
-        "cost": {
-            **dict.fromkeys(("seconds", "peak_bytes", "forecast_bytes", "trainable_parameters")),
-            **cost,
-        },
+        "cost": {**dict.fromkeys(COST), **cost},
         "seeds": {"count": len(seeds), "values": list(seeds)},
         "scope": scope(len(seeds)),
         "margins": dict(margins),
-        "level": LEVEL,
+        "level": level,
+        "sequential": None,
         "provenance": dict(provenance),
     }
 
@@ -85,20 +86,25 @@ class Retained:
         pooled: of the equal-weight mean of the admitted tasks; None when none was admitted.
     """
 
-    def __init__(self, pairs: Sequence[ScorePair], margins: Margin) -> None:
+    def __init__(
+        self, pairs: Sequence[ScorePair], margins: Margin, level: float = LEVEL, whole: Sequence[Score] = ()
+    ) -> None:
+        asked = {(score.kind, score.task): score for score in whole}
         self.chance = {pair.base.task: pair.base.chance for pair in pairs}
         self.admitted: list[ScorePair] = []
         self.excluded: list[dict[str, str]] = []
         for pair in (pair for pair in pairs if pair.base.kind == "accuracy"):
-            reason = _not_admitted(pair.base, margins["task"])
+            reason = _not_admitted(asked.get(("accuracy", pair.base.task), pair.base), margins["task"])
             if reason is None:
                 self.admitted.append(pair)
             else:
                 self.excluded.append({"name": pair.base.task, "reason": reason})
-        self.tasks = {pair.base.task: pair.compare(margins["task"]) for pair in self.admitted}
-        self.corpora = {pair.base.task: pair.compare(margins["corpus"]) for pair in pairs if pair.base.kind == "corpus"}
-        whole = [pair for pair in self.admitted if pair.finite]
-        self.pooled = compare_pooled([pair.as_task() for pair in whole], margins["pooled"]) if whole else None
+        self.tasks = {pair.base.task: pair.compare(margins["task"], level=level) for pair in self.admitted}
+        corpora = [pair for pair in pairs if pair.base.kind == "corpus"]
+        self.corpora = {pair.base.task: pair.compare(margins["corpus"], level=level) for pair in corpora}
+        finite = [pair for pair in self.admitted if pair.finite]
+        pool = [pair.as_task() for pair in finite]
+        self.pooled = compare_pooled(pool, margins["pooled"], level=level) if finite else None
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate's `retention`."""
@@ -209,7 +215,10 @@ def _noise(base: Sequence[Score], rescored: Sequence[Score]) -> dict[str, Any] |
         if other is None:
             continue
         first = {item.id: item.score for item in score.items}
-        rows = [[first[item.id] for item in other.items], [item.score for item in other.items]]
+        twice = [item for item in other.items if item.id in first]
+        if not twice:
+            continue
+        rows = [[first[item.id] for item in twice], [item.score for item in twice]]
         measure = noise_floor_ratio if score.kind == "corpus" else noise_floor
         floors[score.task] = measure(rows).floor
     if not floors:

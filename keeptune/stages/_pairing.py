@@ -39,22 +39,22 @@ class ScorePair:
         """For the pooled comparison."""
         return PairedTask(_values(self.base), _values(self.adapted), self.clusters)
 
-    def compare(self, margin: float, seed: int = 0) -> Comparison:
+    def compare(self, margin: float, seed: int = 0, level: float = LEVEL) -> Comparison:
         """Held against a margin, by the interval that fits the kind of score.
 
         A model whose log-probabilities are not numbers has lost whatever was asked: FAIL, without an interval.
         """
         if not self.finite:
-            return self._broken(margin)
+            return self._broken(margin, level)
         base, adapted = _values(self.base), _values(self.adapted)
         if self.base.metric == "bits_per_byte":
             sizes = [item.size for item in self.base.items]
-            return compare_ratio(base, adapted, sizes, self.clusters, margin, seed)
+            return compare_ratio(base, adapted, sizes, self.clusters, margin, seed, level=level)
         return compare_continuous(
-            base, adapted, self.clusters, margin, seed, higher_is_better=self.base.higher_is_better
+            base, adapted, self.clusters, margin, seed, higher_is_better=self.base.higher_is_better, level=level
         )
 
-    def _broken(self, margin: float) -> Comparison:
+    def _broken(self, margin: float, level: float) -> Comparison:
         nothing = math.nan
         return Comparison(
             base=self.base.value,
@@ -62,7 +62,7 @@ class ScorePair:
             delta=nothing,
             low=nothing,
             high=nothing,
-            level=LEVEL,
+            level=level,
             margin=margin,
             higher_is_better=self.base.higher_is_better,
             verdict="FAIL",

@@ -15,6 +15,7 @@ from keeptune.stages import Stage, StageWork
 from keeptune.stages._certificate import build, scope
 from keeptune.stages._rescoring import rescore
 from keeptune.stages._seeds import Measured, over_seeds
+from keeptune.statistics.comparison import LEVEL
 from keeptune.statistics.seeds import FEWEST_SEEDS
 
 __all__ = ["Margins", "Prove", "certify", "certify_seeds", "rescore"]
@@ -67,6 +68,8 @@ def certify(
     rescored: Sequence[Score] = (),
     cost: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    level: float = LEVEL,
+    whole: Sequence[Score] = (),
 ) -> dict[str, Any]:
     """The certificate of one adapted model: `certificate.json` as plain data.
 
@@ -81,6 +84,8 @@ def certify(
         rescored: what `rescore` gave: the base under another composition of batches, for the noise floor.
         cost: seconds, peak bytes and whatever else a run knows.
         provenance: what another person needs to repeat it.
+        level: two-sided, of the intervals; above 0.90 at the looks of sequential sampling.
+        whole: scores of the base on more items than `base` has, by which tasks are admitted.
 
     Raises:
         RecipeError: the two sides were measured on different items (E-PROVE-ITEMS).
@@ -96,6 +101,8 @@ def certify(
         rescored=rescored,
         cost=cost or {},
         provenance=provenance or {},
+        level=level,
+        whole=whole,
     )
 
 

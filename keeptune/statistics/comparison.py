@@ -90,6 +90,7 @@ def conclude(
     method: str,
     flips: tuple[int, int] | None = None,
     higher_is_better: bool = True,
+    level: float = LEVEL,
 ) -> Comparison:
     """Puts a comparison together and gives its verdict.
 
@@ -105,6 +106,7 @@ def conclude(
         method: how the interval was made.
         flips: (gains, losses) of right-or-wrong items.
         higher_is_better: direction of the score.
+        level: two-sided, of the interval.
     """
     verdict, note = decide(*interval, margin, higher_is_better=higher_is_better), ""
     too_few = effective_clusters is not None and effective_clusters < FEWEST_CLUSTERS and not unchanged
@@ -117,7 +119,7 @@ def conclude(
         delta=delta,
         low=interval[0],
         high=interval[1],
-        level=LEVEL,
+        level=level,
         margin=margin,
         higher_is_better=higher_is_better,
         verdict=verdict,

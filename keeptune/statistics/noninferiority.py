@@ -55,6 +55,7 @@ def compare_binary(
     *,
     higher_is_better: bool = True,
     resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Comparison:
     """Right-or-wrong items: Tango's paired score interval; the wider of it and the bootstrap when items have clusters.
 
@@ -70,6 +71,7 @@ def compare_binary(
         seed: of the bootstrap.
         higher_is_better: False for a rate that should stay low, such as the format leak.
         resamples: bootstrap replicates, used with clusters only.
+        level: two-sided, of the interval.
 
     Raises:
         ValueError: unequal lengths, no items, or a score that is neither 0 nor 1.
@@ -77,10 +79,10 @@ def compare_binary(
     pairs = paired(base, adapted, clusters)
     if not pairs.binary:
         raise ValueError("a binary comparison needs scores that are 0 or 1; use compare_continuous")
-    low, high = pairs.own_interval()
+    low, high = pairs.own_interval(level)
     effective, method = None, "paired score interval"
     if pairs.clusters is not None:
-        bounds = bootstrap_bounds([pairs.sums()], level=LEVEL, resamples=resamples, seed=seed)
+        bounds = bootstrap_bounds([pairs.sums()], level=level, resamples=resamples, seed=seed)
         low, high = min(low, float(bounds.low[0])), max(high, float(bounds.high[0]))
         effective, method = (
             float(bounds.effective_clusters[0]),
@@ -94,6 +96,7 @@ def compare_binary(
         n=pairs.n,
         effective_clusters=effective,
         unchanged=pairs.unchanged,
+        level=level,
         method=method,
         flips=pairs.flips,
         higher_is_better=higher_is_better,
@@ -109,6 +112,7 @@ def compare_continuous(
     *,
     higher_is_better: bool = True,
     resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Comparison:
     """Mean of a continuous item score (ROUGE, F1, log-probability of the gold answer): clustered paired bootstrap.
 
@@ -123,6 +127,7 @@ def compare_continuous(
         seed: of the bootstrap.
         higher_is_better: direction of the score.
         resamples: bootstrap replicates.
+        level: two-sided, of the interval.
 
     Raises:
         ValueError: unequal lengths, no items, or a score that is not finite.
@@ -130,9 +135,9 @@ def compare_continuous(
     pairs = paired(base, adapted, clusters)
     if pairs.binary:
         return compare_binary(
-            base, adapted, margin, clusters, seed, higher_is_better=higher_is_better, resamples=resamples
+            base, adapted, margin, clusters, seed, higher_is_better=higher_is_better, resamples=resamples, level=level
         )
-    bounds = bootstrap_bounds([pairs.sums()], level=LEVEL, resamples=resamples, seed=seed)
+    bounds = bootstrap_bounds([pairs.sums()], level=level, resamples=resamples, seed=seed)
     return conclude(
         pairs.means,
         pairs.delta,
@@ -141,6 +146,7 @@ def compare_continuous(
         n=pairs.n,
         effective_clusters=float(bounds.effective_clusters[0]),
         unchanged=pairs.unchanged,
+        level=level,
         method="clustered bootstrap",
         higher_is_better=higher_is_better,
     )
@@ -155,6 +161,7 @@ def compare_ratio(
     seed: int = 0,
     *,
     resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Comparison:
     """Bits per byte: relative change of sum(bits) / sum(bytes); lower is better.
 
@@ -170,6 +177,7 @@ def compare_ratio(
         margin: largest accepted relative rise, such as 0.01.
         seed: of the bootstrap.
         resamples: bootstrap replicates.
+        level: two-sided, of the interval.
 
     Raises:
         ValueError: unequal lengths, no rows, or a base or denominator that is not positive.
@@ -178,7 +186,7 @@ def compare_ratio(
     if size.shape != pairs.base.shape or not (np.isfinite(size).all() and (size > 0).all()):
         raise ValueError("every row needs a positive number of bytes")
     sums = cluster_sums(pairs.adapted - pairs.base, pairs.base, pairs.clusters)
-    bounds = bootstrap_bounds([sums], level=LEVEL, resamples=resamples, seed=seed)
+    bounds = bootstrap_bounds([sums], level=level, resamples=resamples, seed=seed)
     return conclude(
         (float(pairs.base.sum() / size.sum()), float(pairs.adapted.sum() / size.sum())),
         float(bounds.estimate[0]),
@@ -187,13 +195,19 @@ def compare_ratio(
         n=pairs.n,
         effective_clusters=float(bounds.effective_clusters[0]),
         unchanged=pairs.unchanged,
+        level=level,
         method="clustered bootstrap of a ratio",
         higher_is_better=False,
     )
 
 
 def compare_pooled(
-    tasks: Sequence[PairedTask], margin: float, seed: int = 0, *, resamples: int = RESAMPLES
+    tasks: Sequence[PairedTask],
+    margin: float,
+    seed: int = 0,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Comparison:
     """Equal-weight mean of several tasks' scores: bootstrap within each task, guarded where it is blind.
 
@@ -205,6 +219,7 @@ def compare_pooled(
         margin: largest accepted loss of the mean.
         seed: of the bootstrap.
         resamples: bootstrap replicates.
+        level: two-sided, of the interval.
 
     Raises:
         ValueError: no tasks, or a task whose scores do not pair.
@@ -212,8 +227,8 @@ def compare_pooled(
     if not tasks:
         raise ValueError("a pooled comparison needs at least one task")
     parts = [paired(task.base, task.adapted, task.clusters) for task in tasks]
-    bounds = bootstrap_bounds([part.sums() for part in parts], level=LEVEL, resamples=resamples, seed=seed)
-    deltas, own = [np.float64(part.delta) for part in parts], [part.own_interval() for part in parts]
+    bounds = bootstrap_bounds([part.sums() for part in parts], level=level, resamples=resamples, seed=seed)
+    deltas, own = [np.float64(part.delta) for part in parts], [part.own_interval(level) for part in parts]
     low, high = combine_tasks(deltas, [np.float64(end[0]) for end in own], [np.float64(end[1]) for end in own])
     binary = all(part.binary for part in parts)
     independent = binary and all(part.clusters is None for part in parts)
@@ -225,6 +240,7 @@ def compare_pooled(
         n=sum(part.n for part in parts),
         effective_clusters=None if independent else float(bounds.effective_clusters[0]),
         unchanged=all(part.unchanged for part in parts),
+        level=level,
         method="wider of stratified clustered bootstrap and combined score intervals",
         flips=(sum(part.flips[0] for part in parts), sum(part.flips[1] for part in parts)) if binary else None,
     )

@@ -62,19 +62,19 @@ class Pairs:
         """Differences by cluster."""
         return cluster_sums(self.adapted - self.base, clusters=self.clusters)
 
-    def own_interval(self) -> tuple[float, float]:
+    def own_interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The interval of this task alone that needs no resampling.
 
         Right-or-wrong items: the score interval, with a design effect where items have clusters. Otherwise the normal
         interval of the clustered standard error.
         """
         if self.binary and self.clusters is None:
-            low, high = score_interval(self.n, *self.flips, level=LEVEL)
+            low, high = score_interval(self.n, *self.flips, level=level)
         elif self.binary:
             gains, losses = (np.array([float(count)]) for count in self.flips)
-            low, high = (end[0] for end in clustered_score_interval(self.sums(), gains, losses, level=LEVEL))
+            low, high = (end[0] for end in clustered_score_interval(self.sums(), gains, losses, level=level))
         else:
-            half = norm.ppf((1 + LEVEL) / 2) * np.sqrt(self.sums().variance()[0])
+            half = norm.ppf((1 + level) / 2) * np.sqrt(self.sums().variance()[0])
             low, high = self.delta - half, self.delta + half
         return float(low), float(high)
 

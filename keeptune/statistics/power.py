@@ -112,5 +112,6 @@ def items_to_decide(comparison: Comparison, power: float = 0.8) -> int | None:
     distance = abs(comparison.margin + (comparison.delta if comparison.higher_is_better else -comparison.delta))
     if distance == 0:
         return None
-    per_item = (comparison.high - comparison.low) / (2 * Z) * math.sqrt(comparison.n)
+    own = float(norm.ppf((1 + comparison.level) / 2))
+    per_item = (comparison.high - comparison.low) / (2 * own) * math.sqrt(comparison.n)
     return max(comparison.n, math.ceil(((Z + float(norm.ppf(power))) * per_item / distance) ** 2))
