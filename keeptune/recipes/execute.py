@@ -15,6 +15,7 @@ from keeptune.core.machine import free_memory, give_back_memory
 from keeptune.core.run import Run
 from keeptune.core.score import Score
 from keeptune.core.usage import Usage, measured, resident_bytes
+from keeptune.data.encode import EncodedSet
 from keeptune.evaluations import Context
 from keeptune.planning.forecast import Job
 from keeptune.recipes.contamination import contamination
@@ -22,7 +23,7 @@ from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.guarding import budget_settings, guarded, told
 from keeptune.recipes.jobs import jobs_of, training_bytes
 from keeptune.recipes.looks import Looked, adapted_in_parts
-from keeptune.recipes.material import Material, cache_folder, fitted, gather
+from keeptune.recipes.material import Material, cache_folder, encoded, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
@@ -30,6 +31,7 @@ from keeptune.recipes.trail import write_trail
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages import StageWork
 from keeptune.stages._guard import Guarding
+from keeptune.stages._made import read_made
 from keeptune.stages._progress import Progress
 
 
@@ -227,6 +229,8 @@ class Execution:
 
     def _stages(self, material: Material, context: Context | None) -> Checkpoint:
         checkpoint, so_far = self.base, digest_of([self.base.to_dict(), material.digest(), self.recipe.seed])
+        data = dict(material.train)
+        task = {material.target} if material.target else set(material.train)
         guarding = [self.recipe.guard.to_dict()] if self.recipe.guard else []
         for index, stage in enumerate(self.recipe.stages):
             so_far = digest_of([so_far, stage.to_dict(), stage.revision, *guarding])
@@ -235,16 +239,20 @@ class Execution:
             if done is not None:
                 self.progress.say(f"{stage.label}: done before, nothing to do")
                 checkpoint = done
+                self._take_made(index, data, task)
                 continue
             work = StageWork(
                 run=self.run,
                 folder=self.run.stage_folder(index, stage.label),
                 index=index,
                 seed=self.recipe.seed,
-                data=material.train,
+                data=data,
+                examples={name: source.train for name, source in material.sources.items()},
+                template=self.recipe.template,
+                base=self.base,
                 open=self.workshop.open,
                 dev_rows=material.dev,
-                task=frozenset({material.target} if material.target else material.train),
+                task=frozenset(task),
                 weights_only=self.options.weights_only,
                 progress=self.progress,
                 layers_twice=self.jobs[stage.label].step.checkpointed if stage.label in self.jobs else 0,
@@ -254,7 +262,16 @@ class Execution:
             )
             checkpoint = stage.run(checkpoint, work)
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})
+            self._take_made(index, data, task)
         return checkpoint
+
+    def _take_made(self, index: int, data: dict[str, EncodedSet], task: set[str]) -> None:
+        """Takes the sources that a finished stage made; what is made from the task is the task."""
+        stage = self.recipe.stages[index]
+        folder = self.run.stage_folder(index, stage.label)
+        for name, origin in stage.made_from().items():
+            data[name] = encoded(self.recipe, self.workshop.shared(self.base), read_made(folder, name))
+            task |= {name} if origin in task else set()
 
     def _certify(self, before: list[Score], looked: Looked, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
         from keeptune.report.page import write_certificate

@@ -116,13 +116,22 @@ def jobs_of(
         room: bytes that a stage may take.
         gpu: whether the model is on one.
     """
-    base = base_of(recipe.model, config)
+    base, data = base_of(recipe.model, config), with_made(recipe, data)
     jobs = {}
     for stage in recipe.stages:
         if isinstance(stage, Train):
             job = job_of(stage, base, batches_of(stage, data, recipe.seed), gpu=gpu)
             jobs[stage.label] = within(stage, job, room, gpu=gpu)
     return jobs
+
+
+def with_made(recipe: Recipe, data: Mapping[str, EncodedSet]) -> dict[str, EncodedSet]:
+    """The data with a stand-in for each source that a stage is still to make: the rows that it takes questions from."""
+    found = dict(data)
+    for stage in recipe.stages:
+        for name, origin in stage.made_from().items():
+            found.setdefault(name, found[origin])
+    return found
 
 
 def within(stage: Train, job: Job, room: int, *, gpu: bool) -> Job:

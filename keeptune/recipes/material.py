@@ -80,21 +80,27 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
         rows = self_text(loaded, settings, name, seed=recipe.seed, cache=cache_folder(), say=progress.say)
         digest = digest_of([[row.text, [turn.to_dict() for turn in row.messages]] for row in rows])
         sources[name] = Source(name, train=rows, digest=digest, counts={"read": len(rows), "kept": len(rows)})
-    trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources())
-    context = context_length(loaded)
-
-    def encoded(rows: tuple[Example, ...]) -> EncodedSet:
-        settings: dict[str, Any] = {"too_long": recipe.too_long, "context": context, "template": recipe.template}
-        return encoded_once(rows, loaded.tokenizer, cache_folder(), kind=loaded.anatomy.kind, **settings)
-
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
     dev_rows = sources[target].dev if target else ()
     return Material(
         sources=sources,
-        train={name: encoded(sources[name].train) for name in trained},
-        dev=encoded(dev_rows) if dev_rows else None,
+        train={name: encoded(recipe, loaded, sources[name].train) for name in recipe.trained},
+        dev=encoded(recipe, loaded, dev_rows) if dev_rows else None,
         target=target,
         generated=frozenset(generated),
+    )
+
+
+def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...]) -> EncodedSet:
+    """Rows as the base takes them, by the recipe's template and policy."""
+    return encoded_once(
+        rows,
+        loaded.tokenizer,
+        cache_folder(),
+        too_long=recipe.too_long,
+        context=context_length(loaded),
+        template=recipe.template,
+        kind=loaded.anatomy.kind,
     )
 
 

@@ -17,7 +17,7 @@ from keeptune.data.formats.generated import Generated
 from keeptune.methods import Method
 from keeptune.planning.forecast import Job, refusal
 from keeptune.planning.power import suite_power
-from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, within
+from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
 from keeptune.recipes.measuring import suite_of
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.sources import read_sources
@@ -171,16 +171,15 @@ def _encoded(recipe: Recipe, folder: Path, tokenizer: Any, config: Mapping[str, 
     """The training rows of every source; text that the base is still to write counts at its full length."""
     sources = read_sources(recipe, folder)
     context = int(config.get("max_position_embeddings") or 2048)
-    trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources())
     found = {}
-    for name in trained:
+    for name in recipe.trained:
         settings = recipe.data[name]
         if isinstance(settings, Generated):
             found[name] = _unwritten(name, settings)
             continue
         rows = sources[name].train
         found[name] = encode_all(rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template)
-    return found
+    return with_made(recipe, found)
 
 
 def _unwritten(name: str, settings: Generated) -> EncodedSet:

@@ -87,7 +87,13 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
-        problems = [_unknown(place, name, self.data) for place, name in self._sources_used() if name not in self.data]
+        problems = [_unknown(place, name, known) for place, name, known in self._sources_used() if name not in known]
+        problems += [
+            f"stages[{index}]: the source '{name}' is made here, and there is one of that name already."
+            for index, stage in enumerate(self.stages)
+            for name in stage.made_from()
+            if name in self._known(index)
+        ]
         ids = [stage.label for stage in self.stages]
         problems += [
             f"two stages are called '{name}'; give one an id." for name in {i for i in ids if ids.count(i) > 1}
@@ -104,11 +110,25 @@ class Recipe(Spec):
             raise ValueError(" ".join(problems))
         return self
 
-    def _sources_used(self) -> list[tuple[str, str]]:
-        """(place, source name) of every reference to a source."""
-        used = [(f"stages[{index}]", name) for index, stage in enumerate(self.stages) for name in stage.sources()]
+    def _sources_used(self) -> list[tuple[str, str, list[str]]]:
+        """(place, source name, names that can be used there) of every reference to a source."""
+        used = [
+            (f"stages[{index}]", name, self._known(index))
+            for index, stage in enumerate(self.stages)
+            for name in stage.sources()
+        ]
         target = getattr(self.proof.target, "data", None) if self.proof and self.proof.target else None
-        return used + ([("proof.target.data", target)] if target else [])
+        return used + ([("proof.target.data", target, list(self.data))] if target else [])
+
+    def _known(self, index: int) -> list[str]:
+        """Sources that a stage can name: those of the data, and those that earlier stages make."""
+        return [*self.data, *(name for stage in self.stages[:index] for name in stage.made_from())]
+
+    @property
+    def trained(self) -> list[str]:
+        """The sources of the data that some stage learns from or looks at."""
+        named = dict.fromkeys(name for stage in self.stages for name in stage.sources())
+        return [name for name in named if name in self.data]
 
 
 def load_recipe(recipe: str | Path, settings: list[str] | None = None) -> Recipe:
@@ -142,5 +162,5 @@ def recipe_path(recipe: str | Path) -> Path:
     raise RecipeError(f"no recipe is called '{recipe}'.", code="E-RECIPE-FILE", fix=did_you_mean(str(recipe), known))
 
 
-def _unknown(place: str, name: str, data: dict[str, Format]) -> str:
-    return f"{place} names the source '{name}', which `data` does not have. {did_you_mean(name, data)}"
+def _unknown(place: str, name: str, known: list[str]) -> str:
+    return f"{place} names the source '{name}', which `data` does not have. {did_you_mean(name, known)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,6 +14,7 @@ from keeptune.core.spec import Spec
 from keeptune.stages._progress import Progress
 
 if TYPE_CHECKING:
+    from keeptune.core.example import Example
     from keeptune.core.run import Run
     from keeptune.data.encode import EncodedSet
     from keeptune.evaluations import Context
@@ -33,6 +34,9 @@ class StageWork:
         data: the encoded training rows of each source.
         open: loads a checkpoint with its adapters attached and frozen. Each call gives a model of its own, which the
             stage may change.
+        examples: the training rows of each source as they were read.
+        template: the recipe's, where the tokenizer has no chat template.
+        base: what the run started from.
         dev: measures the model on dev data while it trains; higher is better. It is called in evaluation mode, without
             gradients, with the adapters of the task active.
         dev_rows: dev rows; without `dev`, minus their mean loss is the score.
@@ -52,6 +56,9 @@ class StageWork:
     seed: int
     data: Mapping[str, EncodedSet]
     open: Callable[[Checkpoint], Loaded]
+    examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    template: str | None = None
+    base: Checkpoint | None = None
     dev: Callable[[Loaded], float] | None = None
     dev_rows: EncodedSet | None = None
     task: frozenset[str] = frozenset({"task"})
@@ -78,6 +85,10 @@ class Stage(Spec, shelf="keeptune.stages"):
     def sources(self) -> list[str]:
         """The names of the data sources that it uses."""
         return []
+
+    def made_from(self) -> dict[str, str]:
+        """The sources that it makes for the stages after it, and the source that each takes its questions from."""
+        return {}
 
     def run(self, checkpoint: Checkpoint, work: StageWork) -> Checkpoint:
         """Does the work; what it writes stands in `work.folder`."""

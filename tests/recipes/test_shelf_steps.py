@@ -39,6 +39,9 @@ def small(name: str, model: Path) -> list[str]:
         if made.name == "generated":  # a random model writes no conversation that could be read
             settings += [f"data.{source}.{key}" for key in ("rows=4", "max_tokens=12", "chats=0")]
     for index, stage in enumerate(recipe.stages):
+        if stage.name == "rejection_sampling":  # a random model is never right
+            settings += [f"stages[{index}].verifier=tests.recipes.any_answer", f"stages[{index}].max_new_tokens=400"]
+            settings += [f"stages[{index}].samples=2"]
         if stage.name == "gate":
             settings += [f"stages[{index}].action=report", f"stages[{index}].rows=10"]
         if stage.name == "train":
