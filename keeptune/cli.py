@@ -186,6 +186,24 @@ def prove(
     _finish(result, json_)
 
 
+@app.command(epilog="Example: keeptune pairwise pocket runs/first --prompts requests.txt --judge judge-folder")
+def pairwise(
+    before: Annotated[str | None, typer.Argument(help="The model before.")] = None,
+    after: Annotated[str | None, typer.Argument(help="The model after.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A text file, one request a line.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A local model that judges; without it a sheet for people.")] = None,
+    votes: Annotated[Path | None, typer.Option(help="The folder of a sheet that people have filled in.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Most requests.")] = 200,
+    output: Output = Path("runs/pairwise"),
+    json_: Json = False,
+) -> None:
+    """Counts wins, ties and losses of one model's answers against another's, judged in both orders."""
+    from keeptune.recipes.pairwise import pairwise_command
+
+    result = pairwise_command(before, after, prompts, output, judge=judge, votes=votes, most=most)
+    _print_json(result) if json_ else print(result["text"])
+
+
 @app.command(epilog="Example: keeptune compare runs/sft runs/promot --output runs/compare.html")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],

@@ -8,6 +8,7 @@ from keeptune.core.example import Message
 from keeptune.data.encode import encoder_of
 from keeptune.engine.generation import generate
 from keeptune.evaluations import Context, Subject
+from keeptune.evaluations._endpoint import Endpoint
 
 PROMPTS_AT_ONCE = 256
 
@@ -16,6 +17,12 @@ def free_answers(
     subject: Subject, conversations: Sequence[Sequence[Message]], max_new_tokens: int, context: Context, what: str
 ) -> list[str]:
     """The greedy answer to each conversation, cut at the end of turn; what is active on the model stays active."""
+    if isinstance(subject, Endpoint):
+        written = []
+        for turns in conversations:
+            written.append(subject.write(turns, max_new_tokens))
+            context.tell(what, len(written), len(conversations))
+        return written
     encoder = encoder_of(subject.tokenizer, None, subject.kind)
     prompts = [encoder.prompt(turns) for turns in conversations]
     answers: list[str] = []

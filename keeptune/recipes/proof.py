@@ -18,10 +18,12 @@ from keeptune.data.decontaminate import overlap
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations._endpoint import is_endpoint
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
+from keeptune.evaluations.served import Served
 from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
 from keeptune.recipes.diagnosing import with_diagnosis
@@ -69,7 +71,7 @@ def prove_pair(
     """Measures both on the same items and writes `output/certificate.json` and `.html`.
 
     Args:
-        before: a model folder, a hub id, `pocket`, or a finished run.
+        before: a model folder, a hub id, `pocket`, a finished run, or an endpoint, `http://host/v1#model`.
         after: the same, or a PEFT adapter folder over `before`.
         output: the folder of the proof.
         target: a data file with the task's test rows.
@@ -91,6 +93,7 @@ def prove_pair(
         raise RecipeError(f"the page is not written in '{lang}'.", code="E-USAGE", fix="Use --lang en, or --lang zh.")
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
+    _one_back_end(base, adapted, metric=metric if target else None, diagnose=diagnose, sequential=sequential)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
     pair = Pair(
         base,
@@ -134,6 +137,31 @@ def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
     return Checkpoint(name)
 
 
+def _one_back_end(
+    base: Checkpoint, adapted: Checkpoint, *, metric: str | None, diagnose: bool, sequential: bool
+) -> None:
+    """Two endpoints, or none; and nothing that needs more of a server than its answers.
+
+    Raises:
+        RecipeError: E-ENDPOINT-PAIR.
+    """
+    served = [is_endpoint(one.base) for one in (base, adapted)]
+    if not any(served):
+        return
+    wrong = None
+    if not all(served):
+        wrong = "one model is served and the other is not: the same item could score differently for that alone."
+    elif metric in ("label_accuracy", "bits_per_byte"):
+        wrong = f"'{metric}' ranks likelihoods of chat answers, which no endpoint tells."
+    elif diagnose or sequential:
+        wrong = "a diagnosis and sequential sampling need the model itself."
+    if wrong:
+        raise RecipeError(
+            wrong, code="E-ENDPOINT-PAIR",
+            fix="Serve both models, score the target by exact_match, token_f1 or rouge_l, and leave the rest out.",
+        )  # fmt: skip
+
+
 @dataclass
 class Pair:
     """Two checkpoints and everything that they are compared with."""
@@ -165,7 +193,8 @@ class Pair:
             batch_tokens=scoring_tokens(),
             cache=cache_folder(),
         )
-        chosen: list[Evaluation] = [Retention()]
+        served = is_endpoint(self.base.base)
+        chosen: list[Evaluation] = [Served() if served else Retention()]
         if context.suite is not None and context.suite.harness:
             chosen.append(Harness())
         if self.rows:
@@ -175,8 +204,8 @@ class Pair:
             run.enter("baseline")
             before = self._measure("base", chosen, self.base, context, run)
             run.enter("running")
-            looked = self._adapted([*chosen, Drift(data=ROWS)], before, context, run)
-            again = rescore(self.base, context)
+            looked = self._adapted(chosen if served else [*chosen, Drift(data=ROWS)], before, context, run)
+            again = [] if served else rescore(self.base, context)
         certificate = certify(
             looked.base,
             looked.adapted,

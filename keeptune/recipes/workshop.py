@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.evaluations import Subject
+from keeptune.evaluations._endpoint import Endpoint, is_endpoint
 
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
@@ -36,6 +37,7 @@ class Workshop:
     device: str | None = None
     _bases: dict[Key, Loaded] = field(default_factory=dict)
     _files: dict[Key, str] = field(default_factory=dict)
+    _served: dict[str, Endpoint] = field(default_factory=dict)
     _attached: dict[int, dict[str, Path]] = field(default_factory=dict)
 
     def open(self, checkpoint: Checkpoint) -> Loaded:
@@ -56,6 +58,8 @@ class Workshop:
 
     def subject(self, checkpoint: Checkpoint) -> Subject:
         """The checkpoint as evaluations see it; its adapters are attached to the shared base if they are not yet."""
+        if is_endpoint(checkpoint.base):
+            return self._served.setdefault(checkpoint.base, Endpoint.at(checkpoint))
         from keeptune.engine.book import detach
 
         loaded = self.shared(checkpoint)

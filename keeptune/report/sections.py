@@ -100,15 +100,25 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
                                 [say("seeds"), _plain(certificate.get("seeds"))],
                                 [say("deployment"), say(str(certificate.get("deployment")))]]  # fmt: skip
     for key, name in (("forecast", say("power forecast before training")), ("attained", say("power attained"))):
-        if power.get(key) is not None:
-            rows.append([name, _plain(power[key])])
+        told = power.get(key)
+        if told is not None:
+            odds = say(
+                "an unharmed model passes pooled in {pooled}, on every task in {every}",
+                pooled=percent(told.get("pooled_pass")), every=percent(told.get("every_task_passes")),
+            )  # fmt: skip
+            rows.append([name, odds])
     if certificate.get("noise_floor") is not None:
-        rows.append([say("noise floor"), _plain(certificate["noise_floor"])])
+        floor = certificate["noise_floor"]
+        rows.append([say("noise floor"), say("{change} points", change=points(floor.get("largest"), sign=False))])
     counted = len(retention.get("tasks") or []) + len(retention.get("corpora") or [])
     counted += bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
     judged = say("{count}; all must pass, so none needs a correction", count=counted)
     rows += [[say("comparisons in the verdict"), judged], [say("chosen on"), _chosen(certificate)]]
-    parts = [table(["", ""], rows)]
+    looked = certificate.get("sequential")
+    if looked:
+        asked = say("look {look} of {looks}, {share} of the items", **{**looked, "share": percent(looked["share"])})
+        rows.append([say("asked in parts"), asked])
+    parts = [table(["", ""], rows), _needed(power.get("attained") or {})]
     excluded = retention.get("excluded") or []
     if excluded:
         parts.append(
@@ -118,6 +128,19 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
             )
         )
     return Markup("".join(parts))
+
+
+def _needed(attained: Mapping[str, Any]) -> Markup:
+    """The drop that each task could show, and the items that an undecided part still needs."""
+    drops, needed = attained.get("detectable_drops") or {}, attained.get("items_to_decide") or {}
+    names = list(dict.fromkeys([*drops, *needed]))
+    if not names:
+        return Markup("")
+    rows: list[list[object]] = [
+        [say(name), points(drops.get(name), sign=False), _count(needed.get(name))] for name in names
+    ]
+    titles = [say("ability"), say("drop that it finds with 80%, points"), say("items that would decide it")]
+    return folded(say("What each ability could show"), table(titles, rows, numeric=frozenset({1, 2})))
 
 
 def _chosen(certificate: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ def test_a_look_at_the_test_rows_between_two_stages_is_told_by_the_certificate(w
     certificate = run_recipe("recipe.yaml", work / "run", ["proof.lang=zh"], quiet=True)["certificate"]
     assert certificate["selection"] == {"test_seen_in": ["evaluate"]}
     page = (work / "run" / "certificate.html").read_text()
-    assert "在这份证明之前已经看过测试集(阶段 evaluate)" in page
+    assert "在这份证明之前已经看过测试集（阶段 evaluate）" in page
 
 
 def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):

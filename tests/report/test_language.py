@@ -60,7 +60,7 @@ def test_the_chinese_page_says_the_same_with_the_same_numbers(run):  # noqa: F81
     assert '<html lang="zh">' in page
     assert "未通过" in page
     with speaking("zh"):
-        assert verdict_sentence(CERTIFICATE).startswith("目标任务的标签准确率由 12% 变为 83%,但88% 的无关指令")
+        assert verdict_sentence(CERTIFICATE).startswith("目标任务的标签准确率由 12% 变为 83%，但88% 的无关指令")
     english = certificate_page(read_run(run))
     for shown in (
         "−5.0 (−6.2, −3.8)",
