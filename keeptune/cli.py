@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from keeptune import data_commands, model_commands, study_commands
-from keeptune.core.errors import KeeptuneError, RecipeError
+from keeptune import auto_command, data_commands, model_commands, study_commands
+from keeptune.core.errors import VERDICT_EXIT, KeeptuneError, RecipeError
 from keeptune.core.machine import calm_process
 
 app = typer.Typer(
@@ -37,8 +37,8 @@ SHELVES = {
     "studies": "keeptune.studies",
     "formats": "keeptune.data.formats",
     "rules": "keeptune.data.curation",
+    "verifiers": "keeptune.data.verifiers",
 }
-VERDICT_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 6}
 BUG_EXIT = 70
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -96,6 +96,9 @@ def init(
 
     result = write_recipe(data, model, output)
     _print_json(result) if json_ else print(result["text"])
+
+
+app.command(epilog="Example: keeptune auto banking77.jsonl.gz --model pocket --output runs/auto")(auto_command.auto)
 
 
 @app.command(epilog="Example: keeptune check recipe.yaml --row 3")

@@ -20,6 +20,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+VERDICT_EXIT = {"PASS": 0, "FAIL": 1, "UNDECIDED": 6}
+"""What a command ends with when it ends in a certificate."""
+
 
 class KeeptuneError(Exception):
     """An error that the user can act on.

@@ -11,6 +11,7 @@ from typing import Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import KeeptuneError
+from keeptune.core.files import read_json
 from keeptune.core.machine import free_memory, give_back_memory
 from keeptune.core.run import Run
 from keeptune.core.score import Score
@@ -165,6 +166,7 @@ class Execution:
         self.base = recipe.model.checkpoint
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
+        self.worked = False
         self.process = resident_bytes()
         self.jobs: Mapping[str, Job] = {}
         self.guard: Guarding | None = None
@@ -261,6 +263,7 @@ class Execution:
                 guard=self.guard,
             )
             checkpoint = stage.run(checkpoint, work)
+            self.worked = True
             self.run.commit_stage(index, stage.label, so_far, checkpoint, {})
             self._take_made(index, data, task)
         return checkpoint
@@ -303,6 +306,11 @@ class Execution:
         return certificate
 
     def _cost(self) -> dict[str, Any]:
+        """What the run took; a later call in which no stage had anything to do keeps what the first one wrote."""
+        written = self.run.folder / "certificate.json"
+        if not self.worked and written.exists():
+            first: dict[str, Any] = read_json(written)["cost"]
+            return first
         seconds = {name: round(usage.seconds, 2) for name, usage in self.spent.items()}
         peak = max(usage.peak_bytes for usage in self.spent.values())
         count, share = trained_parameters(self.recipe, self.workshop.shared(self.base))

@@ -1,0 +1,33 @@
+"""`keeptune auto DATA`: from a data file to a certificate; parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keeptune.core.errors import VERDICT_EXIT
+
+
+def auto(
+    data: Annotated[Path, typer.Argument(help="A data file, as for `keeptune init`.")],
+    model: Annotated[str, typer.Option(help="pocket, a model folder, or a hub id.")] = "pocket",
+    output: Annotated[Path, typer.Option("--output", help="Folder of the looks, the recipe and the run.")] = Path(
+        "runs/auto"
+    ),
+    goal: Annotated[
+        float | None, typer.Option(help="Score wanted on the task, 0.8 for 80%; where the base has it, nothing trains.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace one setting of the recipe: a.b=c.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
+) -> None:
+    """Measures the base zero- and few-shot, tries three learning rates, runs what fits, and says why."""
+    from keeptune.recipes.auto import auto as conduct
+
+    result = conduct(data, model, output, goal=goal, settings=settings or [], quiet=json_)
+    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if json_ else result["text"])
+    raise typer.Exit(VERDICT_EXIT.get(result.get("verdict") or "PASS", 0))

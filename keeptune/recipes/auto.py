@@ -1,0 +1,199 @@
+"""`keeptune auto`: from a data file to a certificate, with every choice made in the open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keeptune.core.errors import RecipeError
+from keeptune.core.files import make_folder, read_json, write_json
+from keeptune.core.run import Run
+from keeptune.evaluations.target import Target
+from keeptune.recipes.baselines import Baseline, baselines
+from keeptune.recipes.deciding import Situation, decisions, enough, recipe_of
+from keeptune.recipes.execute import run_recipe
+from keeptune.recipes.jobs import jobs_of
+from keeptune.recipes.material import Material, gather
+from keeptune.recipes.measuring import context_of
+from keeptune.recipes.rates import Sweep, best_rate
+from keeptune.recipes.recipe import Recipe, load_recipe
+from keeptune.recipes.start import write_recipe
+from keeptune.recipes.workshop import Workshop
+from keeptune.stages._progress import Progress
+
+if TYPE_CHECKING:
+    from keeptune.evaluations import Context
+
+BUDGET = "forget=2pt"
+MOST_DEV = 200
+WORKED = 0.9
+"""Share of the answers that must end in a number for them to count as checkable."""
+
+
+def auto(
+    data: Path,
+    model: str = "pocket",
+    output: Path = Path("runs/auto"),
+    *,
+    goal: float | None = None,
+    settings: Sequence[str] = (),
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Baselines, a short sweep of rates, the recipe that the situation calls for, and its certificate.
+
+    Args:
+        data: as `keeptune init` takes it.
+        model: as `keeptune init` takes it.
+        output: folder; a second call goes on where the first one stopped.
+        goal: a score on the task, in its own unit; where the untrained base reaches it, nothing is trained.
+        settings: `--set` overrides, which win over every choice.
+        quiet: show no progress.
+
+    Returns:
+        `decisions`, `baselines`, `rates`, and what `keeptune run` gives; `verdict` None where nothing was trained.
+
+    Raises:
+        KeeptuneError: as `init` and `run`.
+    """
+    make_folder(output)
+    recipe_file, progress = output / "recipe.yaml", Progress(quiet=quiet)
+    if not recipe_file.exists():
+        progress.say(write_recipe(data, model, recipe_file)["text"].split("\n\n")[0])
+    with Run.open(output / "look") as held, held.signals():
+        found = _Look(recipe_file, settings, goal, Workshop(trusted=output), progress, output)
+        situation, rates = found.situation, found.rates()
+    chosen = decisions(situation)
+    result: dict[str, Any] = {
+        "decisions": [asdict(one) for one in chosen],
+        "baselines": [asdict(one) for one in situation.baselines],
+        "rates": {f"{rate:g}": score for rate, score in rates.items()},
+    }
+    write_json(output / "auto.json", result)
+    told = "\n".join(f"{one.what}\n    {one.because}" for one in chosen)
+    if rates:
+        shown = ", ".join(f"{rate:g}: {situation.shown(score)}" for rate, score in rates.items())
+        told += f"\nlearning rate {best_rate(rates, higher=situation.higher):g}\n    dev after short runs: {shown}"
+    met = enough(situation)
+    if met is not None:
+        write_json(output / "prompt.json", list(met.examples))
+        return {**result, "folder": str(output), "verdict": None, "text": told}
+    progress.say(told)
+    budget = [] if recipe_of(situation) == "lp_ft" else [BUDGET]
+    finished = run_recipe(found.name, output / "run", [*found.chosen(rates), *settings], budget=budget, quiet=quiet)
+    return {**finished, **result}
+
+
+class _Look:
+    """What is measured before the choice; each part is kept in the folder and not measured twice."""
+
+    def __init__(
+        self,
+        file: Path,
+        settings: Sequence[str],
+        goal: float | None,
+        workshop: Workshop,
+        progress: Progress,
+        output: Path,
+    ) -> None:
+        self.output, self.workshop, self.progress, self.settings = output, workshop, progress, list(settings)
+        first = load_recipe(file, self.settings)
+        self.base = first.model.checkpoint
+        self.loaded = workshop.shared(self.base)
+        kind = self.loaded.anatomy.kind
+        self.name, self.own = (str(file), []) if kind != "encoder" else ("lp_ft", _for_encoder(first, output))
+        self.recipe: Recipe = load_recipe(self.name, [*self.own, *self.settings])
+        target = self.recipe.proof.target if self.recipe.proof else None
+        if not isinstance(target, Target):
+            raise RecipeError(
+                "there is no target to choose by.",
+                code="E-AUTO-TARGET",
+                where={"key": "proof.target"},
+                fix="Leave `proof.target` as `keeptune init` wrote it.",
+            )
+        self.target = target
+        self.material: Material = gather(self.recipe, output, workshop, self.base, progress)
+        context = context_of(self.recipe.model_copy(update={"proof": None}), workshop, self.material, self.base, output)
+        dev = f"{target.data}/dev"
+        self.context: Context = replace(context, data={**context.data, dev: list(context.data.get(dev, ()))[:MOST_DEV]})
+        self.situation = self._situation(goal)
+
+    def rates(self) -> dict[float, float]:
+        """Dev scores of the sweep; none where nothing will be trained."""
+        if enough(self.situation) is not None:
+            return {}
+        sweep = Sweep(
+            self.name, [*self.own, *self._fitting(), *self.settings], self.output / "rates", self.output,
+            self.workshop, self.material, self.context, self.target, self.progress,
+        )  # fmt: skip
+        short = sweep.rates()
+        return {rate: self._once(f"rate-{rate:g}", partial(sweep.score, rate, short[rate])) for rate in short}
+
+    def chosen(self, rates: dict[float, float]) -> list[str]:
+        """Settings of the run that follow from what was found."""
+        last = len(self.recipe.stages) - 1
+        rate = best_rate(rates, higher=self.situation.higher)
+        return [*self.own, *self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
+
+    def _fitting(self) -> list[str]:
+        return [] if self.situation.fits or recipe_of(self.situation) == "lp_ft" else ["model.quantize=nf4"]
+
+    def _situation(self, goal: float | None) -> Situation:
+        train = self.material.sources[self.target.data].train
+        answers = [example.target for example in train]
+        return Situation(
+            kind=self.loaded.anatomy.kind,
+            rows=len(train),
+            labels=len(set(answers)) if self.target.metric == "label_accuracy" else 0,
+            text=all(example.text is not None for example in train),
+            worked=_worked(answers),
+            fits=self._fits(),
+            baselines=self._baselines(),
+            goal=goal,
+            higher=self.target.metric != "bits_per_byte",
+        )
+
+    def _baselines(self) -> list[Baseline]:
+        if self.loaded.anatomy.kind == "encoder":
+            return []  # it has no head yet, and says nothing
+
+        def measured() -> list[dict[str, Any]]:
+            return [asdict(one) for one in baselines(self.base, self.context, self.target, self.recipe.seed)]
+
+        stored = self._once("baselines", measured)
+        return [Baseline(**{**one, "examples": tuple(one["examples"])}) for one in stored]
+
+    def _fits(self) -> bool:
+        from keeptune.core.machine import free_memory
+
+        gpu = self.loaded.model.device.type == "cuda"
+        room = free_memory(gpu=gpu)
+        jobs = jobs_of(self.recipe, self.loaded.model.config.to_dict(), self.material.train, room, gpu=gpu)
+        return all((job.memory.peak if gpu else job.memory.resident) <= room for job in jobs.values())
+
+    def _once(self, name: str, make: Any) -> Any:
+        path, key = self.output / "look" / f"{name}.json", [self.recipe.digest(), self.material.digest()]
+        if path.exists() and (stored := read_json(path))["key"] == key:
+            return stored["result"]
+        self.progress.say(f"looking: {name}")
+        result = make()
+        write_json(path, {"key": key, "result": result})
+        return result
+
+
+def _for_encoder(recipe: Recipe, folder: Path) -> list[str]:
+    """Settings that give the head recipe this recipe's model and task; its file is found from anywhere."""
+    task = recipe.data["task"].to_dict()
+    task["path"] = str((folder / str(task["path"])).resolve())
+    settings = [f"data.task={json.dumps(task)}", f"model.name={recipe.model.name}", f"model.dtype={recipe.model.dtype}"]
+    return [*settings, f"too_long={recipe.too_long}", f"split={json.dumps(recipe.split.to_dict())}"]
+
+
+def _worked(answers: Sequence[str]) -> bool:
+    from keeptune.data.verifiers.number import final_number
+
+    some = answers[:200]
+    return bool(some) and sum(final_number(answer, "####") is not None for answer in some) >= WORKED * len(some)
