@@ -15,10 +15,11 @@ from keeptune.losses import Loss
 from keeptune.methods import Method
 from keeptune.models.quantize import put_into_4_bits
 from keeptune.stages import _training as _everything_that_training_imports  # noqa: F401
+from keeptune.stages._layers_twice import compute_layers_twice
 from keeptune.stages._masters import Masters
 from keeptune.stages._reference import Reference
+from keeptune.stages._settings import Memory
 from keeptune.stages._step import Objective
-from keeptune.stages._training import _compute_layers_twice
 from keeptune.stages.optimizers import Optimizer
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Steps:
             reference = Reference(other, {"task": ()}, copied=copied)
         method.attach(model, "one")
         if combination.checkpointing:
-            _compute_layers_twice(model)
+            compute_layers_twice(model, Memory(gradient_checkpointing=True))
         losses = [Loss.find(name)() for name in ["next_token", *(["kl_to_base"] if combination.kl else [])]]
         self.objective = Objective(
             model=model,

@@ -11,8 +11,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
@@ -24,6 +22,7 @@ from keeptune.stages import StageWork
 from keeptune.stages._alignment import alignment
 from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._kept import KeptReference, kept_reference
+from keeptune.stages._layers_twice import compute_layers_twice
 from keeptune.stages._masters import Masters
 from keeptune.stages._output import Output
 from keeptune.stages._plan import Plan, plan_steps, rows_digest
@@ -39,7 +38,6 @@ from keeptune.stages._watch import Watch
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
     from keeptune.models.load import Loaded
-    from keeptune.stages._settings import Memory
     from keeptune.stages.train import Train
 
 WHOLE = 10_000_000  # micro-batch tokens when the whole batch is computed at once
@@ -78,7 +76,10 @@ class Attempt:
         self.name, self.label = _new_name(stage, checkpoint), stage.label
         attach(self.loaded.model, stage.methods, self.name, seed=work.seed)
         self._thaw()
-        _compute_layers_twice(self.loaded.model, stage.memory, work)
+        twice, layers = compute_layers_twice(self.loaded.model, stage.memory, work.layers_twice)
+        if twice:
+            setting = stage.memory.gradient_checkpointing
+            work.run.event("layers_twice", stage=self.label, layers=twice, of=layers, setting=setting)
         masters = Masters(self.loaded.model)
         if not masters.named:
             raise PlanError(
@@ -346,17 +347,3 @@ def _label(stage: Train) -> str:
 def _dev_loss(losses: Sequence[Loss]) -> Loss:
     """What dev rows are judged by: the labels of a head where they are learned, else the next token."""
     return Loss.find("label" if any(loss.reads_labels for loss in losses) else "next_token")()
-
-
-def _compute_layers_twice(model: PreTrainedModel, memory: Memory, work: StageWork) -> None:
-    """Gradient checkpointing of as many of the lowest layers as is wanted; the others keep their activations."""
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    wanted = memory.layers_twice(len(layers), work.layers_twice)
-    if not wanted:
-        return
-    # The method has another name in later versions of transformers.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    for layer in layers[wanted:]:
-        layer.gradient_checkpointing = False
-    work.run.event("layers_twice", layers=wanted, of=len(layers), setting=memory.gradient_checkpointing)
