@@ -159,14 +159,16 @@ def run(
 
 @app.command(epilog="Example: keeptune prove base-folder tuned-folder --suite embedded --output runs/proof")
 def prove(
-    before: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, pocket, or a run.")],
+    before: Annotated[
+        str, typer.Argument(help="The model before: a folder, a hub id, pocket, a run, or http://host/v1#name.")
+    ],
     after: Annotated[str, typer.Argument(help="The model after, whoever trained it.")],
     output: Output = Path("runs/proof"),
     target: Annotated[Path | None, typer.Option(help="A data file whose answers are the target task.")] = None,
     metric: Annotated[
         str, typer.Option(help="label_accuracy, exact_match, token_f1, rouge_1, rouge_2 or rouge_l.")
     ] = "exact_match",
-    suite: Annotated[str, typer.Option(help="embedded, or a suite file.")] = "embedded",
+    suite: Annotated[str, typer.Option(help="embedded, t1, t2, or a suite file.")] = "embedded",
     margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
     train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
     diagnose: Annotated[

@@ -49,12 +49,15 @@ def token_logprobs(
     return list(_over_batches(model, rows, batch_tokens, adapters, logprobs))
 
 
-def token_ranks(model: PreTrainedModel, rows: Sequence[Scored], batch_tokens: int = 8192) -> list[list[bool]]:
-    """Whether every scored token is the one with the greatest logit, as greedy decoding would have written it.
+def greedy_logprobs(
+    model: PreTrainedModel, rows: Sequence[Scored], batch_tokens: int = 8192
+) -> list[tuple[float, bool]]:
+    """Of each row, the sum of `token_logprobs`, and whether greedy decoding would have written all its scored tokens.
 
-    Arguments and batches as in `token_logprobs`; who serves now, serves every row.
+    Arguments and batches as there; who serves now, serves every row.
     """
-    return list(_over_batches(model, rows, batch_tokens, None, _greatest))
+    found = _over_batches(model, rows, batch_tokens, None, _with_greatest)
+    return [(sum(value for value, _ in own), all(greatest for _, greatest in own)) for own in found]
 
 
 def _over_batches(
@@ -79,11 +82,15 @@ def _over_batches(
             yield from (part.tolist() for part in torch.split(found.cpu(), counts))
 
 
-def _greatest(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
-    """(N,) whether the targets have the greatest logits."""
+def _with_greatest(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """(N, 2): log p of the targets, and 1 where they have the greatest logit."""
+    parts = [hidden.new_zeros((0, 2), dtype=torch.float32)]
     blocks = zip(torch.split(hidden, POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True)
-    parts = [head.logits(states).argmax(dim=1) == wanted for states, wanted in blocks]
-    return torch.cat(parts) if parts else targets.new_zeros(0, dtype=torch.bool)
+    for states, wanted in blocks:
+        logits = head.logits(states)
+        values = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1)
+        parts.append(torch.stack([values.float(), (logits.argmax(dim=1) == wanted).float()], dim=1))
+    return torch.cat(parts)
 
 
 def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:

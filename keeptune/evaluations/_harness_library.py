@@ -17,7 +17,7 @@ from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.score import Item, Score
 from keeptune.data.suite import HarnessTask
 from keeptune.engine.generation import generate
-from keeptune.engine.scoring import Scored, token_logprobs, token_ranks
+from keeptune.engine.scoring import Scored, greedy_logprobs
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._likelihood import context_of
 from keeptune.evaluations._summary import summarise
@@ -48,7 +48,9 @@ def harness_score(subject: Subject, task: HarnessTask, context: Context) -> Scor
         raise _refused(task, f"the harness could not ask '{task.name}': {_first_line(error)}") from error
     assert found is not None, "one process has the results"
     items, chances = [], []
-    for part, samples in sorted(found["samples"].items()):
+    for part, every in sorted(found["samples"].items()):
+        # A task may read its answers by several rules; its first is the task's own.
+        samples = [sample for sample in every if sample["filter"] == every[0]["filter"]]
         metric = _metric_of(task, found["configs"][part], samples)
         for sample in samples:
             items.append(_item(task, part, sample, metric, context.seed))
@@ -95,10 +97,8 @@ class _Asked(TemplateLM):  # type: ignore[misc]
         done = 0
         for part in _parts(order, 512):
             chosen, limit = [rows[place] for place in part], self.context.batch_tokens
-            sums = token_logprobs(self.subject.model, chosen, batch_tokens=limit)
-            greedy = token_ranks(self.subject.model, chosen, batch_tokens=limit)
-            for place, values, greatest in zip(part, sums, greedy, strict=True):
-                found[place] = (sum(values), all(greatest))
+            for place, own in zip(part, greedy_logprobs(self.subject.model, chosen, limit), strict=True):
+                found[place] = own
             done += len(part)
             self.context.tell(self.what, done, len(rows))
         return found

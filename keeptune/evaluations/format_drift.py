@@ -29,6 +29,7 @@ class FormatDrift(Evaluation):
     data: str = Field("task", description="the source whose answers are the training format")
     labels: tuple[str, ...] | None = Field(None, description="the labels; those of the data when absent")
     pattern: str | None = Field(None, description="regular expression of the training format, instead of labels")
+    prompted: bool = Field(False, description="with the task's own adapters on, which are off as deployed")
     max_new_tokens: int = Field(12, gt=0, le=256, description="tokens of each answer that are looked at")
 
     @field_validator("pattern")
@@ -48,7 +49,7 @@ class FormatDrift(Evaluation):
             return []
         subject = context.subject(checkpoint)
         asked = [[Message("user", request)] for request in requests]
-        with subject.off_task():
+        with subject.on_task() if self.prompted else subject.off_task():
             given = free_answers(subject, asked, self.max_new_tokens, context, "format_leak")
         items = [
             Item(

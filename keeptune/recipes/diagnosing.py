@@ -12,6 +12,7 @@ from keeptune.data.suite import Suite
 from keeptune.evaluations import Context
 from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.behaviour import Behaviour
+from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.in_context import InContext, Naming
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.spoken import Spoken
@@ -65,10 +66,22 @@ def with_diagnosis(
         leak=certificate["format"]["leak"],
         unchanged=certificate["unchanged"],
     )
+    found["prompted_leak"] = prompted_leak(adapted, context, source)
     found["detach"] = detached(workshop, context.base, adapted)
     gap = found["format_gap"]
     form = {"format_gap": gap and gap["delta"], "recovered_share": found["recovered_share"]}
     return {**certificate, "diagnosis": found, "format": {**certificate["format"], **form}}
+
+
+def prompted_leak(adapted: Checkpoint, context: Context, source: str) -> float | None:
+    """The format leak with the task's own prompt on: what a routed adapter holds back while it is off.
+
+    None when the checkpoint has no adapter of scope `task`: with and without is the same.
+    """
+    if all(ref.scope == "always" for ref in adapted.adapters):
+        return None
+    scores = measure_once(FormatDrift(data=source, prompted=True), adapted, context)
+    return scores[0].value if scores else None
 
 
 def detached(workshop: Workshop, base: Checkpoint, adapted: Checkpoint) -> bool | None:

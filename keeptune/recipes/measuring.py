@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keeptune.data
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import Interrupted
 from keeptune.core.score import Score
@@ -28,14 +29,20 @@ if TYPE_CHECKING:
     from keeptune.stages._progress import Progress, Track
 
 
+SUITES = Path(keeptune.data.__file__).parent / "suites"
+
+
 def suite_of(name: str, folder: Path | None, items: int = 1500) -> Suite:
-    """The embedded suite with so many questions per task, or the suite that a file describes."""
+    """The embedded suite with so many questions per task, one that comes with keeptune, or the suite of a file."""
     if name == "embedded":
         from keeptune.pocket.suite import build_suite
 
         return build_suite(size=items)
     from keeptune.data.suite_files import read_suite
 
+    own = SUITES / f"{name}.yaml"
+    if own.is_file():
+        return read_suite(own)
     path = Path(name)
     return read_suite(path if path.is_absolute() or folder is None or path.exists() else folder / path)
 

@@ -139,6 +139,7 @@ CHINESE: Mapping[str, str] = {
     "In-context learning": "上下文学习",
     "format gap: known and no longer said": "形式差距：知道而不再说出",
     "of the lost answers, back after the recovery": "丢失的回答中，恢复训练后回来的比例",
+    "format leak with the task's prompt on": "启用任务提示时的格式泄漏",
     "words per answer": "每个回答的词数",
     "bitwise the base": "与基座逐位相同",
     "NOT the base": "与基座不同",

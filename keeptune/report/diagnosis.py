@@ -74,6 +74,8 @@ def _facts(found: Mapping[str, Any]) -> Markup:
     if behaviour.get("words"):
         words = behaviour["words"]
         facts.append([say("words per answer"), f"{number(words['base'], 1)} → {number(words['adapted'], 1)}"])
+    if found.get("prompted_leak") is not None:
+        facts.append([say("format leak with the task's prompt on"), percent(found["prompted_leak"])])
     if found.get("detach") is not None:
         same = say("bitwise the base") if found["detach"] else say("NOT the base")
         facts.append([say("with the adapter taken off"), same])

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from keeptune.engine import scoring
 from keeptune.engine.rows import active
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scoring import Scored, greedy_logprobs, token_logprobs
 from tests.engine.adapted import STACKS, adapted, texts
 
 LENGTHS = [5, 3, 6, 4, 2]
@@ -34,6 +34,25 @@ def test_scores_are_those_of_a_plain_loop(family, batch_tokens):
     for row, stack, scores in zip(rows(), stacks, found, strict=True):
         assert len(scores) == len(row.tokens) - row.start
         assert_close(torch.tensor(scores), torch.tensor(slow(model, row, stack)), rtol=1e-4, atol=1e-4)
+
+
+def test_greedy_rows_are_those_that_a_plain_loop_would_write():
+    model = adapted()
+    with torch.no_grad():
+        written = [model(torch.tensor([row.tokens])).logits[0].argmax(dim=1).tolist() for row in rows()]
+    likely = [
+        Scored([*row.tokens[:-1], own[-2]], len(row.tokens) - 1) for row, own in zip(rows(), written, strict=True)
+    ]
+    found = greedy_logprobs(model, [*likely, *rows()], batch_tokens=9)
+    assert [greedy for _, greedy in found[: len(likely)]] == [True] * len(likely)
+    greedy = [
+        all(own[t - 1] == row.tokens[t] for t in range(row.start, len(row.tokens)))
+        for row, own in zip(rows(), written, strict=True)
+    ]
+    assert [told for _, told in found[len(likely) :]] == greedy
+    assert False in greedy
+    sums = torch.tensor([sum(own) for own in token_logprobs(model, rows())])
+    assert_close(torch.tensor([value for value, _ in found[len(likely) :]]), sums, rtol=1e-5, atol=1e-5)
 
 
 def test_a_head_in_many_blocks_scores_alike(monkeypatch):

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from keeptune.core.example import Example, Message
 from keeptune.data.suite import Suite
+from keeptune.engine.book import book_of
 from keeptune.evaluations import format_drift
 from keeptune.evaluations.format_drift import FormatDrift
-from tests.evaluations.tiny_subject import BASE, context
+from tests.evaluations.tiny_subject import BASE, context, with_adapter
 
 REQUESTS = ("Write a poem.", "Why is the sky blue?", "Describe a garden.", "Tell me a joke.")
 SAID = ["card_arrival", "Lost card. Sorry!", "It is green.", '{"label": 3}']
@@ -46,3 +47,19 @@ def test_free_answers_have_no_format_to_leak(said):
 def test_a_pattern_that_does_not_compile_is_refused():
     with pytest.raises(ValidationError, match="not a regular expression"):
         FormatDrift(pattern="(")
+
+
+def test_a_prompt_that_is_off_as_deployed_is_asked_with_when_told(monkeypatch, tmp_path):
+    """The answer is a label only while the task's adapter is on: routed, nothing leaks; prompted, everything."""
+    subject, asked = with_adapter("task", tmp_path / "own"), []
+
+    def answer(given, turns, *_):
+        on = book_of(given.model).serving.shared == ("own",)
+        asked.append(on)
+        return ["card_arrival" if on else "It is green."] * len(turns)
+
+    monkeypatch.setattr(format_drift, "free_answers", answer)
+    own = context(subject, suite=Suite("s", "1", instructions=REQUESTS), data=data(["card_arrival", "lost_card"] * 5))
+    assert FormatDrift().measure(BASE, own)[0].value == 0.0
+    assert FormatDrift(prompted=True).measure(BASE, own)[0].value == 1.0
+    assert asked == [False, True]

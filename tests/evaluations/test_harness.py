@@ -11,6 +11,7 @@ import yaml
 from keeptune.core.errors import MissingDependency, RecipeError
 from keeptune.data.suite_files import read_suite
 from keeptune.evaluations.harness import Harness
+from keeptune.recipes.measuring import suite_of
 from keeptune.stages._pairing import pair_up
 from tests.evaluations.tiny_subject import BASE, context, slow_log_likelihood, tiny, tokenizer
 
@@ -101,3 +102,15 @@ def test_an_unknown_task_or_metric_is_refused_in_words(suite, tmp_path):
         Harness().measure(BASE, context(suite=read_suite(tmp_path / "suite.yaml")))
     with pytest.raises(RecipeError, match="no metric"):
         Harness().measure(BASE, context(suite=suite(metric_list=[{"metric": "acc", "aggregation": "median"}])))
+
+
+@pytest.mark.parametrize("name", ["t1", "t2"])
+def test_the_suites_that_come_along_name_tasks_with_their_metrics(name):
+    found = suite_of(name, None)
+    assert len(found.harness) >= 6
+    assert all(task.metric and not task.task.startswith("{") for task in found.harness)
+    if INSTALLED:
+        from lm_eval.tasks import TaskManager
+
+        known = set(TaskManager().all_tasks)
+        assert {task.task for task in found.harness} <= known
