@@ -34,13 +34,19 @@ class Freeze(Method):
 
     bottom: int | None = Field(None, ge=0, description="Frozen blocks, counted from the embedding.")
     top: int | None = Field(None, ge=0, description="Trained blocks, counted from the head; half of them when null.")
+    blocks: tuple[int, int] | None = Field(
+        None,
+        description="First and last trained block, counted from 0; final norm and head follow the last.",
+    )
     embeddings: bool = Field(False, description="Train the tables of tokens and positions too.")
     head: bool | None = Field(None, description="Train the head; null: where it has a matrix of its own.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.bottom is not None and self.top is not None:
-            raise ValueError("give 'bottom' or 'top', not both")
+        if sum(chosen is not None for chosen in (self.bottom, self.top, self.blocks)) > 1:
+            raise ValueError("'bottom', 'top' and 'blocks' each say which blocks train: give one, not both")
+        if self.blocks is not None and not 0 <= self.blocks[0] <= self.blocks[1]:
+            raise ValueError("'blocks' are the first and the last trained block, such as [2, 3]")
         return self
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
@@ -56,12 +62,14 @@ class Freeze(Method):
         anatomy = anatomy_of(model)
         self._check_ends(anatomy.kind == "decoder")
         count = len(anatomy.layers)
-        chosen = {layer.block for layer in anatomy.layers[count - self._trained_blocks(count) :]}
+        trained = self._trained_blocks(count)
+        chosen = {anatomy.layers[index].block for index in trained}
         blocks = {layer.block for layer in anatomy.layers}
-        ends = {anatomy.embedding: False, anatomy.final_norm: True}
+        ends = {anatomy.embedding: False, anatomy.final_norm: trained.stop == count}
         if anatomy.kind == "decoder":
             tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-            ends |= {anatomy.embedding: self.embeddings, str(anatomy.head): self._trains_head(tied)}
+            head = self._trains_head(tied) and (trained.stop == count or bool(self.head))
+            ends |= {anatomy.embedding: self.embeddings, str(anatomy.head): head}
         names = []
         for name, _ in base_parameters(model):
             block = next((path for path in blocks if name.startswith(f"{path}.")), None)
@@ -74,10 +82,12 @@ class Freeze(Method):
         """The trained blocks, the final norm, and the ends where they are asked for."""
         decoder = shape.outside is None
         self._check_ends(decoder)
-        blocks = range(shape.layers - self._trained_blocks(shape.layers), shape.layers)
-        count = sum(shape.parameters_of(layer) for layer in blocks) + shape.final_norm_parameters
+        blocks = self._trained_blocks(shape.layers)
+        last = blocks.stop == shape.layers
+        count = sum(shape.parameters_of(layer) for layer in blocks) + (shape.final_norm_parameters if last else 0)
         count += shape.embedding_parameters if self.embeddings else 0
-        count += shape.head_parameters if decoder and self._trains_head(shape.tied) else 0
+        head = decoder and self._trains_head(shape.tied) and (last or bool(self.head))
+        count += shape.head_parameters if head else 0
         return Cost(count, BYTES * shape.parameters(), held=Held(held_in_place(shape, blocks)))
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
@@ -92,18 +102,21 @@ class Freeze(Method):
                 fix="Leave them out, or use `full`.",
             )
 
-    def _trained_blocks(self, count: int) -> int:
-        chosen, key = (self.bottom, "bottom") if self.top is None else (self.top, "top")
-        if chosen is not None and chosen > count:
-            raise PlanError(
-                f"`{key}` is {chosen}, but the model has {count} blocks.",
-                code="E-METHOD-LAYER",
-                where={"key": key},
-                fix=f"Give a number up to {count}.",
-            )
+    def _trained_blocks(self, count: int) -> range:
+        wanted = {"bottom": self.bottom, "top": self.top, "blocks": self.blocks and self.blocks[1] + 1}
+        for key, chosen in wanted.items():
+            if chosen is not None and chosen > count:
+                raise PlanError(
+                    f"`{key}` is {chosen - (key == 'blocks')}, but the model has {count} blocks.",
+                    code="E-METHOD-LAYER",
+                    where={"key": key},
+                    fix=f"Give a number up to {count - (key == 'blocks')}.",
+                )
+        if self.blocks is not None:
+            return range(self.blocks[0], self.blocks[1] + 1)
         if self.top is not None:
-            return self.top
-        return count - (count // 2 if self.bottom is None else self.bottom)
+            return range(count - self.top, count)
+        return range(count // 2 if self.bottom is None else self.bottom, count)
 
     def _trains_head(self, tied: bool) -> bool:
         if tied and self.head is not None and self.head != self.embeddings:

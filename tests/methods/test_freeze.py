@@ -75,3 +75,20 @@ def test_an_adapter_trains_beside_the_upper_blocks_and_merging_returns_the_base_
     merge(model, "lora")
     assert all(p.requires_grad for p in model.parameters())
     assert torch.isfinite(model(torch.tensor([[3, 4]])).logits).all()
+
+
+@pytest.mark.parametrize(("blocks", "norm"), [((0, 0), False), ((1, 1), True), ((0, 1), True)])
+def test_a_range_of_blocks_trains_and_the_ends_follow_the_last_one(blocks, norm):
+    model = tiny_model("llama")
+    names = Freeze(blocks=blocks).trained(model)
+    found = {int(name.split(".")[2]) for name in names if ".layers." in name}
+    assert found == set(range(blocks[0], blocks[1] + 1))
+    assert ("model.norm.weight" in names) == norm == ("lm_head.weight" in names)
+    shape = ModelShape.from_config(model.config.to_dict())
+    count = sum(parameter.numel() for name, parameter in model.named_parameters() if name in names)
+    assert Freeze(blocks=blocks).cost(shape).trainable_parameters == count
+
+
+def test_a_range_beyond_the_model_is_refused():
+    with pytest.raises(PlanError, match="`blocks` is 2, but the model has 2 blocks"):
+        Freeze(blocks=(0, 2)).trained(tiny_model("llama"))

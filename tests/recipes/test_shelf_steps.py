@@ -44,6 +44,9 @@ def small(name: str, model: Path) -> list[str]:
             settings += [f"stages[{index}].samples=2"]
         if stage.name == "gate":
             settings += [f"stages[{index}].action=report", f"stages[{index}].rows=10"]
+        if stage.name == "deep_incubation":
+            quick = ("modules=2", "meta_steps=2", "module_steps=2", "batch_tokens=256")
+            settings += [f"stages[{index}].{key}" for key in quick]
         if stage.name == "train":
             settings += [f"stages[{index}].{key}" for key in ("epochs=null", "steps=2", "batch_tokens=256")]
     return settings
@@ -60,7 +63,7 @@ def test_a_recipe_is_planned_trains_and_is_not_run_twice(name, model, tmp_path, 
     assert plan_recipe(name, settings)["text"]
     run_recipe(name, tmp_path / "run", settings, skip_base=True, quiet=True)
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    trained = sum(stage.name == "train" for stage in load_recipe(name).stages)
+    trained = sum({"train": 1, "deep_incubation": 3}.get(stage.name, 0) for stage in load_recipe(name).stages)
     assert metrics.count(b"\n") == 2 * trained
     weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "stages").rglob("*.safetensors")}
     assert weights

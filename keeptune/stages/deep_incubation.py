@@ -1,0 +1,162 @@
+"""Deep Incubation: modules of a deep model trained apart, each inside a shallow one, then put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.commit import verify, write_commit
+from keeptune.core.digest import digest_of
+from keeptune.core.errors import PlanError
+from keeptune.core.files import delete, read_json, write_json
+from keeptune.losses import Loss
+from keeptune.methods.freeze import Freeze
+from keeptune.methods.full import Full
+from keeptune.stages import Stage, StageWork
+from keeptune.stages._settings import Mixture
+from keeptune.stages.optimizers import Optimizer
+from keeptune.stages.train import Train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from keeptune.models.load import Loaded
+
+MANIFEST = "manifest.json"
+BEGUN = "-begun"
+
+
+class DeepIncubation(Stage):
+    """A meta model of one block a module, K hybrids that train one module each, and the assembled model.
+
+    Module i of L / K blocks stands in the place of block i of the meta model, and alone learns; everything around it is
+    frozen, so the K modules are independent of each other. The first module owns the embeddings, the last one the final
+    norm and the head; where both are one matrix, the meta model's is kept. arXiv:2212.04129, where all starts from
+    random weights and a joint stage follows (`train` with the method `full`). For language models nothing is published:
+    this is an experiment.
+    """
+
+    modules: int = Field(2, ge=2, le=64, description="K; divides the number of blocks")
+    meta: Literal["dropped", "scratch"] = Field(
+        "dropped", description="dropped: every (L/K)-th block of the pretrained model; scratch: new weights"
+    )
+    start: Literal["pretrained", "random"] = Field("pretrained", description="where the modules begin")
+    data: str | dict[str, float] | Mixture = Field("task", description="as of a train stage")
+    losses: list[Loss] = Field(default_factory=lambda: [Loss.find("next_token")()], description="as of a train stage")
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer.find("adamw")(lr=3e-4), description="of every part")
+    meta_steps: int = Field(100, ge=1, le=10_000_000, description="of the meta model")
+    module_steps: int = Field(100, ge=1, le=10_000_000, description="of each module")
+    batch_tokens: int = Field(4096, ge=1, le=10_000_000, description="of a step")
+
+    def sources(self) -> list[str]:
+        """Those that every part learns from."""
+        return self._training("meta", Full(), 1).sources()
+
+    def run(self, checkpoint: Checkpoint, work: StageWork) -> Checkpoint:
+        """Trains what is not trained yet; every part commits for itself and is listed in `manifest.json`.
+
+        Raises:
+            PlanError: the depth is no multiple of `modules`, or the model is none that can be cut (E-INCUBATE-DEPTH,
+                E-STACK-SHAPE).
+            KeeptuneError: as of a train stage.
+        """
+        from keeptune.models.stacking import Block, stacked
+
+        if checkpoint.adapters:
+            raise PlanError(
+                "modules are cut out of plain weights, and this checkpoint has adapters on it.",
+                code="E-INCUBATE-ADAPTERS",
+                where={"key": f"stages[{work.index}]"},
+                fix="Put this stage first, or give it the folder that `keeptune merge` wrote as `model.name`.",
+            )
+        source = work.open(checkpoint)
+        groups = self._groups(source.model, work.index)
+        dropped = [Block(source.model, group[-1]) if self.meta == "dropped" else None for group in groups]
+        ends = source.model if self.meta == "dropped" else None
+        make = partial(stacked, source.model, dropped, first=ends, last=ends, seed=work.seed)
+        meta = self._part(f"{self.label}-meta", Full(), self.meta_steps, make, source, checkpoint, work)
+        shallow = work.open(meta).model
+        trained = []
+        for place, group in enumerate(groups):
+            inner = [Block(source.model, index) if self.start == "pretrained" else None for index in group]
+            blocks = [Block(shallow, index) for index in range(len(groups))]
+            hybrid = [*blocks[:place], *inner, *blocks[place + 1 :]]
+            make = partial(stacked, source.model, hybrid, first=shallow, last=shallow, seed=work.seed + 1 + place)
+            method = self._method(place, len(group), shallow)
+            trained.append(
+                self._part(f"{self.label}-{place + 1}", method, self.module_steps, make, source, checkpoint, work)
+            )
+        return self._assembled(trained, groups, source, checkpoint, work)
+
+    def _groups(self, model: PreTrainedModel, index: int) -> list[list[int]]:
+        depth = model.config.num_hidden_layers
+        if depth % self.modules:
+            divisors = ", ".join(str(n) for n in range(2, depth + 1) if depth % n == 0)
+            raise PlanError(
+                f"{depth} blocks cannot be cut into {self.modules} modules of the same depth.",
+                code="E-INCUBATE-DEPTH",
+                where={"key": f"stages[{index}].modules"},
+                fix=f"Take one of {divisors}.",
+            )
+        size = depth // self.modules
+        return [list(range(start, start + size)) for start in range(0, depth, size)]
+
+    def _method(self, place: int, size: int, model: PreTrainedModel) -> Freeze:
+        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        return Freeze(blocks=(place, place + size - 1), embeddings=place == 0 and not tied)
+
+    def _training(self, label: str, method: Any, steps: int) -> Train:
+        return Train(
+            id=label, method=method, data=self.data, losses=self.losses, optimizer=self.optimizer, steps=steps,
+            batch_tokens=self.batch_tokens,
+        )  # fmt: skip
+
+    def _part(
+        self, name: str, method: Any, steps: int, make: Any, source: Loaded, checkpoint: Checkpoint, work: StageWork
+    ) -> Checkpoint:
+        """A trained part; one that the manifest names, made from the same, is taken as it is."""
+        stage, file = self._training(name, method, steps), work.folder / MANIFEST
+        listed = read_json(file) if file.exists() else {}
+        key = digest_of([self.to_dict(), stage.to_dict(), checkpoint.to_dict(), work.seed])
+        if name in listed and listed[name]["key"] == key:
+            work.progress.say(f"{name}: done before, nothing to do")
+            return Checkpoint.from_dict(listed[name]["checkpoint"], relative_to=work.folder)
+        begun = _written(work.folder, name + BEGUN, make(), source)
+        own = replace(work, folder=work.folder / name, dev=None, dev_rows=None, guard=None, layers_twice=0)
+        result = stage.run(Checkpoint(str(begun), dtype=checkpoint.dtype), own)
+        entry = {"key": key, "checkpoint": result.to_dict(relative_to=work.folder), "steps": steps}
+        write_json(file, {**(read_json(file) if file.exists() else {}), name: entry})
+        return result
+
+    def _assembled(
+        self, parts: Sequence[Checkpoint], groups: Sequence[Sequence[int]], source: Loaded, checkpoint: Checkpoint,
+        work: StageWork,
+    ) -> Checkpoint:  # fmt: skip
+        from keeptune.models.stacking import Block, stacked
+
+        models = [work.open(part).model for part in parts]
+        blocks = [
+            Block(model, place + offset)
+            for place, (model, group) in enumerate(zip(models, groups, strict=True))
+            for offset in range(len(group))
+        ]
+        whole = stacked(source.model, blocks, first=models[0], last=models[-1], seed=work.seed)
+        path = _written(work.folder, "assembled", whole, source)
+        for begun in work.folder.glob(f"*{BEGUN}"):
+            delete(begun)
+        work.run.event("assembled", stage=self.label, modules=len(parts), blocks=len(blocks))
+        return Checkpoint(str(path), dtype=checkpoint.dtype)
+
+
+def _written(folder: Path, name: str, model: PreTrainedModel, source: Loaded) -> Path:
+    from keeptune.models.writing import save_model
+
+    path = write_commit(folder, name, lambda place: save_model(model, source.tokenizer, place), info={})
+    verify(path)
+    return path

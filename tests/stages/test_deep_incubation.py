@@ -1,0 +1,117 @@
+"""Modules learn apart, each alone; put together they are what they were, and better than chance before a joint step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.errors import PlanError
+from keeptune.core.run import Run
+from keeptune.core.spec import validate
+from keeptune.stages import Stage
+from keeptune.stages._step import Objective
+from tests.stages.tiny_training import rows
+
+FAST = {"name": "adamw", "lr": 1e-2}
+QUICK = {"modules": 2, "meta_steps": 6, "module_steps": 6, "batch_tokens": 96, "optimizer": FAST}
+
+
+@pytest.fixture
+def incubate(bench):
+    """Runs the stage on a model of four blocks; gives the result and the stage's folder."""
+    from keeptune.models.load import load
+    from keeptune.models.stacking import Block, stacked
+    from keeptune.models.writing import save_model
+
+    base = load(bench.model, dtype="float32", device="cpu")
+    deep = stacked(base.model, [Block(base.model, n % 2) for n in range(4)], first=base.model, last=base.model, seed=0)
+    folder = bench.folder / "deep"
+    folder.mkdir()
+    save_model(deep, base.tokenizer, folder)
+
+    def go(name="run", checkpoint=None, **settings):
+        stage = validate(Stage, {"name": "deep_incubation", **QUICK, **settings})
+        with Run.open(bench.folder / name) as run:
+            work = bench.work(run)
+            return stage.run(checkpoint or Checkpoint(str(folder), dtype="float32"), work), work.folder
+
+    go.base = folder
+    return go
+
+
+def loss_of(bench, checkpoint) -> float:
+    from keeptune.losses import Loss
+    from keeptune.methods import attach
+    from keeptune.methods.full import Full
+    from keeptune.stages._masters import Masters
+
+    model = bench.open(checkpoint).model
+    attach(model, [Full()], "all", seed=0)
+    masters = Masters(model)
+    objective = Objective(model, masters, [Loss.find("next_token")()], {"task": ()}, None, 10**6)
+    return objective.value(rows("task", 40).rows)  # what was learned from
+
+
+def test_what_is_assembled_holds_the_modules_bitwise_and_answers_better_than_untrained(bench, incubate):
+    result, folder = incubate(meta="scratch", start="random", meta_steps=40, module_steps=40)
+    whole = bench.open(result).model.state_dict()
+    listed = json.loads((folder / "manifest.json").read_text())
+    assert list(listed) == ["deep_incubation-meta", "deep_incubation-1", "deep_incubation-2"]
+    parts = [bench.open(Checkpoint.from_dict(one["checkpoint"], relative_to=folder)).model for one in listed.values()]
+    meta, first, second = (part.state_dict() for part in parts)
+    assert parts[0].config.num_hidden_layers == 2
+    assert parts[1].config.num_hidden_layers == 3
+    for place, (module, inner) in enumerate([(first, 0), (first, 1), (second, 1), (second, 2)]):
+        for key in ("mlp.up_proj.weight", "self_attn.q_proj.weight", "input_layernorm.weight"):
+            assert torch.equal(whole[f"model.layers.{place}.{key}"], module[f"model.layers.{inner}.{key}"])
+    assert torch.equal(whole["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
+    assert torch.equal(whole["lm_head.weight"], second["lm_head.weight"])
+    # What a module does not own, it left as the meta model had it.
+    assert torch.equal(first["lm_head.weight"], meta["lm_head.weight"])
+    assert torch.equal(first["model.norm.weight"], meta["model.norm.weight"])
+    assert torch.equal(second["model.embed_tokens.weight"], meta["model.embed_tokens.weight"])
+    assert torch.equal(first["model.layers.2.mlp.up_proj.weight"], meta["model.layers.1.mlp.up_proj.weight"])
+    assert loss_of(bench, result) < 0.8 * loss_of(bench, Checkpoint(str(incubate.base), dtype="float32"))
+
+
+def test_a_dropped_meta_model_keeps_the_last_block_of_each_module(bench, incubate):
+    _, folder = incubate(meta_steps=1, module_steps=1)
+    meta = json.loads((folder / "manifest.json").read_text())["deep_incubation-meta"]
+    assert meta["steps"] == 1
+    assert not list(folder.glob("*-begun"))
+
+
+def test_a_second_run_trains_nothing_and_a_lost_module_is_trained_again_alone(bench, incubate):
+    result, folder = incubate()
+    steps = len(bench.metrics())
+    assert steps == 3 * 6
+    again, _ = incubate()
+    assert again == result
+    assert len(bench.metrics()) == steps
+    manifest = folder / "manifest.json"
+    listed = json.loads(manifest.read_text())
+    del listed["deep_incubation-2"]
+    manifest.write_text(json.dumps(listed))
+    weights = bench.open(result).model.state_dict()
+    incubate()
+    redone = bench.open(result).model.state_dict()
+    assert all(torch.equal(weights[name], redone[name]) for name in weights)
+
+
+def test_a_depth_that_cannot_be_cut_is_refused_with_those_that_can(incubate):
+    with pytest.raises(PlanError) as caught:
+        incubate(modules=3)
+    assert caught.value.code == "E-INCUBATE-DEPTH"
+    assert "2, 4" in caught.value.fix
+
+
+def test_adapters_are_not_dropped_in_silence(bench, incubate):
+    from dataclasses import replace
+
+    adapted = bench.train("lora", steps=1)
+    with pytest.raises(PlanError) as caught:
+        incubate(checkpoint=replace(adapted, base=str(incubate.base)))
+    assert caught.value.code == "E-INCUBATE-ADAPTERS"
