@@ -138,10 +138,14 @@ def _listener(track: Track, stop: StopRequest | None) -> Callable[[str, int, int
 
 
 def _named(evaluation: Evaluation, scores: list[Score]) -> list[Score]:
-    """The scores of the out-of-distribution split carry it in their names."""
+    """The scores of the out-of-distribution split carry it in their names, and so do their items."""
     if getattr(evaluation, "split", "") != "ood":
         return scores
-    return [replace(score, task=f"{score.task}/ood") for score in scores]
+    named = [(score, f"{score.task}/ood") for score in scores]
+    return [
+        replace(score, task=name, items=tuple(replace(item, task=name) for item in score.items))
+        for score, name in named
+    ]
 
 
 def summary(label: str, scores: Sequence[Score]) -> str:
