@@ -9,6 +9,7 @@ from keeptune.core.errors import DataError, ModelError
 from keeptune.core.example import Example, Message
 from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import EncodedSet, Fitting, Problem, TooLong
+from keeptune.data.image_encoder import ImageEncoder
 from keeptune.data.text_encoder import TextEncoder
 
 __all__ = [
@@ -26,8 +27,12 @@ __all__ = [
 ]
 
 
-def encoder_of(tokenizer: Any, template: str | None = None, kind: str = "decoder") -> Encoder | TextEncoder:
+def encoder_of(
+    tokenizer: Any, template: str | None = None, kind: str = "decoder"
+) -> Encoder | TextEncoder | ImageEncoder:
     """What encodes rows for a model of that kind (`keeptune.models.anatomy.Anatomy.kind`)."""
+    if kind == "image":
+        return ImageEncoder()
     return Encoder(tokenizer, template) if kind == "decoder" else TextEncoder(tokenizer, answers=kind != "encoder")
 
 

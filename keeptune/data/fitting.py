@@ -11,6 +11,7 @@ from typing import Literal
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.encoder import Encoded, Encoder
+from keeptune.data.image_encoder import ImageEncoder
 from keeptune.data.text_encoder import TextEncoder
 
 TooLong = Literal["drop", "cut", "split", "refuse"]
@@ -68,7 +69,9 @@ class Fitting:
         hold: keep the rows; else only their counts and `lengths`, so that any number of rows fits into memory.
     """
 
-    def __init__(self, too_long: TooLong, context: int, encoder: Encoder | TextEncoder, *, hold: bool = True) -> None:
+    def __init__(
+        self, too_long: TooLong, context: int, encoder: Encoder | TextEncoder | ImageEncoder, *, hold: bool = True
+    ) -> None:
         self.too_long, self.context, self.encoder, self.hold = too_long, context, encoder, hold
         self.rows: list[Encoded] = []
         self.lengths = array("L")

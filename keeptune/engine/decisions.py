@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
     from keeptune.engine.book import Adapters
 
+INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
+
 _prompted: ContextVar[tuple[int, ...] | None] = ContextVar("prompted", default=None)
 
 
@@ -141,7 +143,7 @@ class DecisionSlot(Slot):
     def before(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decides for a padded batch, or takes up what was decided when its cache was begun."""
         given = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
-        source = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
+        source = next(given[key] for key in INPUTS if given.get(key) is not None)
         segments = current_segments()
         rows = source.shape[0] if segments is None else len(segments.offsets) - 1
         wanted = self._undecided(rows)
@@ -200,7 +202,10 @@ class DecisionSlot(Slot):
 
     @torch.no_grad()
     def _pooled(self, given: Mapping[str, Any], source: Tensor) -> Tensor:
-        """`[B, D]`: the mean embedding of each row's prompt."""
+        """`[B, D]`: the mean embedding of each row's prompt, or of the patches of its image."""
+        if given.get("pixel_values") is not None:
+            patches: Tensor = self.embedding.forward(source)  # past the hooks, so past whatever adapters make of it
+            return patches.float().mean(dim=1)
         embedded = self._embedded(source) if given.get("input_ids") is not None else source
         rows, width = embedded.shape[:2]
         mask: Tensor | None = given.get("attention_mask")

@@ -15,6 +15,7 @@ from keeptune.engine.batch import PackedBatch
 from keeptune.engine.captured import capturing
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
+from keeptune.engine.images import image_states, pixel_values
 from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.rotary import rotary_groups
@@ -28,7 +29,7 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     Soft prompts that serve a row stand before its text inside; their positions are removed again.
 
     Args:
-        model: of a known family that reads tokens.
+        model: of a known family.
         batch: the rows; its `adapters`, when given, choose what serves each of them.
 
     Returns:
@@ -43,6 +44,9 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 def packed_states(model: PreTrainedModel, batch: PackedBatch, *, layers: bool = False) -> States:
     """As `packed_hidden`, and with `layers` the states between the blocks too."""
     family = FAMILIES.get(model.config.model_type)
+    if family is not None and family.kind == "image":
+        with _serving(model, batch):
+            return image_states(model, pixel_values(model, batch), layers=layers)
     if family is not None and (family.kind == "encoder_decoder" or not family.registry or _templates(model)):
         return _padded(model, batch, layers)
     use_attention(model)
@@ -62,7 +66,7 @@ def packed_states(model: PreTrainedModel, batch: PackedBatch, *, layers: bool = 
 
 
 def _padded(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
-    batch = batch.to(model.get_input_embeddings().weight.device)
+    batch = batch.to(model.device)
     model.body_path = f"modules: padded rows, for the family {model.config.model_type}"
     with _serving(model, batch):
         if FAMILIES[model.config.model_type].kind == "encoder":
@@ -73,7 +77,7 @@ def _padded(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
 
 
 def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
-    batch = batch.to(model.get_input_embeddings().weight.device)
+    batch = batch.to(model.device)
     with _serving(model, batch), _decided(model, batch):
         book = getattr(model, "keeptune", None)
         expanded = book.expand(batch) if book is not None else None

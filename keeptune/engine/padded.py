@@ -32,11 +32,13 @@ class States(NamedTuple):
         layers: when asked for: `[T, D]` of the embeddings and behind each block (of the encoder, in an
             encoder-decoder).
         masked: `[S, D]` the states at the masks of the rows' templates; None where no row has a template.
+        spans: the states of each row, where they do not lie as its tokens do: in an image encoder.
     """
 
     hidden: Tensor
     layers: tuple[Tensor, ...] = ()
     masked: Tensor | None = None
+    spans: list[tuple[int, int]] | None = None
 
 
 def requests(batch: PackedBatch) -> list[tuple[int, int]]:

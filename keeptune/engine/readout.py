@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.batch import PackedBatch
-from keeptune.engine.captured import captured
 from keeptune.engine.deltas import Delta
+from keeptune.engine.images import image_states
 from keeptune.engine.packed import packed_states
 from keeptune.engine.padded import States, requests
 from keeptune.engine.places import Nowhere
@@ -94,7 +94,7 @@ def answers(model: PreTrainedModel, batch: PackedBatch, states: States | None = 
         PlanError: a row is served by no readout (E-HEAD-NONE).
     """
     states = packed_states(model, batch, layers=True) if states is None else states
-    return read_out(model, batch, states, requests(batch))
+    return read_out(model, batch, states, requests(batch) if states.spans is None else states.spans)
 
 
 def read_out(model: PreTrainedModel, batch: PackedBatch | None, states: States, spans: Sequence[Span]) -> list[Answer]:
@@ -115,12 +115,8 @@ def read_out(model: PreTrainedModel, batch: PackedBatch | None, states: States, 
 
 def image_answers(model: PreTrainedModel, pixel_values: Tensor) -> list[Answer]:
     """What the readouts of an image encoder say about `[B, channels, height, width]`; who serves now, serves."""
-    with captured(model) as between:
-        hidden = model.base_model(pixel_values=pixel_values).last_hidden_state
-    layers = [*between[:-1], hidden]
-    rows, tokens = layers[0].shape[:2]
-    spans = [(row * tokens, (row + 1) * tokens) for row in range(rows)]
-    return read_out(model, None, States(hidden.flatten(0, 1), tuple(state.flatten(0, 1) for state in layers)), spans)
+    states = image_states(model, pixel_values, layers=True)
+    return read_out(model, None, states, states.spans or [])
 
 
 def _readout(book: Adapters, name: str) -> Readout | None:

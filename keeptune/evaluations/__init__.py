@@ -51,11 +51,16 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        """`decoder`, `encoder` or `encoder_decoder`."""
+        """`decoder`, `encoder`, `encoder_decoder` or `image`."""
         from keeptune.models.families import FAMILIES
 
         family = FAMILIES.get(self.model.config.model_type)
         return "decoder" if family is None else family.kind
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it writes text."""
+        return self.kind in ("decoder", "encoder_decoder")
 
     @property
     def reads_labels(self) -> bool:

@@ -48,7 +48,7 @@ class Target(Evaluation):
         rows = context.rows(self.data, self.split)
         subject = context.subject(checkpoint)
         with subject.on_task():
-            if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind == "encoder"):
+            if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind in ("encoder", "image")):
                 return [self._by_head(subject, rows, self._labels(context), context)]
             if self.metric == "label_accuracy":
                 return [self._by_likelihood(subject, rows, self._labels(context), context)]

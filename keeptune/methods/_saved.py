@@ -23,25 +23,30 @@ HYBRID = "hybrid"
 def save_adapter(model: PreTrainedModel, name: str, folder: str | Path) -> None:
     """Writes an adapter to a folder, in PEFT's own layout where PEFT has the kind.
 
+    Of one that trains the base's own weights too, what stands beside them is written, such as a head.
+
     Args:
         model: carries the adapter.
         name: its name on the model.
         folder: made if it is not there.
 
     Raises:
-        PlanError: no such adapter (E-ADAPTER-NAME); or it is the base's own weights (E-ADAPTER-SAVE).
+        PlanError: no such adapter (E-ADAPTER-NAME); or it is the base's own weights alone (E-ADAPTER-SAVE).
     """
     adapter: Adapter = require_book(model, name).adapter(name)
-    if adapter.trains_base:
+    chosen = [number for number, method in enumerate(adapter.methods) if not method.trains_base]
+    if not chosen:
         raise PlanError(
             f"'{name}' trains the base's own weights, which are no adapter.",
             code="E-ADAPTER-SAVE",
             fix="`merge` it, and save the whole model with `model.save_pretrained`.",
         )
-    parts = [method.saved_settings() for method in adapter.methods if isinstance(method, Method)]
+    methods: list[Method] = [adapter.methods[number] for number in chosen]
+    placed = [adapter.placed[number] for number in chosen]
+    parts = [method.saved_settings() for method in methods]
     settings = parts[0] if len(parts) == 1 else {"name": HYBRID, "methods": parts}
-    config = adapter.methods[0].peft_config(adapter.placed[0]) if len(parts) == 1 else None
-    write_adapter(Path(folder), settings, adapter.tensors(), base_record(model), config)
+    config = methods[0].peft_config(placed[0]) if len(parts) == 1 else None
+    write_adapter(Path(folder), settings, tensors_of(placed), base_record(model), config)
 
 
 def load_adapter(

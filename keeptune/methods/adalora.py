@@ -15,7 +15,7 @@ of training and of no evaluation. Files hold the surviving triplets only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -28,6 +28,7 @@ from keeptune.engine.deltas import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._importance import Triplets
+from keeptune.methods._low_rank_settings import Dropout, Targets
 from keeptune.methods.lora import LoRA, fold_updates, widths
 from keeptune.models.anatomy import anatomy_of
 
@@ -42,8 +43,8 @@ class AdaLoRA(Method):
     rank: int = Field(8, ge=1, le=4096, description="Mean rank per map at the end.")
     initial_rank: int | None = Field(None, ge=1, le=8192, description="r_0; one and a half times the rank when null.")
     alpha: float | None = Field(None, gt=0, description="Scale times r_0; 2 * r_0 when null.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the update, in training.")
-    targets: Literal["all"] | list[str] = Field("all", description="Linear maps by role (q), name (q_proj) or path.")
+    dropout: Dropout = 0.0
+    targets: Targets = "all"
     warmup: float = Field(0.1, ge=0, lt=1, description="t_i, as a share of the steps: the whole budget.")
     settled: float = Field(0.4, ge=0, lt=1, description="t_f, as a share of the steps: the pattern is fixed.")
     every: int = Field(10, ge=1, description="Steps between two allocations.")

@@ -12,7 +12,7 @@ Every forward pass makes W + s B A once to measure n; `merge` it where speed cou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta, Placed, replace
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
+from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
 from keeptune.methods.lora import LoRA, LowRank, held_inputs, targeted_maps
 from keeptune.models.quantize import matrix_of
 
@@ -33,13 +34,13 @@ class DoRA(Method):
 
     mergeable: ClassVar[bool] = True
 
-    rank: int = Field(16, ge=1, le=4096, description="Inner width of the update.")
-    alpha: float | None = Field(None, gt=0, description="Scale times rank; 2 * rank when null.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the update, in training.")
-    targets: Literal["all"] | list[str] = Field("all", description="Linear maps by role (q), name (q_proj) or path.")
-    rslora: bool = Field(False, description="Divide alpha by the square root of the rank.")
-    rank_pattern: dict[str, int] = Field({}, description="Another rank for some of the targets.")
-    alpha_pattern: dict[str, float] = Field({}, description="Another alpha for some of the targets.")
+    rank: Rank = 16
+    alpha: Alpha = None
+    dropout: Dropout = 0.0
+    targets: Targets = "all"
+    rslora: RsLoRA = False
+    rank_pattern: Ranks = Field({})
+    alpha_pattern: Alphas = Field({})
 
     @property
     def lora(self) -> LoRA:

@@ -33,6 +33,7 @@ from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._lora_embedding import LowRankEmbedding
 from keeptune.methods._lora_starts import Shifted
+from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import family_of_shape, linear_places
 from keeptune.models.quantize import Linear4bit
@@ -46,13 +47,13 @@ class LoRA(Method):
 
     mergeable: ClassVar[bool] = True
 
-    rank: int = Field(16, ge=1, le=4096, description="Inner width of the update.")
-    alpha: float | None = Field(None, gt=0, description="Scale times rank; 2 * rank when null.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the update, in training.")
-    targets: Literal["all"] | list[str] = Field("all", description="Linear maps by role (q), name (q_proj) or path.")
-    rslora: bool = Field(False, description="Divide alpha by the square root of the rank.")
-    rank_pattern: dict[str, int] = Field({}, description="Another rank for some of the targets.")
-    alpha_pattern: dict[str, float] = Field({}, description="Another alpha for some of the targets.")
+    rank: Rank = 16
+    alpha: Alpha = None
+    dropout: Dropout = 0.0
+    targets: Targets = "all"
+    rslora: RsLoRA = False
+    rank_pattern: Ranks = Field({})
+    alpha_pattern: Alphas = Field({})
     init: Literal["zero", "pissa", "olora"] = Field("zero", description="B zero, or A and B parts of the weight.")
     embedding: bool = Field(False, description="Update the token embedding too.")
 

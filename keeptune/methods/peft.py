@@ -11,7 +11,7 @@ are PEFT's own. Types that keeptune has itself, or that do not sit on a linear m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, JsonValue
@@ -25,6 +25,7 @@ from keeptune.engine.deltas import Delta, Placed
 from keeptune.engine.places import ModuleOutput
 from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
+from keeptune.methods._low_rank_settings import Targets
 from keeptune.methods.lora import targeted_maps, widths
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.peft_library import Built, build, fold
@@ -40,7 +41,7 @@ class Peft(Method):
 
     type: str = Field(description="PEFT's name of it, such as vera, hira, oft, loha or fourierft.")
     settings: dict[str, JsonValue] = Field({}, description="As in PEFT's config of that type.")
-    targets: Literal["all"] | list[str] = Field("all", description="Linear maps by role (q), name (q_proj) or path.")
+    targets: Targets = "all"
 
     @property
     def identity_at_start(self) -> bool:  # type: ignore[override]  # it depends on the type

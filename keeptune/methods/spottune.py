@@ -3,10 +3,11 @@
     x_l = (1 - a_l) F_l(x_{l-1}) + a_l F'_l(x_{l-1}),    a_l in {0, 1} from a policy that sees the prompt alone
 
 One decision per row and block, made before the row is computed and kept while it is written (`engine/decisions.py`).
-The policy is a small network on the mean embedding of the prompt (`_policy.py`). The tuned branch F' is the block with
-LoRA on every linear map, or a trainable copy of the block (`_branches.py`). Both begin as F, so nothing changes at the
-start, and the policy has no gradient until the branches differ. The gate stands on each map of a block, so its gradient
-is that of the gate where the row passed; the paper's is the difference of the two branches' outputs.
+The policy is a small network on the mean embedding of the prompt, or of the patches of an image (`_policy.py`). An
+encoder's prompt is its whole text. The tuned branch F' is the block with LoRA on every linear map, or a trainable copy
+of the block (`_branches.py`). Both begin as F, so nothing changes at the start, and the policy has no gradient until
+the branches differ. The gate stands on each map of a block, so its gradient is that of the gate where the row passed;
+the paper's is the difference of the two branches' outputs.
 
 With `compact: k`, training adds (sum_l m_l - k)^2 and -m_l log m_l over the blocks, m_l the mean of a_l over the
 micro-batch, and for its last fifth settles on the k blocks that were tuned most often, for every row. A file then holds
@@ -63,7 +64,7 @@ class SpotTune(Method):
         """The policy, then the branches, each behind the gate of its block."""
         anatomy = anatomy_of(model)
         self._check(model, anatomy)
-        width = model.get_input_embeddings().weight.shape[1]
+        width = ModelShape.from_config(model.config.to_dict()).width
         policy = Policy(width, self.hidden, len(anatomy.layers), self.temperature)
         places = self._copy(model, anatomy) if self.branch == "copy" else self._lora.place(model)
         branches = [
@@ -128,9 +129,17 @@ class SpotTune(Method):
                 delta.fold_bias(model.get_submodule(place.path))
 
     def _check(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
-        if anatomy.kind != "decoder":
+        if anatomy.kind == "encoder_decoder":
             raise PlanError(
-                f"SpotTune decides from a prompt, and a '{anatomy.family}' is not a decoder.",
+                f"SpotTune makes one decision for a row, and a '{anatomy.family}' computes a row in two parts.",
+                code="E-METHOD-FAMILY",
+                where={"key": "method"},
+                fix="Use `lora`, `bottleneck` or `freeze` on this model.",
+            )
+        if not anatomy.registry:
+            raise PlanError(
+                f"SpotTune decides row by row, and in a '{anatomy.family}' the maps of queries and keys also "
+                "project the distances of tokens, once for all rows.",
                 code="E-METHOD-FAMILY",
                 where={"key": "method"},
                 fix="Use `lora`, `bottleneck` or `freeze` on this model.",

@@ -36,22 +36,25 @@ from keeptune.models.peft_config import (
     settings_of,
     whose,
 )
+from keeptune.models.peft_tensors import (
+    ON_MODULES,
+    PROMPT,
+    TENSORS,
+    check_modules,
+    check_prompt,
+    is_plain_prefix,
+    modules_of,
+    places_of,
+    plain_name,
+    sits_on_modules,
+)
 from keeptune.models.safetensors_header import tensor_shapes
 
 SCHEMA = 1
-PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE = "adapter_config.json", "adapter_model.safetensors", "keeptune.json"
+PEFT_CONFIG, SIDE_FILE = "adapter_config.json", "keeptune.json"
 OWN_CONFIG, OWN_TENSORS = "adapter.json", "adapter.safetensors"
-LORA_SIDES, EMBEDDING_SIDES = ("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")
 BASE_WEIGHT = ".base_layer.weight"
 """Behind the name of an embedding's own matrix, which PEFT writes beside its update."""
-ON_MODULES: Mapping[str, Mapping[str, str]] = {
-    "lora": {**dict.fromkeys(LORA_SIDES, ".weight"), **dict.fromkeys(EMBEDDING_SIDES, "")},
-    "dora": {**dict.fromkeys(LORA_SIDES, ".weight"), "lora_magnitude_vector": ""},
-    "adalora": dict.fromkeys((*LORA_SIDES, "lora_E"), ""),
-    "ia3": {"ia3_l": ""},
-}
-"""The parameters of the kinds that sit on linear maps, and what PEFT puts behind the name of each."""
-PROMPT = "prompt_embeddings"
 
 
 def write_adapter(
@@ -75,30 +78,30 @@ def write_adapter(
     if config is not None:
         renamed = dict(tensors)
         plain = {SIDE_FILE: record, PEFT_CONFIG: {**config, **whose(base)}}
-    elif _is_peft_on_modules(settings, tensors):
+    elif sits_on_modules(settings, tensors):
         behind = ON_MODULES[settings["name"]]
         renamed = {f"{PREFIX}{name}{behind[name.rpartition('.')[2]]}": tensor for name, tensor in tensors.items()}
         if settings["name"] == "ia3":
             meant = ia3_config({name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}, base)
         elif settings["name"] == "adalora":
-            ranks = {module: len(tensors[f"{module}.lora_E"]) for module in _modules(tensors)}
+            ranks = {module: len(tensors[f"{module}.lora_E"]) for module in modules_of(tensors)}
             meant = adalora_config(settings, ranks, base)
         else:
-            meant = lora_config(settings, _modules(tensors), base)
+            meant = lora_config(settings, modules_of(tensors), base)
         plain = {SIDE_FILE: record, PEFT_CONFIG: meant}
     elif settings.get("name") == "prompt" and set(tensors) == {PROMPT}:
         renamed = dict(tensors)
         plain = {SIDE_FILE: record, PEFT_CONFIG: prompt_config(tensors[PROMPT], base)}
-    elif _is_peft_prefix(settings, base):
+    elif is_plain_prefix(settings, base):
         sides = list(tensors.values())
         renamed = {PROMPT: torch.stack(sides, dim=1).flatten(1)}
         plain = {SIDE_FILE: record, PEFT_CONFIG: prefix_config(sides[0], len(sides) // 2, base)}
     else:
         renamed = dict(tensors)
         plain = {OWN_CONFIG: record}
-    for stale in (PEFT_CONFIG, PEFT_TENSORS, SIDE_FILE, OWN_CONFIG, OWN_TENSORS):
+    for stale in (PEFT_CONFIG, TENSORS, SIDE_FILE, OWN_CONFIG, OWN_TENSORS):
         delete(folder / stale)
-    _write_tensors(folder / (OWN_TENSORS if OWN_CONFIG in plain else PEFT_TENSORS), renamed)
+    _write_tensors(folder / (OWN_TENSORS if OWN_CONFIG in plain else TENSORS), renamed)
     for file, content in plain.items():
         write_json(folder / file, content)
 
@@ -127,14 +130,14 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
         )
     config = read_object(folder / PEFT_CONFIG, "E-ADAPTER-CONFIG")
     settings = settings_of(config, folder / PEFT_CONFIG)
-    tensors = _read_tensors(folder / PEFT_TENSORS)
+    tensors = _read_tensors(folder / TENSORS)
     weights = {name: tensors.pop(name) for name in list(tensors) if name.endswith(BASE_WEIGHT)}
     if settings["name"] in ON_MODULES:
-        tensors = {_plain_name(name, settings["name"], folder): tensor for name, tensor in tensors.items()}
-        _check_modules(tensors, settings, folder)
-        settings |= _places(settings["name"], tensors)
+        tensors = {plain_name(name, settings["name"], folder): tensor for name, tensor in tensors.items()}
+        check_modules(tensors, settings, folder)
+        settings |= places_of(settings["name"], tensors)
     elif settings["name"] != "peft":
-        _check_prompt(tensors, settings["length"], folder)
+        check_prompt(tensors, settings["length"], folder)
         if settings["name"] == "prefix":
             tensors = prefix_tensors(config, tensors[PROMPT], folder / PEFT_CONFIG)
     base = {"name": _base_name(config), "revision": config.get("revision"), "weights": _by_path(weights)}
@@ -149,81 +152,6 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
 def is_pefts(folder: Path) -> bool:
     """Whether an adapter folder is one that PEFT reads too."""
     return (folder / PEFT_CONFIG).exists()
-
-
-def _is_peft_on_modules(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether PEFT can say the same: patterns must name modules, since PEFT knows no roles."""
-    parameters = ON_MODULES.get(str(settings.get("name")), {})
-    if not parameters or not all(name.rpartition(".")[2] in parameters for name in tensors):
-        return False
-    if settings["name"] == "ia3":
-        return True
-    assert isinstance(settings.get("alpha"), (int, float)), "the settings of a LoRA are written with a resolved alpha"
-    patterns = {*(settings.get("rank_pattern") or {}), *(settings.get("alpha_pattern") or {})}
-    modules = _modules(tensors)
-    return all(any(module == name or module.endswith(f".{name}") for module in modules) for name in patterns)
-
-
-def _is_peft_prefix(settings: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
-    """Whether PEFT can say the same: it fills the cache, so each layer has a prefix, and a window moves past it."""
-    plain = settings.get("name") == "prefix" and settings["positions"] == "shift" and not settings.get("gate")
-    return plain and settings.get("layers", "all") == "all" and base.get("sliding_window") is None
-
-
-def _modules(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The module paths that have parameters, in the order of the tensors."""
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
-
-
-def _places(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Where an adapter of PEFT's sits, as our settings say it; IA3's vectors of an input are rows."""
-    if kind != "ia3":
-        embedding = [module for module in _modules(tensors) if f"{module}.{EMBEDDING_SIDES[0]}" in tensors]
-        targets = [module for module in _modules(tensors) if module not in embedding]
-        return {"targets": targets, **({"embedding": True} if embedding else {})}
-    inputs = [module for module in _modules(tensors) if tensors[f"{module}.ia3_l"].shape[0] == 1]
-    return {"inputs": inputs, "outputs": [module for module in _modules(tensors) if module not in inputs]}
-
-
-def _plain_name(name: str, kind: str, folder: Path) -> str:
-    for parameter, behind in ON_MODULES[kind].items():
-        plain = name.removeprefix(PREFIX).removesuffix(behind)
-        if name == f"{PREFIX}{plain}{behind}" and plain.endswith(f".{parameter}"):
-            return plain
-    raise _refusal(folder, f"the tensor '{name}' is not part of a plain {kind}.", "E-ADAPTER-UNSUPPORTED")
-
-
-def _check_modules(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], folder: Path) -> None:
-    """Each module has all parameters of its kind; a pair is A (rank, in) and B (out, rank), of the settings' rank."""
-    if not tensors:
-        raise _refusal(folder, "the adapter holds no tensors.", "E-ADAPTER-WEIGHTS")
-    for module in _modules(tensors):
-        embedding = any(f"{module}.{side}" in tensors for side in EMBEDDING_SIDES)
-        sides = EMBEDDING_SIDES if embedding else LORA_SIDES
-        parameters = sides if settings["name"] == "lora" else ON_MODULES[settings["name"]]
-        missing = [parameter for parameter in parameters if f"{module}.{parameter}" not in tensors]
-        if missing:
-            raise _refusal(folder, f"'{module}' has no {missing[0]}.", "E-ADAPTER-WEIGHTS")
-        if settings["name"] == "ia3":
-            continue
-        if settings["name"] == "adalora":
-            rank = len(tensors[f"{module}.lora_E"])
-        else:
-            named = (rank for name, rank in settings["rank_pattern"].items() if f".{module}".endswith(f".{name}"))
-            rank = next(named, settings["rank"])
-        shapes = [tuple(tensors[f"{module}.{side}"].shape) for side in sides]
-        match shapes:
-            case [(below, _), (_, above)] if below == above == rank:
-                continue
-        raise _refusal(
-            folder, f"'{module}' has no pair of {sides[0]} and {sides[1]} of rank {rank}.", "E-ADAPTER-WEIGHTS"
-        )
-
-
-def _check_prompt(tensors: Mapping[str, Tensor], length: int, folder: Path) -> None:
-    shape = tuple(tensors[PROMPT].shape) if set(tensors) == {PROMPT} else ()
-    if len(shape) != 2 or shape[0] != length:
-        raise _refusal(folder, f"expected one tensor '{PROMPT}' of {length} rows.", "E-ADAPTER-WEIGHTS")
 
 
 def _check_agreement(settings: Mapping[str, Any], meant: Mapping[str, Any], folder: Path) -> None:
@@ -280,7 +208,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     tensor_shapes(path)
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     return tensors
-
-
-def _refusal(folder: Path, what: str, code: str) -> ModelError:
-    return ModelError(what, code=code, where={"file": folder / PEFT_TENSORS})

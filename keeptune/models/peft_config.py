@@ -129,6 +129,7 @@ def prompt_config(prompt: Tensor, base: Mapping[str, Any]) -> dict[str, Any]:
         "inference_mode": True,
         "num_virtual_tokens": prompt.shape[0],
         "token_dim": prompt.shape[1],
+        "num_transformer_submodules": 1,
     }
 
 

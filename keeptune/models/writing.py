@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from keeptune.models.image_scale import copy_scale
 
-def save_model(
-    model: PreTrainedModel, tokenizer: Any, folder: Path, state_dict: dict[str, Tensor] | None = None
-) -> None:
-    """Writes weights, configuration and tokenizer.
+if TYPE_CHECKING:
+    from keeptune.models.load import Loaded
+
+
+def save_model(loaded: Loaded, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Writes weights and configuration, and the tokenizer or what scales images.
 
     Args:
-        model: what is written.
-        tokenizer: None of an image encoder.
+        loaded: what is written.
         folder: is there already.
         state_dict: its weights; unset: all that it has.
     """
     with _without_bars():
-        model.save_pretrained(folder, state_dict=state_dict)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        loaded.model.save_pretrained(folder, state_dict=state_dict)
+        if loaded.tokenizer is not None:
+            loaded.tokenizer.save_pretrained(folder)
+    copy_scale(loaded.path, folder)
 
 
 @contextmanager

@@ -173,6 +173,8 @@ def logits_bytes(shape: ModelShape, size: int, step: Step, *, in_place: bool) ->
     Of a KL term a block has a quarter of the rows, and five tensors of them. Where the head trains, its gradient is in
     float32 until the factor of the loss is on it. The learned positions' hidden states and their gradient wait beside.
     """
+    if not shape.vocabulary:  # an image encoder
+        return 0
     rows = min(step.learned, max(1, step.logits_at_once // shape.vocabulary))
     block = rows * shape.vocabulary * 8
     if step.reference != "none":

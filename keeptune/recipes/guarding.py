@@ -89,12 +89,13 @@ def _evaluations(recipe: Recipe, target: Target | None, context: Context) -> lis
     """What the guard looks at, as far as there is something to look at."""
     assert recipe.guard is not None, "called for a guard"
     assert context.base is not None, "a guard compares with a base"
-    speaks = context.subject(context.base).kind != "encoder"
+    subject = context.subject(context.base)
+    speaks = subject.speaks
     chosen: list[Evaluation] = []
     has_dev = target is not None and f"{target.data}/test" in context.data
     if target is not None and has_dev:
         chosen.append(target.model_copy(update={"split": "test"}))
-    if context.suite is not None:
+    if context.suite is not None and subject.kind != "image":
         chosen.append(Retention() if speaks else Halves())
     if speaks and target is not None and context.suite is not None:
         chosen.append(FormatDrift(data=target.data, pattern=recipe.proof.leak if recipe.proof else None))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from keeptune.core.cost import Cost
 from keeptune.core.shape import ModelShape
 from keeptune.losses import Loss
 from keeptune.methods import Method, cost
+from keeptune.models.families import FAMILIES
 from keeptune.planning.forecast import Job, least_checkpointed
 from keeptune.planning.memory import Base, Reference, Step
 from keeptune.planning.time import Work
@@ -62,6 +63,14 @@ class Batches:
             compared=Compared.of(losses, plan),
         )
 
+    def seen_by(self, shape: ModelShape) -> Batches:
+        """As the model's blocks see them: an image is a row of pixels, and they compute its patches."""
+        if shape.family not in FAMILIES or FAMILIES[shape.family].kind != "image":
+            return self
+        share = shape.context / self.row
+        work = Work(round(self.work.tokens * share), self.work.learned)
+        return replace(self, tokens=round(self.tokens * share), row=float(shape.context), work=work)
+
 
 def base_of(model: Model, config: Mapping[str, object]) -> Base:
     """The recipe's base as the planner sees it."""
@@ -80,6 +89,7 @@ def job_of(
     """A stage as a job, with its own methods or with others in their place."""
     chosen = stage.methods if methods is None else list(methods)
     total: Cost = cost(chosen, base.shape)
+    batches = batches.seen_by(base.shape)
     detachable = all(method.detachable for method in chosen)
     reference: Reference = "none"
     if any(loss.needs_reference for loss in stage.losses):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from keeptune.stages._progress import Progress
 
 
+LONGEST_IMAGE = 1 << 30
+
+
 @dataclass(frozen=True)
 class Material:
     """The data of a run.
@@ -111,8 +114,10 @@ def fitted(recipe: Recipe, material: Material) -> Recipe:
 
 
 def context_length(loaded: Loaded) -> int:
-    """The longest row that the model can take, in tokens."""
+    """The longest row that the model can take, in tokens; images are of one size, which the model checks."""
     config = loaded.model.config
+    if loaded.anatomy.kind == "image":
+        return LONGEST_IMAGE
     taken = config.pad_token_id + 1 if loaded.anatomy.positions == "offset" else 0
     return int(getattr(config, "max_position_embeddings", 0) or 2048) - taken
 

@@ -68,13 +68,15 @@ def context_of(
 def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluation]:
     """The evaluations of a proof; drift is measured of the adapted model only, since the base's is nothing.
 
-    An encoder writes nothing, so its general ability is another one, and there is no format that could leak.
+    An encoder writes nothing, so its general ability is another one, and there is no format that could leak. Of an
+    image encoder no general ability is measured: the suites are texts.
     """
     proof = recipe.proof
     assert proof is not None, "without a proof nothing is measured"
     assert context.base is not None, "a proof compares with a base"
-    speaks = context.subject(context.base).kind != "encoder"
-    chosen: list[Evaluation] = [Retention() if speaks else Halves()]
+    subject = context.subject(context.base)
+    speaks = subject.speaks
+    chosen: list[Evaluation] = [] if subject.kind == "image" else [Retention() if speaks else Halves()]
     if context.suite is not None and context.suite.harness:
         chosen.append(Harness())
     if isinstance(proof.target, Target):

@@ -117,7 +117,7 @@ def _save(loaded: Loaded, dtype: torch.dtype, inputs: Inputs, folder: Path) -> l
     model = loaded.model
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)  # no buffer: rotary frequencies are not stored, and stay exact
-    save_model(model, loaded.tokenizer, folder)
+    save_model(loaded, folder)
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
     return outputs_of(model, inputs)

@@ -64,8 +64,9 @@ def write_trail(
     target = recipe.proof.target.model_copy(update={"split": "dev"})
     others: list[Evaluation] = [Retention(), FormatDrift(data=target.data, pattern=recipe.proof.leak)]
     known: dict[str, list[Score]] = {}
-    if context.subject(proven[0][0]).kind == "encoder":
-        others = [Halves()]
+    subject = context.subject(proven[0][0])
+    if not subject.speaks:
+        others = [Halves()] if subject.kind == "encoder" else []
     elif small.suite is not None:
         known = {_weights(checkpoint): part_of_scores(scores, small.suite) for checkpoint, scores in proven}
     rows = []

@@ -1,4 +1,7 @@
-"""What a train stage leaves: an adapter folder, or a plain Hugging Face folder when the base itself was trained."""
+"""What a train stage leaves: an adapter folder, or a plain Hugging Face folder when the base itself was trained.
+
+A head that was trained together with the base has a folder of its own inside the base's.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 SNAPSHOT = "snapshot-"
 THAWED = "thawed"
 """Folder inside an output, with the earlier adapters that went on learning."""
+BESIDE = "beside"
+"""Folder inside a base that was trained, with the head that was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Output:
 
     def _write(self, name: str) -> Checkpoint:
         info: dict[str, Any] = {"adapter": self.name, "scope": self.stage.scope}
-        info["trains_base"], info["thawed"] = self.stage.trains_base, list(self.stage.thaw)
+        info |= {"trains_base": self.stage.trains_base, "adds": self.stage.adds, "thawed": list(self.stage.thaw)}
         path = write_commit(self.folder, name, self._fill, info=info)
         return _checkpoint(self.before, path, **info)
 
@@ -61,9 +66,11 @@ class Output:
             (folder / THAWED / name).mkdir(parents=True)
             save_adapter(model, name, folder / THAWED / name)
         if self.stage.trains_base:
-            save_model(model, self.loaded.tokenizer, folder, base_state_dict(model))
-            return
-        save_adapter(model, self.name, folder)
+            save_model(self.loaded, folder, base_state_dict(model))
+        if self.stage.adds:
+            place = folder / BESIDE if self.stage.trains_base else folder
+            place.mkdir(exist_ok=True)
+            save_adapter(model, self.name, place)
 
 
 def snapshots(folder: Path, before: Checkpoint) -> list[tuple[int, Checkpoint]]:
@@ -81,11 +88,17 @@ def snapshots(folder: Path, before: Checkpoint) -> list[tuple[int, Checkpoint]]:
 
 
 def _checkpoint(
-    before: Checkpoint, path: Path, *, adapter: str, scope: Scope, trains_base: bool, thawed: Sequence[str] = ()
+    before: Checkpoint,
+    path: Path,
+    *,
+    adapter: str,
+    scope: Scope,
+    trains_base: bool,
+    adds: bool | None = None,
+    thawed: Sequence[str] = (),
 ) -> Checkpoint:
-    earlier = tuple(
-        replace(ref, path=path / THAWED / ref.name) if ref.name in thawed else ref for ref in before.adapters
-    )
-    if trains_base:
-        return replace(before, base=str(path), revision=None, adapters=earlier)
-    return replace(before, adapters=(*earlier, AdapterRef(adapter, path, scope)))
+    adapters = [replace(ref, path=path / THAWED / ref.name) if ref.name in thawed else ref for ref in before.adapters]
+    if adds or not trains_base:
+        adapters.append(AdapterRef(adapter, path / BESIDE if trains_base else path, scope))
+    after = replace(before, adapters=tuple(adapters))
+    return replace(after, base=str(path), revision=None) if trains_base else after

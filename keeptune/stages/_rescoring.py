@@ -18,9 +18,9 @@ SHARE, QUESTIONS, DOCUMENTS = 5, 100, 20
 def rescore(base: Checkpoint, context: Context) -> list[Score]:
     """Retention of the base on a part of the suite, in batches of a quarter of the tokens, for `certify(rescored=)`.
 
-    Nothing for an encoder: fewer documents would be fewer candidates, which is another question.
+    Nothing for an encoder, of texts or images: fewer documents would be fewer candidates, which is another question.
     """
-    if context.suite is None or context.subject(base).kind == "encoder":
+    if context.suite is None or not context.subject(base).speaks:
         return []
     other = replace(context, suite=_part(context.suite), batch_tokens=max(1, context.batch_tokens // 4))
     return measure_once(Retention(), base, other)

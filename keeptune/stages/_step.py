@@ -162,7 +162,7 @@ class Objective:
         return range(len(self.losses))
 
     def _cut(self, rows: Sequence[Encoded]) -> list[PackedBatch]:
-        device = self.model.get_input_embeddings().weight.device
+        device = self.model.device
         whole_rows = any(loss.reads_labels for loss in self.losses)
         packing = pack if whole_rows or not can_share(self.model) else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)

@@ -46,7 +46,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             use_cpu=next(model.parameters()).device.type == "cpu",
             seed=session.plan.seed,
         )
-        use_cache = model.config.use_cache
+        use_cache = getattr(model.config, "use_cache", False)
         super().__init__(model=model, args=arguments, train_dataset=session.plan, callbacks=callbacks)
         model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)

@@ -110,7 +110,7 @@ class Attempt:
             guard_look=self._guard_look,
             snapshot=self.output.snapshot,
             after_step=partial(after_step, self.loaded.model, self.name),
-            vocabulary=self.loaded.model.get_input_embeddings().weight.shape[0],
+            vocabulary=getattr(self.loaded.model.config, "vocab_size", 0),
         )
         self.session.protect()
 
@@ -197,7 +197,7 @@ class Attempt:
         sources = self.stage.shares.keys()
         task = (sources & self.work.task) or set(sources)
         scopes = [(ref.name, ref.scope) for ref in self.checkpoint.adapters]
-        if new and not self.stage.trains_base:
+        if new and self.stage.adds:
             scopes.append((self.name, self.stage.scope))
         return {
             source: tuple(name for name, scope in scopes if scope == "always" or source in task) for source in sources
@@ -267,7 +267,7 @@ class Attempt:
         """What the guard sees of the model as it would be deployed now."""
         assert self.work.guard is not None, "asked only where there is a guard"
         stage = self.stage
-        new = () if stage.trains_base else (AdapterRef(self.name, self.work.folder, stage.scope),)
+        new = () if not stage.adds else (AdapterRef(self.name, self.work.folder, stage.scope),)
         seen = self.work.guard.look(self.loaded, (*self.checkpoint.adapters, *new))
         if self.work.guard.guard.alignment:
             seen["guard_alignment"] = alignment(self.session.objective, self.session.plan.rows(0))

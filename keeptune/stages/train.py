@@ -74,8 +74,11 @@ class Train(Stage):
         base = next((method.name for method in self.methods if method.trains_base), None)
         if self.scope == "task" and base:
             raise ValueError(f"'{base}' trains the base itself, which answers everybody: scope is 'always'")
-        if base and len(self.methods) > 1:
-            raise ValueError(f"'{base}' trains the base itself: give it a stage of its own; earlier adapters stay on")
+        if base and any(not method.reads_only for method in self.methods if method.name != base):
+            raise ValueError(
+                f"'{base}' trains the base itself: beside it there may be a head and nothing else; give it a stage of "
+                "its own; earlier adapters stay on"
+            )
         pulling = next((loss.name for loss in self.losses if loss.pulls), None)
         if pulling and not self.trains_base:
             raise ValueError(
@@ -93,6 +96,11 @@ class Train(Stage):
     def trains_base(self) -> bool:
         """Whether the base's own weights change."""
         return any(method.trains_base for method in self.methods)
+
+    @property
+    def adds(self) -> bool:
+        """Whether there is a new adapter, be it beside a base that changes."""
+        return any(not method.trains_base for method in self.methods)
 
     @property
     def detachable(self) -> bool:

@@ -14,15 +14,15 @@ from keeptune.engine.rows import active, off, rows
 from keeptune.methods import LoRA, Method, load_adapter, save_adapter
 from keeptune.models.anatomy import anatomy_of
 from tests.contracts.test_methods import shaken, small
-from tests.tiny_models import ENCODERS, OTHERS, inputs_of, tiny_model
+from tests.tiny_models import ENCODERS, OTHERS, SEQ2SEQ, inputs_of, tiny_model
 
 NAMES = [name for name in Method.names() if not Method.find(name).reads_only]
 QUICK = ["bert", "t5", "vit"]
 """One of each kind; the other families run in `make test-all`."""
 
-REFUSED = {family: {"spottune"} for family in OTHERS}
-"""Methods that cannot work on a family; SpotTune decides from a prompt."""
-REFUSED["deberta-v2"] |= {"prefix", "p_tuning_v2", "mam"}
+REFUSED = {family: {"spottune"} if family in SEQ2SEQ else set() for family in OTHERS}
+"""Methods that cannot work on a family; SpotTune makes one decision for a row, which is computed in one part."""
+REFUSED["deberta-v2"] |= {"spottune", "prefix", "p_tuning_v2", "mam"}
 REFUSED["vit"] |= {"prompt", "p_tuning"}
 
 DISTANCES = {"lora", "dora", "adalora", "ia3", "bitfit", "peft"}
