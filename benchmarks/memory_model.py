@@ -37,7 +37,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-TINY = {**MODELS["llama-30m"], "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+SMALL = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "n_embd": 64, "n_layer": 2, "n_head": 4,
+}  # fmt: skip
+"""What a model is made small with, for the process to load all its code before the floor is read."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,11 @@ COMBINATIONS = [
     Combination("llama-30m", {"name": "ia3"}),
     Combination("qwen2-75m", {"name": "full"}),
     Combination("qwen2-75m", LORA),
+    Combination("qwen2-75m", LORA, checkpointing=True),
     Combination("qwen2-75m", LORA, quantize="nf4", checkpointing=True),
     Combination("gpt2-33m", {"name": "full"}),
     Combination("gpt2-33m", LORA),
+    Combination("gpt2-33m", {"name": "full"}, checkpointing=True),
     Combination("gpt2-33m", {"name": "bitfit"}),
 ]
 
@@ -122,9 +128,10 @@ def measure(number: int, pipe: Any) -> None:
     from keeptune.core.usage import resident_bytes
 
     combination = COMBINATIONS[number]
-    Steps(TINY, combination, tokens=256).take(2)
+    config = MODELS[combination.model]
+    Steps({key: SMALL.get(key, value) for key, value in config.items()}, combination, tokens=256).take(2)
     floor = resident_bytes()
-    steps = Steps(MODELS[combination.model], combination)
+    steps = Steps(config, combination)
     resident = steps.take(2) - floor
     pipe.send({"floor": floor, "in_use": steps.in_use(), "resident": resident})
 

@@ -32,6 +32,8 @@ from keeptune.planning.activations import checkpointed_bytes, kept_bytes
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 HOLES = 0.5
 """Measured share of the activations: `python -m benchmarks.memory_model`. Blocks above 32 MiB leave no holes."""
+HOLES_TWICE = 3
+"""Measured too, in layers: one that is computed again does not fit into the holes of the one before it."""
 
 Reference = Literal["none", "off", "kept", "copy"]
 
@@ -85,7 +87,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for; see the top of this file."""
+    """Bytes by what they are for; see the top of this file. `twice` is what a layer that is computed twice makes."""
 
     weights: int
     trained: int
@@ -95,6 +97,7 @@ class Memory:
     activations: int
     logits: int
     backward: int
+    twice: int = 0
 
     @property
     def state(self) -> int:
@@ -110,7 +113,7 @@ class Memory:
     @property
     def resident(self) -> int:
         """What a process on a CPU holds at its peak: the C library keeps holes of freed blocks between the others."""
-        return self.peak + round(HOLES * self.activations)
+        return self.peak + round(HOLES * self.activations) + HOLES_TWICE * self.twice
 
     def to_dict(self) -> dict[str, int]:
         """Plain data, with `state`, `peak` and `resident`."""
@@ -132,10 +135,11 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
     row, held = step.row + cost.virtual_tokens, cost.held or in_place_held(shape)
     kept = tokens * kept_bytes(shape, size, row, held, quantized=base.quantized) + rows * size * cost.held_per_row
     backward = tokens * backward_bytes(shape, size) + widest_matrix(base)
+    twice = kept / shape.layers if step.checkpointed else 0
     if step.checkpointed:
         share = step.checkpointed / shape.layers
         # A layer's second pass comes when those above have let go of theirs: it counts where there are none above.
-        backward += kept / shape.layers if share == 1 else 0
+        backward += twice if share == 1 else 0
         kept = (1 - share) * kept + share * tokens * checkpointed_bytes(shape, size)
     casts = 0 if in_place or size == 4 else size * count
     summed = 4 * count if step.micro_batches > 1 else 0
@@ -148,6 +152,7 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
         activations=round(kept) + casts + summed,
         logits=logits_bytes(shape, size, step, in_place=in_place),
         backward=round(backward),
+        twice=round(twice),
     )
 
 
