@@ -157,6 +157,6 @@ class DeepIncubation(Stage):
 def _written(folder: Path, name: str, model: PreTrainedModel, source: Loaded) -> Path:
     from keeptune.models.writing import save_model
 
-    path = write_commit(folder, name, lambda place: save_model(model, source.tokenizer, place), info={})
+    path = write_commit(folder, name, lambda place: save_model(replace(source, model=model), place), info={})
     verify(path)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def incubate(bench):
     deep = stacked(base.model, [Block(base.model, n % 2) for n in range(4)], first=base.model, last=base.model, seed=0)
     folder = bench.folder / "deep"
     folder.mkdir()
-    save_model(deep, base.tokenizer, folder)
+    save_model(replace(base, model=deep), folder)
 
     def go(name="run", checkpoint=None, **settings):
         stage = validate(Stage, {"name": "deep_incubation", **QUICK, **settings})
@@ -109,8 +110,6 @@ def test_a_depth_that_cannot_be_cut_is_refused_with_those_that_can(incubate):
 
 
 def test_adapters_are_not_dropped_in_silence(bench, incubate):
-    from dataclasses import replace
-
     adapted = bench.train("lora", steps=1)
     with pytest.raises(PlanError) as caught:
         incubate(checkpoint=replace(adapted, base=str(incubate.base)))
