@@ -61,7 +61,7 @@ class InContext(Evaluation):
         chosen = {name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[: self.classes]}
         if len(chosen) < 2 or min(counts[name] for name in chosen) < self.shots:
             raise RecipeError(
-                f"'{self.data}' has too few labelled rows to show {self.shots} of each of two classes.",
+                f"'{self.data or 'embedded'}' has too few labelled rows to show {self.shots} of each of two classes.",
                 code="E-RECIPE-METRIC", fix="Name a source with more rows, or lower `shots`.",
             )  # fmt: skip
         kept = [row for row in asked if row.target in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,4 +62,8 @@ def _power(power: Mapping[str, Any] | None) -> list[str]:
             f"             for 80%: {power['items_for_the_pool']:,} items a task on the mean, "
             f"{power['items_for_each_task']:,} a task on every task"
         )
+    wide = {name: power["margins_carried"][name] for name in weak}
+    if wide:
+        told = ", ".join(f"{name}: {math.ceil(1000 * margin) / 1000:.3f}" for name, margin in wide.items())
+        lines.append(f"             or the margins that so few items carry: margins: {{tasks: {{{told}}}}}")
     return lines

@@ -40,6 +40,7 @@ CHINESE: Mapping[str, str] = {
     "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak. The margins were fixed "
     "before training.": "“保持”是指：以至多 5% 的出错风险，合并得分的损失小于 {pooled} 个百分点，每项任务小于 {task} 个百分点，"
     "每个语料的每字节比特数增幅小于 {corpus}%，格式泄漏增幅小于 {leak} 个百分点。这些界限在训练之前就已确定。",
+    "Margins of single tasks, points: {single}.": "单项任务的界限（百分点）：{single}。",
     # metrics
     "label accuracy": "标签准确率",
     "exact match": "精确匹配率",

@@ -63,6 +63,8 @@ def rule(certificate: Mapping[str, Any]) -> Markup | None:
         "before training.",
         **shown,
     )
+    single = ", ".join(f"{name} {100 * margin:g}" for name, margin in (margins.get("tasks") or {}).items())
+    told += " " + say("Margins of single tasks, points: {single}.", single=single) if single else ""
     return element("p", element("b", say(RELEASE[str(certificate["verdict"])])), " · ", told, class_="note rule")
 
 

@@ -21,7 +21,7 @@ NEEDED_SEEDS = 3
 """Runs from which on a result speaks for the recipe and not for one checkpoint."""
 
 COST = ("seconds", "peak_bytes", "forecast_bytes", "trainable_parameters")
-Margin = Mapping[str, float]
+Margin = Mapping[str, Any]
 
 
 def build(
@@ -93,13 +93,14 @@ class Retained:
         self.chance = {pair.base.task: pair.base.chance for pair in pairs}
         self.admitted: list[ScorePair] = []
         self.excluded: list[dict[str, str]] = []
+        own = {pair.base.task: margins.get("tasks", {}).get(pair.base.task, margins["task"]) for pair in pairs}
         for pair in (pair for pair in pairs if pair.base.kind == "accuracy"):
-            reason = _not_admitted(asked.get(("accuracy", pair.base.task), pair.base), margins["task"])
+            reason = _not_admitted(asked.get(("accuracy", pair.base.task), pair.base), own[pair.base.task])
             if reason is None:
                 self.admitted.append(pair)
             else:
                 self.excluded.append({"name": pair.base.task, "reason": reason})
-        self.tasks = {pair.base.task: pair.compare(margins["task"], level=level) for pair in self.admitted}
+        self.tasks = {pair.base.task: pair.compare(own[pair.base.task], level=level) for pair in self.admitted}
         corpora = [pair for pair in pairs if pair.base.kind == "corpus"]
         self.corpora = {pair.base.task: pair.compare(margins["corpus"], level=level) for pair in corpora}
         finite = [pair for pair in self.admitted if pair.finite]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import RecipeError
@@ -28,8 +28,19 @@ class Margins(Spec):
 
     pooled: float = Field(0.01, gt=0, le=0.5, description="of the mean accuracy over tasks, a fraction")
     task: float = Field(0.03, gt=0, le=0.5, description="of each task's accuracy")
+    tasks: dict[str, float] = Field(
+        default_factory=dict, max_length=200, description="of single tasks instead of `task`; `plan` proposes them"
+    )
     corpus: float = Field(0.01, gt=0, le=0.5, description="relative rise of each corpus's bits per byte")
     leak: float = Field(0.02, gt=0, le=0.5, description="rise of the format leak")
+
+    @field_validator("tasks")
+    @classmethod
+    def _within(cls, tasks: dict[str, float]) -> dict[str, float]:
+        wrong = [name for name, margin in tasks.items() if not 0 < margin <= 0.5]
+        if wrong:
+            raise ValueError(f"a margin lies above 0 and at most at 0.5; see {', '.join(wrong)}")
+        return tasks
 
 
 class Prove(Stage):

@@ -27,5 +27,11 @@ def test_with_the_items_that_it_asks_for_the_odds_are_eighty_percent(count):
     assert pool["pooled_pass"] == pytest.approx(0.8, abs=0.01)
 
 
+def test_with_the_margins_that_it_proposes_the_odds_are_eighty_percent():
+    found = suite_power(SUITE, {"pooled": 0.01, "task": 0.03})
+    odds = [pass_probability(standard_error(n, 0.1), found["margins_carried"][name]) for name, n in SUITE.items()]
+    assert odds[0] * odds[1] == pytest.approx(0.8)
+
+
 def test_a_suite_without_accuracy_tasks_has_no_forecast():
     assert suite_power({}, {"pooled": 0.01, "task": 0.03}) is None

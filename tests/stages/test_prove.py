@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import RecipeError
@@ -173,7 +174,17 @@ def test_margins_are_written_down_and_hold():
     wide = Margins(pooled=0.2, task=0.1)
     certificate = certify(suite(), after, margins=wide)
     assert certificate["verdict"] == "PASS"
-    assert certificate["margins"] == {"pooled": 0.2, "task": 0.1, "corpus": 0.01, "leak": 0.02}
+    assert certificate["margins"] == {"pooled": 0.2, "task": 0.1, "tasks": {}, "corpus": 0.01, "leak": 0.02}
+
+
+def test_a_task_may_have_a_margin_of_its_own():
+    wide = certify(suite(), suite(losses=45), margins=Margins(tasks={"a": 0.05}))
+    told = {task["name"]: (task["margin"], task["verdict"]) for task in wide["retention"]["tasks"]}
+    assert told["a"] == (0.05, "PASS")
+    assert told["b"][0] == 0.03
+    assert told["b"][1] != "PASS"
+    with pytest.raises(ValidationError, match="at most at"):
+        Margins(tasks={"a": 0.9})
 
 
 def test_the_worst_seed_speaks_for_all():
