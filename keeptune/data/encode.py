@@ -10,7 +10,7 @@ from keeptune.core.example import Example, Message
 from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import EncodedSet, Fitting, Problem, TooLong
 from keeptune.data.image_encoder import ImageEncoder
-from keeptune.data.text_encoder import TextEncoder
+from keeptune.data.text_encoder import TextEncoder, by_answer
 
 __all__ = [
     "Encoded",
@@ -99,6 +99,9 @@ def encode_all(
       is learned exactly once. A conversation has no sound place to split and is dropped.
     - refuse: the data is refused.
 
+    A decoder learns all answers of a conversation in one row. An encoder-decoder, whose encoder sees the whole request
+    at once, gets a row for each answer; `read` counts those.
+
     Args:
         examples: of one source.
         tokenizer: a fast tokenizer of transformers.
@@ -116,7 +119,7 @@ def encode_all(
     assert context >= 2, "a row needs a token to predict from and one to predict"
     encoder = encoder_of(tokenizer, template, kind)
     fitting = Fitting(too_long, context, encoder)
-    for example in examples:
+    for example in examples if kind != "encoder_decoder" else (part for one in examples for part in by_answer(one)):
         try:
             fitting.add(encoder.encode(example), example)
         except DataError as error:

@@ -1,12 +1,25 @@
-"""Packing: rows into batches of a bounded number of tokens; no row is split and nothing is padded."""
+"""Packing: rows into batches of a bounded number of tokens; no row is split and nothing is padded.
+
+Three arrangements of the drawn order. `drawn` fills each batch until the next row would not fit. The other two look at
+a window of rows at a time, so that the mixture holds from window to window, and shuffle the window's batches:
+`best_fit` takes rows by falling length and puts each where it leaves the least room (best-fit decreasing; Johnson 1974:
+at most 11/9 of the least number of batches, and one more), `by_length` fills batches with neighbours in length.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from random import Random
+from typing import Literal
 
 from keeptune.data.mixing import mixed_order
+
+Packing = Literal["drawn", "best_fit", "by_length"]
+WINDOW = 64
+"""Batches' worth of tokens that are arranged together."""
 
 
 def plan_batches(
@@ -18,11 +31,12 @@ def plan_batches(
     epochs: float | None = None,
     steps: int | None = None,
     overhead_tokens: int = 0,
+    packing: Packing = "drawn",
 ) -> list[list[int]]:
     """All batches of a training run, known before it starts; a resumed run plans the same ones.
 
-    Rows come in the order of `mixing.mixed_order` and fill a batch until the next one would not fit. A row longer
-    than `batch_tokens` is a batch of its own.
+    Rows come in the order of `mixing.mixed_order`, arranged by `packing`. A row longer than `batch_tokens` is a batch
+    of its own.
 
     Args:
         lengths_by_source: tokens of every row, by source.
@@ -32,6 +46,7 @@ def plan_batches(
         epochs: passes over the leading source; give this or `steps`.
         steps: number of batches.
         overhead_tokens: tokens that each row takes beside its own, such as a soft prompt's.
+        packing: the arrangement; see the module.
 
     Returns:
         Batches of row numbers. Rows are numbered through, source after source, in the order of `lengths_by_source`.
@@ -46,7 +61,8 @@ def plan_batches(
         start += len(lengths)
     order = mixed_order(lengths_by_source, shares, seed, math.inf if epochs is None else epochs)
     rows = ((numbered[source] + index, lengths_by_source[source][index] + overhead_tokens) for source, index in order)
-    return list(islice(filled(rows, batch_tokens), steps))
+    batches = filled(rows, batch_tokens) if packing == "drawn" else arranged(rows, batch_tokens, packing, seed)
+    return list(islice(batches, steps))
 
 
 def filled(rows: Iterable[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:
@@ -61,3 +77,44 @@ def filled(rows: Iterable[tuple[int, int]], batch_tokens: int) -> Iterator[list[
         size += tokens
     if batch:
         yield batch
+
+
+def arranged(rows: Iterable[tuple[int, int]], batch_tokens: int, packing: Packing, seed: int) -> Iterator[list[int]]:
+    """Rows (number, tokens) in batches, window after window; the batches of a window come in a shuffled order."""
+    for number, window in enumerate(_windows(rows, WINDOW * batch_tokens)):
+        longest_first = sorted(window, key=lambda row: -row[1])
+        if packing == "best_fit":
+            batches = best_fit(longest_first, batch_tokens)
+        else:
+            batches = list(filled(longest_first, batch_tokens))
+        Random(f"{seed}|packing|{number}").shuffle(batches)
+        yield from batches
+
+
+def best_fit(rows: Sequence[tuple[int, int]], batch_tokens: int) -> list[list[int]]:
+    """Each row (number, tokens), in turn, where it leaves the least room; the earliest batch among equals."""
+    batches: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens left, batch), rising
+    for number, tokens in rows:
+        place = bisect_left(room, (tokens, -1))
+        if place == len(room):
+            left, batch = batch_tokens, len(batches)
+            batches.append([])
+        else:
+            left, batch = room.pop(place)
+        batches[batch].append(number)
+        insort(room, (left - tokens, batch))
+    return batches
+
+
+def _windows(rows: Iterable[tuple[int, int]], tokens: int) -> Iterator[list[tuple[int, int]]]:
+    window: list[tuple[int, int]] = []
+    size = 0
+    for row in rows:
+        window.append(row)
+        size += row[1]
+        if size >= tokens:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from keeptune.core.errors import DataError
@@ -68,6 +69,23 @@ class TextEncoder:
 
     def _ids(self, text: str) -> list[int]:
         return list(self._control.ids_of(text, [(0, len(text))]))
+
+
+def by_answer(example: Example) -> Iterator[Example]:
+    """The conversation up to each answer that is learned; the first keeps its id, the others get `#2`, `#3`, ..."""
+    if example.text is not None:
+        yield example
+        return
+    turns = example.messages
+    answers = [
+        place for place, turn in enumerate(turns) if turn.role == "assistant" and turn.extra.get("weight", 1) != 0
+    ]
+    for number, place in enumerate(answers, start=1):
+        name = example.id if number == 1 else f"{example.id}#{number}"
+        last = place == answers[-1]
+        yield replace(
+            example, id=name, messages=turns[: place + 1], rejected=example.rejected if last else None
+        )  # fmt: skip
 
 
 def frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

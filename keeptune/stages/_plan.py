@@ -109,6 +109,7 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
         epochs=stage.epochs if stage.epochs or stage.steps else 1.0,
         steps=stage.steps,
         overhead_tokens=overhead_tokens,
+        packing=stage.packing,
     )
     return Plan(sets, batches, seed)
 

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from keeptune.core.checkpoint import Checkpoint, Scope
 from keeptune.data.mixing import proportional, sample_size
+from keeptune.data.packing import Packing
 from keeptune.losses import Loss
 from keeptune.methods import Method
 from keeptune.stages import Stage, StageWork
@@ -46,6 +47,7 @@ class Train(Stage):
     epochs: float | None = Field(None, gt=0, le=1e5, description="passes over the task; unset: 1, or `steps`")
     steps: int | None = Field(None, ge=1, le=100_000_000, description="optimiser steps, instead of `epochs`")
     batch_tokens: int = Field(4096, ge=1, le=100_000_000, description="tokens of one optimiser step")
+    packing: Packing = Field("drawn", description="rows of a step: as drawn, best_fit (fuller), or by_length (alike)")
     memory: Memory = Field(default_factory=Memory, description="what is computed at a time")
     saving: Saving = Field(default_factory=Saving, description="commits, snapshots, looks at dev")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="trackers")

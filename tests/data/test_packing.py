@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keeptune.core.errors import RecipeError
 from keeptune.data.mixing import mixed_order, proportional, sampled
-from keeptune.data.packing import filled, plan_batches
+from keeptune.data.packing import WINDOW, best_fit, filled, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
@@ -109,3 +109,87 @@ def test_a_share_of_rows_has_its_size_is_inside_a_larger_one_and_differs_by_name
     assert drawn[1.0] == list(range(512))
     assert sampled(ids, 1 / 4, "8|task") != drawn[1 / 4]
     assert sampled(ids[:3], 1 / 256, "7|task") != []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    first=LENGTHS, second=LENGTHS, capacity=st.integers(1, 80), seed=st.integers(0, 9),
+    packing=st.sampled_from(["best_fit", "by_length"]), epochs=st.integers(1, 3),
+)  # fmt: skip
+def test_an_arranged_epoch_holds_every_row_once_and_no_batch_too_many_tokens(
+    first, second, capacity, seed, packing, epochs
+):
+    lengths = {"a": first, "b": second}
+    asked = {"batch_tokens": capacity, "seed": seed, "epochs": epochs, "packing": packing}
+    batches = plan_batches(lengths, **asked)
+    seen = Counter(row for batch in batches for row in batch)
+    assert seen == Counter({row: epochs for row in range(len(first) + len(second))})
+    size = [*first, *second]
+    assert all(sum(size[row] for row in batch) <= capacity or len(batch) == 1 for batch in batches)
+    assert batches == plan_batches(lengths, **asked)
+
+
+def slow_best_fit(rows, capacity):
+    """The definition: every open batch is looked at for every row."""
+    batches = []
+    for number, tokens in rows:
+        fitting = [batch for batch in batches if batch[0] >= tokens]
+        if fitting:
+            chosen = min(fitting, key=lambda batch: batch[0])
+        else:
+            chosen = [capacity]
+            batches.append(chosen)
+        chosen[0] -= tokens
+        chosen.append(number)
+    return [batch[1:] for batch in batches]
+
+
+def least_batches(lengths, capacity):
+    """The least number of batches, by trying everything."""
+    best = len(lengths)
+
+    def place(rest, rooms):
+        nonlocal best
+        if len(rooms) >= best:
+            return
+        if not rest:
+            best = len(rooms)
+            return
+        for at in range(len(rooms)):
+            if rooms[at] >= rest[0]:
+                place(rest[1:], [*rooms[:at], rooms[at] - rest[0], *rooms[at + 1 :]])
+        place(rest[1:], [*rooms, capacity - rest[0]])
+
+    place(sorted(lengths, reverse=True), [])
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=9))
+def test_best_fit_is_its_definition_and_near_the_least_number_of_batches(lengths):
+    rows = sorted(enumerate(lengths), key=lambda row: -row[1])
+    found = best_fit(rows, 20)
+    assert found == slow_best_fit(rows, 20)
+    assert len(found) <= 11 / 9 * least_batches(lengths, 20) + 6 / 9
+
+
+def test_best_fit_is_fuller_by_length_is_alike_and_the_mixture_holds_from_window_to_window():
+    lengths = {"task": [7 + index % 90 for index in range(3000)], "replay": [300 + index % 200 for index in range(400)]}
+    size = [*lengths["task"], *lengths["replay"]]
+    shares = {"task": 0.5, "replay": 0.5}
+    plans = {
+        packing: plan_batches(lengths, shares, batch_tokens=512, seed=1, epochs=1, packing=packing)
+        for packing in ("drawn", "best_fit", "by_length")
+    }
+    fill = {name: sum(size[row] for batch in plan for row in batch) / (512 * len(plan)) for name, plan in plans.items()}
+    assert fill["best_fit"] > 0.985
+    assert fill["drawn"] < 0.9
+    spread = {
+        name: sum(max(size[r] for r in batch) - min(size[r] for r in batch) for batch in plan) / len(plan)
+        for name, plan in plans.items()
+    }
+    assert spread["by_length"] < spread["drawn"] / 10
+    for plan in plans.values():
+        part = [row for batch in plan[: 2 * WINDOW] for row in batch]
+        tokens = sum(size[row] for row in part)
+        assert sum(size[row] for row in part if row < 3000) / tokens == pytest.approx(0.5, abs=0.06)
