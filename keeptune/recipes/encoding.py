@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from keeptune.core.example import Example
 
-REVISION = 1
+REVISION = 2
 """Raised when the same rows are encoded in another way."""
 FEWEST = 500
 """Rows; fewer are encoded again sooner than they are read."""
