@@ -242,6 +242,7 @@ INCIDENTS = frozenset(
         "stopped_early",
         "budget_spent",
         "gate",
+        "wise_ft",
         "tracker_failed",
     }
 )

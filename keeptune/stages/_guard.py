@@ -73,6 +73,12 @@ class Guarding:
             `guard_kl_to_base` as far as they can be measured; `guard_forgotten`, the greater of the accuracy lost and
             the leak gained; and `guard_bits_rise`, relative to the base.
         """
+        base, now = self.scores(loaded, stack)
+        return against(means(base), means(now))
+
+    def scores(self, loaded: Loaded, stack: tuple[AdapterRef, ...]) -> tuple[list[Score], list[Score]]:
+        """(the base's scores, the model's); the model is left in evaluation mode."""
+        assert self.context.base is not None, "a guard compares with a base"
         subject = Subject(loaded.model, loaded.tokenizer, stack)
         checkpoint = Checkpoint(TRAINING)
         opened = self.context.subject
@@ -80,7 +86,7 @@ class Guarding:
             self.context, subject=lambda asked: subject if asked is checkpoint else opened(asked), cache=None
         )
         loaded.model.eval()
-        return against(self._base(), means(self._measured(checkpoint, context)))
+        return self._measured(self.context.base, self.context), self._measured(checkpoint, context)
 
     def spent(self, measured: dict[str, float]) -> dict[str, Any] | None:
         """Which limit a look is beyond: `what`, `value`, `limit`; None inside the budget."""
@@ -96,10 +102,6 @@ class Guarding:
         value = measured.get("guard_target")
         lower = any(getattr(chosen, "metric", "") == "bits_per_byte" for chosen in self.evaluations)
         return float(step) if value is None else -value if lower else value
-
-    def _base(self) -> dict[str, float]:
-        assert self.context.base is not None, "a guard compares with a base"
-        return means(self._measured(self.context.base, self.context))
 
     def _measured(self, checkpoint: Checkpoint, context: Context) -> list[Score]:
         return [score for chosen in self.evaluations for score in measure_once(chosen, checkpoint, context)]
