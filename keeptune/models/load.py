@@ -134,17 +134,17 @@ def load_pair(
     return loaded.model, loaded.tokenizer
 
 
-def look(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], PreTrainedTokenizerBase]:
-    """The configuration of a text model as plain data, and its tokenizer; no weight is read.
+def look(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], Any]:
+    """The configuration of a model as plain data, and its tokenizer (None of an image encoder); no weight is read.
 
     Raises:
         ModelError, PlanError: as `load`.
     """
     folder = _folder(str(name), revision)
     settings = check_folder(folder)
-    family_of(settings)
+    image = family_of(settings).kind == "image"
     config = _parsed(folder, settings)
-    return config.to_dict(), _tokenizer(folder, config)
+    return config.to_dict(), None if image else _tokenizer(folder, config)
 
 
 def loaded_of(model: PreTrainedModel) -> Loaded:

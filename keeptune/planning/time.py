@@ -7,6 +7,8 @@ positions:
     base trains          6 N                 layers computed twice     + 2 N, or their share of it
     base is frozen       4 N + 6 P_t         KL term                   + 2 N + 2 N_h; the 2 N once where kept
 
+    measuring            2 N                 a scored token            + 2 N_h
+
 The rate is that of a large product, times the share of it that whole training steps reach.
 """
 
@@ -19,6 +21,10 @@ from keeptune.planning.memory import Base, Step
 
 REACHED = 0.5
 """Share of the rate of one large product that training steps reach; between 0.4 and 0.7 on processors and GPUs."""
+
+
+WRITTEN = 4
+"""A token that is written costs as much as so many that are read: its products are too narrow to be fast."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,33 @@ def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool
         else:
             per_token += 2 * weights
     return per_token * work.tokens + float(per_learned) * work.learned + once
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a measurement goes through.
+
+    Attributes:
+        read: tokens that the blocks see.
+        scored: tokens that the head scores.
+        written: tokens that are generated, one after the other.
+    """
+
+    read: int
+    scored: int
+    written: int
+
+    def __add__(self, other: Reading) -> Reading:
+        return Reading(self.read + other.read, self.scored + other.scored, self.written + other.written)
+
+    def __mul__(self, factor: float) -> Reading:
+        return Reading(round(self.read * factor), round(self.scored * factor), round(self.written * factor))
+
+    def operations(self, base: Base) -> float:
+        """Floating-point operations of forward passes: 2 N a token, and 2 N_h where the head looks."""
+        head = base.shape.vocabulary * base.shape.width
+        seen = self.read + WRITTEN * self.written
+        return 2.0 * base.shape.matrix_parameters * seen + 2.0 * head * (self.scored + WRITTEN * self.written)
 
 
 def minutes(count: float, rate: float) -> float:

@@ -13,6 +13,7 @@ from keeptune.core.digest import digest_of
 from keeptune.core.example import Example
 from keeptune.data.encode import EncodedSet
 from keeptune.data.formats.generated import Generated
+from keeptune.models.families import family_of
 from keeptune.recipes.encoding import encoded_once
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.sources import Source, data_digest, read_sources
@@ -114,12 +115,17 @@ def fitted(recipe: Recipe, material: Material) -> Recipe:
 
 
 def context_length(loaded: Loaded) -> int:
-    """The longest row that the model can take, in tokens; images are of one size, which the model checks."""
-    config = loaded.model.config
-    if loaded.anatomy.kind == "image":
+    """The longest row that a loaded model can take; see `longest_row`."""
+    return longest_row(loaded.model.config.to_dict())
+
+
+def longest_row(config: Mapping[str, Any]) -> int:
+    """The longest row that a model of that `config.json` can take, in tokens; images have one size, which it checks."""
+    family = family_of(config)
+    if family.kind == "image":
         return LONGEST_IMAGE
-    taken = config.pad_token_id + 1 if loaded.anatomy.positions == "offset" else 0
-    return int(getattr(config, "max_position_embeddings", 0) or 2048) - taken
+    taken = config["pad_token_id"] + 1 if family.positions == "offset" else 0
+    return int(config.get("max_position_embeddings") or 2048) - taken
 
 
 def cache_folder() -> Path:

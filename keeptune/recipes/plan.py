@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,18 @@ from keeptune.core.machine import available_memory
 from keeptune.core.usage import resident_bytes
 from keeptune.data.encode import EncodedSet, encode_all
 from keeptune.data.formats.generated import Generated
+from keeptune.evaluations.target import MOST_LABELS, Target
 from keeptune.methods import Method
+from keeptune.models.families import family_of
 from keeptune.planning.forecast import Job, refusal
 from keeptune.planning.power import suite_power
+from keeptune.planning.time import minutes
 from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
+from keeptune.recipes.material import longest_row
 from keeptune.recipes.measuring import suite_of
+from keeptune.recipes.proof_work import proof_reading
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
-from keeptune.recipes.sources import read_sources
+from keeptune.recipes.sources import Source, read_sources
 from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
@@ -51,7 +56,8 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
 
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
     config, tokenizer = look(recipe.model.name, recipe.model.revision)
-    base, data = base_of(recipe.model, config), _encoded(recipe, folder, tokenizer, config)
+    base, sources = base_of(recipe.model, config), read_sources(recipe, folder)
+    data = _encoded(recipe, sources, tokenizer, config)
     machine = Machine.here()
     stages = {stage.label: stage.fitted(data) for stage in recipe.stages if isinstance(stage, Train)}
     batches = {label: batches_of(stage, data, recipe.seed) for label, stage in stages.items()}
@@ -60,7 +66,8 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         for label, stage in stages.items()
     }
     last = list(stages)[-1]
-    table, refused = methods_table(stages[last], base, batches[last], machine.room, gpu=machine.gpu)
+    labels = _labels(stages[last], data)
+    table, refused = methods_table(stages[last], base, batches[last], machine.room, labels, gpu=machine.gpu)
     fitting = [job for job in table if machine.fits(job)]
     if not fitting:
         raise refusal(min(table, key=lambda job: job.memory.peak), machine.free, machine.process)
@@ -71,6 +78,7 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         "refused": refused,
         "recommended": recommended(fitting, own[last]),
         "machine": machine.to_dict(),
+        "proof": _proof(recipe, folder, sources, tokenizer, config, machine.rate),
         "power": _power(recipe, folder),
     }
     return {**result, "text": page(result, name)}
@@ -131,9 +139,17 @@ def product_rate(device: str, size: int = 1024, seconds: float = 0.3) -> float:
 
 
 def methods_table(
-    stage: Train, base: Base, batches: Batches, room: int, *, gpu: bool = False
+    stage: Train, base: Base, batches: Batches, room: int, labels: Sequence[str] = (), *, gpu: bool = False
 ) -> tuple[list[Job], list[dict[str, str]]]:
     """Every method with its usual settings in the place of the stage's, on the base as it is and in 4 bits.
+
+    Args:
+        stage: whose place they take.
+        base: the model.
+        batches: of the stage.
+        room: bytes that a training process could take.
+        labels: of the data, where its answers are labels: a head scores them.
+        gpu: whether there is one.
 
     Returns:
         The jobs, by their peak, and why the others cannot work on this model.
@@ -142,7 +158,7 @@ def methods_table(
     own = {method.name: method for method in stage.methods}
     for name in Method.names():
         try:
-            method = own.get(name) or Method.find(name)()
+            method = (own.get(name) or Method.find(name)()).fitted(labels)
             for quantized in (False, True):
                 if quantized and not method.fits_4bit:
                     continue
@@ -167,10 +183,11 @@ def recommended(fitting: list[Job], own: Job) -> dict[str, str]:
     return {"name": smallest.label, "reason": "it needs the least memory of those that fit"}
 
 
-def _encoded(recipe: Recipe, folder: Path, tokenizer: Any, config: Mapping[str, Any]) -> dict[str, EncodedSet]:
+def _encoded(
+    recipe: Recipe, sources: Mapping[str, Source], tokenizer: Any, config: Mapping[str, Any]
+) -> dict[str, EncodedSet]:
     """The training rows of every source; text that the base is still to write counts at its full length."""
-    sources = read_sources(recipe, folder)
-    context = int(config.get("max_position_embeddings") or 2048)
+    context, kind = longest_row(config), family_of(config).kind
     found = {}
     for name in recipe.trained:
         settings = recipe.data[name]
@@ -178,7 +195,9 @@ def _encoded(recipe: Recipe, folder: Path, tokenizer: Any, config: Mapping[str, 
             found[name] = _unwritten(name, settings)
             continue
         rows = sources[name].train
-        found[name] = encode_all(rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template)
+        found[name] = encode_all(
+            rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template, kind=kind
+        )
     return with_made(recipe, found)
 
 
@@ -188,6 +207,33 @@ def _unwritten(name: str, settings: Generated) -> EncodedSet:
     length = settings.max_tokens
     rows = [Encoded(f"{name}-{n}", name, (0,) * length, (False, *(True,) * (length - 1))) for n in range(settings.rows)]
     return EncodedSet(tuple(rows), {"read": settings.rows, "kept": settings.rows}, (), ())
+
+
+def _labels(stage: Train, data: Mapping[str, EncodedSet]) -> list[str]:
+    """The different answers of a stage's rows, where so few are a set of labels."""
+    rows = (row for source in stage.shares if source in data for row in data[source].rows)
+    answers = sorted({row.answer for row in rows if row.answer is not None})
+    return answers if len(answers) <= MOST_LABELS else []
+
+
+def _proof(
+    recipe: Recipe,
+    folder: Path,
+    sources: Mapping[str, Source],
+    tokenizer: Any,
+    config: Mapping[str, Any],
+    rate: float,
+) -> dict[str, Any] | None:
+    """What the proof reads and how long that takes, of all seeds; the base is measured once."""
+    if recipe.proof is None:
+        return None
+    suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)
+    rows = sources[recipe.proof.target.data].test if isinstance(recipe.proof.target, Target) else ()
+    head = any(loss.reads_labels for stage in recipe.stages if isinstance(stage, Train) for loss in stage.losses)
+    kind = family_of(config).kind
+    reading = proof_reading(recipe.proof, suite, rows, tokenizer, kind, head=head) * ((1 + recipe.proof.seeds) / 2)
+    base = base_of(recipe.model, config)
+    return {**asdict(reading), "minutes": minutes(reading.operations(base), rate)}
 
 
 def _power(recipe: Recipe, folder: Path) -> dict[str, Any] | None:

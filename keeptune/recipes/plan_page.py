@@ -22,7 +22,7 @@ def page(result: Mapping[str, Any], name: str) -> str:
     lines += ["", f"memory       {_size(machine['free'])} can be had on {place}{process}"]
     if not result["fits"]:
         lines.append("             the recipe as it stands does not fit")
-    lines += [f"recommended  {advice['name']}: {advice['reason']}", *_power(result["power"])]
+    lines += [f"recommended  {advice['name']}: {advice['reason']}", *_proof(result["proof"]), *_power(result["power"])]
     return "\n".join([*lines, "", f"Next: keeptune run {name}"])
 
 
@@ -46,6 +46,14 @@ def _line(row: dict[str, Any], marked: bool) -> str:
 def _size(value: float) -> str:
     """`12 MB`, `3.4 GB`."""
     return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / MB:,.0f} MB"
+
+
+def _proof(proof: Mapping[str, Any] | None) -> list[str]:
+    if proof is None:
+        return []
+    written = f", {proof['written']:,} to write" if proof["written"] else ""
+    time = seconds(60 * proof["minutes"])
+    return [f"proof        about {time} beside the training: {proof['read']:,} tokens to read{written}"]
 
 
 def _power(power: Mapping[str, Any] | None) -> list[str]:

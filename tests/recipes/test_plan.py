@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from keeptune.core.errors import PlanError
 from keeptune.methods import Method
 from keeptune.models import load
 from keeptune.recipes import plan as planner
+from keeptune.recipes import proof_work
+from keeptune.recipes.measuring import suite_of
+from keeptune.recipes.recipe import load_recipe
+from tests.models.test_load import save_tokenizer
+from tests.tiny_models import tiny_model
 
 SMALL = ["data.task.train=20", "proof.items=50"]
 
@@ -76,3 +83,67 @@ def test_a_recipe_that_does_not_fit_is_not_recommended(no_weights, monkeypatch):
     assert not result["fits"]
     assert result["recommended"]["name"] == "lora"
     assert "does not fit" in result["text"]
+
+
+KINDS = """
+name: kinds
+seed: 7
+model: {{name: {folder}/model, dtype: float32}}
+data:
+  task: {source}
+split: {{dev: 0.1, test: 0.3}}
+stages:
+  - name: train
+    method: {method}
+    scope: task
+    data: task
+    losses: [{loss}]
+    epochs: 1
+    batch_tokens: 512
+proof: {{target: {{data: task, metric: label_accuracy}}, suite: embedded, items: 50}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "loss"),
+    [
+        ("bert", "{name: head}", "label"),
+        ("roberta", "[{name: head}, {name: lora, rank: 2}]", "label"),
+        ("t5", "{name: lora, rank: 2}", "next_token"),
+        ("llama", "{name: head}", "label"),
+        ("vit", "[{name: head}, {name: lora, rank: 2}]", "label"),
+    ],
+)
+def test_a_plan_encodes_with_the_models_own_kind(tmp_path, no_weights, family, method, loss):
+    """The rows are those of a run: a request in its frame, request and answer, or an image's patches."""
+    tiny_model(family).save_pretrained(tmp_path / "model")
+    source = "{format: prompt_completion, path: rows.jsonl}"
+    rows = [{"prompt": f"w{5 + n} w7", "completion": ["w20", "w21"][n % 2]} for n in range(40)]
+    if family == "vit":
+        source = "{format: images, path: rows.jsonl, top: 16}"
+        rows = [{"image": [[n % 16] * 8] * 8, "label": ["a", "b"][n % 2]} for n in range(40)]
+    else:
+        save_tokenizer(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = KINDS.format(folder=tmp_path, source=source, method=method, loss=loss)
+    (tmp_path / "recipe.yaml").write_text(text)
+    result = planner.plan_recipe(str(tmp_path / "recipe.yaml"), [])
+    planned = {row["name"].removesuffix(" (nf4)") for row in result["methods"]}
+    assert {"head", "lora", "full"} <= planned
+    assert result["recipe"]["train"]["minutes"] > 0
+    assert (result["proof"]["read"] > 0) == (family != "vit")
+    assert (result["proof"]["written"] > 0) == (family in ("t5", "llama"))
+
+
+def test_the_tokens_of_a_proof_are_counted_on_a_sample_as_they_are_in_full(monkeypatch):
+    """The mean of 40 items a task stands for all: within a tenth of a plain count over every item."""
+    recipe = load_recipe("lora", ["proof.items=300"])
+    suite = suite_of("embedded", None, 300)
+    tokenizer = load.look("pocket")[1]
+    assert recipe.proof is not None
+    sampled = proof_work.proof_reading(recipe.proof, suite, (), tokenizer, "decoder", head=False)
+    monkeypatch.setattr(proof_work, "SAMPLE", 10**9)
+    whole = proof_work.proof_reading(recipe.proof, suite, (), tokenizer, "decoder", head=False)
+    assert sampled.read == pytest.approx(whole.read, rel=0.1)
+    assert sampled.scored == pytest.approx(whole.scored, rel=0.1)
+    assert sampled.written == whole.written > 0
