@@ -24,6 +24,8 @@ HEAD = (
 )  # fmt: skip
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 470, 84, 790, 46, 400
 MARGIN = 0.01
+LETTER, LINE = 7.2, 15
+"""Width of a letter and height of a line of the labels, in pixels."""
 STYLE = (
     "svg{background:#fff}text{font:13px sans-serif;fill:#333}.tick{font-size:11px;fill:#666}.axis,.zero{stroke:#999}"
     ".zero{stroke-dasharray:2 3}.margin{stroke:#b33;stroke-dasharray:6 4}.whisker{stroke:#68a}.mark{fill:#246}"
@@ -63,19 +65,50 @@ def picture(report: Mapping[str, Any]) -> str:
         svg.line(across(0), TOP, across(0), BOTTOM, "zero"),
         svg.line(LEFT, up(0), RIGHT, up(0), "zero"),
         svg.line(LEFT, up(-MARGIN), RIGHT, up(-MARGIN), "margin"),
-        svg.text(across(0) + 8, up(0) - 6, "base", "tick"),
+        svg.text(across(0) + 8, BOTTOM - 8, "base", "tick"),
     ]
-    for row, (low, high) in zip(rows, bounds, strict=True):
-        x, y = across(_mean(row, "target")), up(_mean(row, "pooled"))
-        right = x > (LEFT + RIGHT) / 2
+    placed = [(across(_mean(row, "target")), up(_mean(row, "pooled"))) for row in rows]
+    for (x, y), (low, high) in zip(placed, bounds, strict=True):
         parts += [svg.line(x, up(low), x, up(high), "whisker"), svg.mark(x, y, "circle", "mark", 4)]
-        parts.append(svg.text(x - 8 if right else x + 8, y + 4, row["method"], "label", "end" if right else "start"))
+    for row, (x, y, anchor) in zip(rows, labels([row["method"] for row in rows], placed), strict=True):
+        parts.append(svg.text(x, y, row["method"], "label", anchor))
     parts += svg.bottom_axis(_percent(across), BOTTOM, "change of the target score, points, mean of the seeds")
     parts += svg.left_axis(_percent(up), LEFT, "change of general ability, pooled, points; bar: 90% of the worst seed")
     drawn = svg.picture(WIDTH, HEIGHT, "Every method: target gained against general ability kept", parts)
     start = drawn.index(">") + 1
     opened = drawn[:start].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f"{opened}<style>{STYLE}</style>{drawn[start:]}\n"
+
+
+def _share(share: float) -> str:
+    """Two digits, and no exponent: 100%, 41%, 0.057%."""
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def labels(names: Sequence[str], points: Sequence[tuple[float, float]]) -> list[tuple[float, float, str]]:
+    """A place for each name beside its point, where it covers no other name and no point; the nearest that is free."""
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+    found = []
+    for name, (x, y) in zip(names, points, strict=True):
+        width = LETTER * len(name)
+        tried = [
+            (side, lift)
+            for lift in (0, -LINE, LINE, -2 * LINE, 2 * LINE, -3 * LINE, 3 * LINE)
+            for side in ((-1, 1) if x > (LEFT + RIGHT) / 2 else (1, -1))
+        ]
+        boxes = {}
+        for side, lift in tried:
+            begin = x + 8 if side > 0 else x - 8 - width
+            boxes[side, lift] = (begin, y + lift - LINE / 2, begin + width, y + lift + LINE / 2)
+        inside = [one for one in tried if boxes[one][0] > LEFT and boxes[one][2] < RIGHT] or tried
+        side, lift = next((one for one in inside if not any(_cover(boxes[one], box) for box in taken)), inside[0])
+        taken.append(boxes[side, lift])
+        found.append((x + 8 * side, y + lift + 4, "start" if side > 0 else "end"))
+    return found
+
+
+def _cover(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _cells(row: Mapping[str, Any]) -> Sequence[str]:
@@ -87,7 +120,7 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     return (
         f"[{row['method']}](methods/{_page(row['method'])}.md)",
         f"{row['rate']:.1e}",
-        f"{100 * cells[0]['trainable_share']:.2g}%",
+        _share(cells[0]["trainable_share"]),
         f"{points(fmean(targets), sign=False)}%{spread}",
         f"{points(_mean(row, 'pooled'))} ({points(low)} to {points(high)}){routed}",
         str(len(cells)),

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.methods import METHODS, ORDER, RATES, cell_path, chosen, jobs, recipe_of, stage_of
-from benchmarks.methods_table import DOCS, picture, table
+from benchmarks.methods_table import DOCS, LETTER, LINE, labels, picture, table
 from keeptune.core.files import write_json
 from keeptune.methods import Method
 
@@ -91,3 +91,15 @@ def test_cells_go_on_where_they_stopped_and_seeds_come_last(tmp_path):
     write_json(cell_path(tmp_path, "lora", 1.0, 7) / "final.json", {})
     assert next(jobs(tmp_path, ["ia3", "lora"])) == ("ia3", RATES[0], 7, False)
     assert [job[2] for job in jobs(tmp_path, ["lora"])] == [8, 9]
+
+
+def test_no_name_covers_another_or_a_point():
+    names = ["p_tuning", "prompt", "norm", "ia3", "spottune_compact"]
+    points = [(160.0, 200.0), (230.0, 200.0), (203.0, 237.0), (225.0, 238.0), (198.0, 231.0)]
+    boxes = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+    for name, (x, y, anchor) in zip(names, labels(names, points), strict=True):
+        begin = x if anchor == "start" else x - LETTER * len(name)
+        boxes.append((begin, y - 4 - LINE / 2, begin + LETTER * len(name), y - 4 + LINE / 2))
+    for i, one in enumerate(boxes):
+        for other in boxes[max(i + 1, len(points)) :]:
+            assert not (one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3])
