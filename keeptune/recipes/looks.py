@@ -61,8 +61,13 @@ def adapted_in_parts(
     progress: Progress,
     stop: StopRequest | None = None,
 ) -> Looked:
-    """`look_by_look` with a model: retention in parts, everything else of `chosen` once."""
+    """`look_by_look` with a model: retention in parts, everything else of `chosen` once.
+
+    An encoder has no retention in parts (fewer documents would be fewer candidates), and is asked at once.
+    """
     assert context.suite is not None, "a proof has a suite"
+    if not any(isinstance(one, Retention) for one in chosen):
+        return Looked.all_at_once(list(before), measure("adapted", chosen, adapted, context, progress, stop))
     once = [one for one in chosen if not isinstance(one, Retention)]
     others = measure("adapted", once, adapted, context, progress, stop) if once else []
 

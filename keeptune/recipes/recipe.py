@@ -64,6 +64,12 @@ class Proof(Spec):
     lang: Literal["en", "zh"] = Field("en", description="language of the certificate page")
     seeds: int = Field(1, ge=1, le=10, description="runs with seed, seed+1, ...; three speak for the recipe")
 
+    @model_validator(mode="after")
+    def _one_seed_in_parts(self) -> Proof:
+        if self.sequential and self.seeds > 1:
+            raise ValueError("`sequential` stops each seed at items of its own; seeds are compared on the same items")
+        return self
+
     @field_validator("target", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from keeptune.data.suite import Choice, ChoiceTask, Corpus, Document, Suite
 from keeptune.recipes.looks import _of, joined, look_by_look, suite_parts
+from keeptune.recipes.recipe import Proof
 from keeptune.stages.prove import certify
 from keeptune.statistics.sequential import SHARES, levels
 from tests.stages.scores import accuracy, answers, corpus, flipped
@@ -80,3 +82,8 @@ def test_scores_of_two_parts_are_scores_of_both():
     (both,) = joined([first], [second])
     assert both.n == 3
     assert both.value == pytest.approx((700 + 800 + 900) / 1200)
+
+
+def test_seeds_that_would_stop_at_items_of_their_own_are_refused():
+    with pytest.raises(ValidationError, match="same items"):
+        Proof(sequential=True, seeds=3)

@@ -101,6 +101,15 @@ def test_a_look_at_the_test_rows_between_two_stages_is_told_by_the_certificate(w
     assert "在这份证明之前已经看过测试集（阶段 evaluate）" in page
 
 
+def test_a_run_that_asks_in_parts_stops_or_uses_all_and_says_which(work):
+    certificate = run_recipe("recipe.yaml", work / "run", ["proof.sequential=true"], quiet=True)["certificate"]
+    told = certificate["sequential"]
+    assert (told["looks"], certificate["level"]) == (5, told["level"])
+    assert told["share"] == [0.2, 0.4, 0.6, 0.8, 1.0][told["look"] - 1]
+    asked = {part["name"]: part["n"] for part in certificate["retention"]["corpora"]}
+    assert asked["prose"] == round(8 * told["share"])
+
+
 def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
     mix = ["stages.train.method=[{name: prompt, length: 4, frozen: true}, {name: lora, rank: 2}]"]
     run_recipe("recipe.yaml", work / "run", mix, quiet=True)
