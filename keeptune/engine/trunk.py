@@ -30,7 +30,7 @@ from keeptune.engine.rows import off
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.tensor_store import TensorStore, tensors_digest
 
-REVISION = 1
+REVISION = 2
 BATCH_TOKENS = 8192
 
 
@@ -147,13 +147,18 @@ def _computed(model: PreTrainedModel, layers: nn.ModuleList, rows: Sequence[Enco
 
 
 def _entry_states(model: PreTrainedModel, layers: nn.ModuleList, batch: PackedBatch, cut: int) -> Tensor:
+    """By the fused body where it runs, as training goes on from here; else the model's own modules, up to the cut."""
+    batch = batch.to(model.get_input_embeddings().weight.device)
+    with segments(batch.offsets) as packed:
+        if obstacle(model, len(batch.tokens)) is None:
+            embedded = model.get_input_embeddings()(batch.tokens)
+            return fused_hidden(model, packed, batch.positions, embedded, end=cut).cpu()
     reached: list[Tensor] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         reached.append(args[0] if args else kwargs["hidden_states"])
         raise _Reached
 
-    batch = batch.to(model.get_input_embeddings().weight.device)
     with _hooked(_module_at(model, layers, cut), stop), segments(batch.offsets), suppress(_Reached):
         model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
     return reached[0][0].cpu()

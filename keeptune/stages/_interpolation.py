@@ -91,7 +91,7 @@ def write(line: Line, checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
     def fill(path: Path) -> None:
         if name is None:
-            save_model(model, line.loaded.tokenizer, path, base_state_dict(model))
+            save_model(line.loaded, path, base_state_dict(model))
         else:
             save_adapter(model, name, path)
 

@@ -27,9 +27,15 @@ from keeptune.engine.fused.serving import Served, served
 
 
 def fused_hidden(
-    model: PreTrainedModel, packed: Segments, positions: Tensor, stream: Tensor, *, first: int = 0
+    model: PreTrainedModel,
+    packed: Segments,
+    positions: Tensor,
+    stream: Tensor,
+    *,
+    first: int = 0,
+    end: int | None = None,
 ) -> Tensor:
-    """The hidden states behind the final norm; `obstacle` has said that nothing is in the way.
+    """The hidden states behind the final norm, or those that enter a layer; `obstacle` has seen nothing in the way.
 
     Args:
         model: of a family that this file knows.
@@ -37,6 +43,7 @@ def fused_hidden(
         positions: (T,) position of each token in its row.
         stream: (T, D) what enters the layer `first`; for 0, the embedded tokens.
         first: the layer to begin with.
+        end: the layer to stop before, without the final norm; None goes to the end.
 
     Returns:
         (T, D).
@@ -47,13 +54,13 @@ def fused_hidden(
     angles = (cos[0, :, None, :half], sin[0, :, None, :half])
     decoder = Decoder(served(model, len(stream)), packed, *angles, model.config.model_type)
     prefix = model.base_model_prefix
-    for index in range(first, model.config.num_hidden_layers):
+    for index in range(first, model.config.num_hidden_layers if end is None else end):
         path, block = f"{prefix}.layers.{index}", body.layers[index]
         if block.gradient_checkpointing and block.training and torch.is_grad_enabled():
             stream = checkpoint(decoder.layer, path, block, stream, use_reentrant=False)
         else:
             stream = decoder.layer(path, block, stream)
-    return computed(_norm(body.norm), stream)
+    return computed(_norm(body.norm), stream) if end is None else stream
 
 
 @dataclass(frozen=True)
