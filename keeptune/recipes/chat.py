@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import MachineError
+from keeptune.core.errors import MachineError, PlanError
 from keeptune.core.example import Message
 from keeptune.core.files import read_json
 from keeptune.recipes.workshop import Workshop
@@ -79,6 +79,12 @@ def _answer(subject: Subject, prompt: str, *, on_task: bool) -> str:
     from keeptune.data.encode import encode_prompt, stop_ids
     from keeptune.engine.generation import generate
 
+    if not subject.speaks:
+        raise PlanError(
+            "this model reads and writes nothing, so there is no answer to show.",
+            code="E-CHAT-SILENT",
+            fix="What its head says of the test rows stands in items.jsonl.gz of the run.",
+        )
     tokens = encode_prompt([Message("user", prompt)], subject.tokenizer)
     with subject.on_task() if on_task else subject.off_task():
         made = generate(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
+from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.encode import EncodedSet
 from keeptune.data.formats.generated import Generated
@@ -80,6 +81,13 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
     sources = read_sources(recipe, folder)
     loaded = workshop.shared(base)
     generated = {name: settings for name, settings in recipe.data.items() if isinstance(settings, Generated)}
+    if generated and loaded.anatomy.kind in ("encoder", "image"):
+        raise DataError(
+            f"a {loaded.anatomy.family} model writes nothing that could be replayed as '{next(iter(generated))}'.",
+            code="E-DATA-GENERATED",
+            where={"key": f"data.{next(iter(generated))}"},
+            fix="Take the generated source out of the recipe.",
+        )
     for name, settings in generated.items():
         rows = self_text(loaded, settings, name, seed=recipe.seed, cache=cache_folder(), say=progress.say)
         digest = digest_of([[row.text, [turn.to_dict() for turn in row.messages]] for row in rows])

@@ -10,9 +10,11 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import Message
 from keeptune.core.image import Image, image_of
 from keeptune.data.encode import encoder_of
+from keeptune.data.encoder import Encoded
 from keeptune.data.formats.images import Images
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
+from keeptune.data.view import check_view
 
 GREY = {"image": [[0, 16], [8, 4]], "label": "7"}
 COLOUR = {"image": [[[0, 1, 2], [3, 4, 5]]], "label": "red"}
@@ -58,3 +60,8 @@ def test_text_is_no_row_for_an_image_encoder():
     with pytest.raises(DataError) as caught:
         encoder_of(None, None, "image").prompt([Message("user", "a text")])
     assert caught.value.code == "E-DATA-IMAGE"
+
+
+def test_check_shows_an_image_by_its_shades():
+    row = Encoded("a", "task", (0, 255, 128, 64), (False,) * 4)
+    assert "".join(token.text for token in check_view(row, None)) == " @\n+:\n"

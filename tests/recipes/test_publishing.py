@@ -7,7 +7,7 @@ import json
 import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from keeptune.core.errors import KeeptuneError
 from keeptune.engine.book import base_state_dict
@@ -150,6 +150,22 @@ def test_an_exported_folder_answers_in_peft_as_in_keeptune(tmp_path, family, nam
     torch.testing.assert_close(wrapped(**inputs_of(family)).logits, said, rtol=1e-4, atol=1e-4)
     assert found["difference"] <= 1e-4
     assert left(tmp_path) == ["out"]
+
+
+def test_an_image_encoder_is_merged_and_exported_too(tmp_path):
+    tiny_model("vit").save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "preprocessor_config.json").write_text('{"image_mean": [0.1], "image_std": [0.3]}')
+    model = load(tmp_path / "base", dtype="float32", device="cpu").model
+    shaken(model, LoRA(rank=4), "a0")
+    save_adapter(model, "a0", tmp_path / "a0")
+    said = model(**inputs_of("vit")).last_hidden_state
+    merge_checkpoint(str(tmp_path / "base"), [str(tmp_path / "a0")], tmp_path / "out")
+    stock = AutoModel.from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    torch.testing.assert_close(stock(**inputs_of("vit")).last_hidden_state, said, rtol=1e-4, atol=1e-4)
+    assert "0.3" in (tmp_path / "out" / "preprocessor_config.json").read_text()
+    export_adapter(str(tmp_path / "base"), [str(tmp_path / "a0")], tmp_path / "peft")
+    wrapped = peft.PeftModel.from_pretrained(tiny_model("vit"), tmp_path / "peft").eval()
+    torch.testing.assert_close(wrapped(**inputs_of("vit")).last_hidden_state, said, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
