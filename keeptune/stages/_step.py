@@ -28,6 +28,7 @@ from keeptune.engine.readout import Answer, answers
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
 from keeptune.stages._anchor import Anchor
+from keeptune.stages._by_source import BySource
 from keeptune.stages._kept import KeptReference
 from keeptune.stages._masters import Masters
 from keeptune.stages._random import RandomState
@@ -77,6 +78,8 @@ class StepResult:
         parts: mean of each loss over its own count, by name; a loss without rows in this batch is absent. What the
             method adds in training is `penalty`; `NAME.weight` is the mean weight of a loss's tokens before it was
             made 1.
+        sources: where the batch has several, the mean of each loss over all of them, the rows and the tokens, each by
+            source: `next_token/task`, `rows/task`, `tokens/task`.
         norm: of the whole gradient, before clipping.
         tokens: computed; a prompt that rows share counts once.
         learned: supervised positions.
@@ -87,6 +90,7 @@ class StepResult:
     norm: float
     tokens: int
     learned: int
+    sources: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,7 +145,10 @@ class Objective:
         while True:
             self.masters.drop_gradients()
             try:
-                return self._backward(self._cut(rows))
+                apart = BySource()
+                result = self._backward(self._cut(rows), apart)
+                result.sources = apart.means(rows)
+                return result
             except torch.cuda.OutOfMemoryError as error:
                 self._halve(rows, error)
             torch.cuda.empty_cache()
@@ -168,7 +175,7 @@ class Objective:
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
         return [served(batch, self.stacks).to(device) for batch in batches]
 
-    def _backward(self, batches: list[PackedBatch]) -> StepResult:
+    def _backward(self, batches: list[PackedBatch], apart: BySource) -> StepResult:
         learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
         counts = self._counts(batches, learned)
         sums = torch.zeros(len(self.losses), dtype=torch.float64, device=batches[0].tokens.device)
@@ -177,7 +184,7 @@ class Objective:
         self.model.train()
         for batch in batches:
             objective: Any = 0.0
-            for i, (total, count) in enumerate(self._pieces(batch)):
+            for i, (total, count) in enumerate(self._pieces(batch, apart)):
                 if count:
                     counts[i] = counts[i] or count
                     sums[i] += total.detach()
@@ -235,14 +242,16 @@ class Objective:
                 master.grad = pull if master.grad is None else master.grad.add_(pull)
         return values
 
-    def _pieces(self, batch: PackedBatch) -> list[tuple[Tensor, float]]:
+    def _pieces(self, batch: PackedBatch, apart: BySource | None = None) -> list[tuple[Tensor, float]]:
         """Sum and count of each loss on one micro-batch; a loss without rows in it is not computed."""
         wanted = [len(loss.rows(batch)) for loss in self.losses]
         if not any(wanted):
             return [(torch.zeros(()), 0) for _ in self.losses]
         view = View(self.model, batch, self._states(batch), self.reference)
+        apart = apart or BySource()
         return [
-            loss.terms(view) if count else (torch.zeros(()), 0) for loss, count in zip(self.losses, wanted, strict=True)
+            (torch.zeros(()), 0) if not count else apart.terms(name, loss, view)
+            for name, loss, count in zip(self.names, self.losses, wanted, strict=True)
         ]
 
     def _states(self, batch: PackedBatch) -> States:

@@ -109,6 +109,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return {
             "loss": self.result.loss,
             **self.result.parts,
+            **self.result.sources,
             "gradient_norm": self.result.norm,
             "lr": self.lr,
             **sizes,

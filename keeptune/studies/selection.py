@@ -15,7 +15,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
-from keeptune.recipes.material import Material, cache_folder, gather
+from keeptune.recipes.material import Material, cache_folder, fitted, gather
 from keeptune.report.selection_table import selection_text
 from keeptune.selectors import Context, Selector
 from keeptune.selectors._appraisal import Appraiser
@@ -95,6 +95,7 @@ class Grid:
         target_of(self.recipe)
         base = self.recipe.model.checkpoint
         self.material: Material = gather(self.recipe, work.recipe_folder, work.workshop, base, work.progress)
+        self.recipe = fitted(self.recipe, self.material)  # a head has the labels of all rows, not those of an arm
         if self.material.target not in self.material.train:
             raise RecipeError(
                 "no stage trains on the source that is measured, so there is nothing to choose from.",

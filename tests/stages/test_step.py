@@ -228,3 +228,23 @@ def test_without_gradients_an_optimizer_moves_nothing():
         built.step()
         assert torch.equal(parameter.detach(), torch.ones(2, 2))
         assert built.state_dict()["state"] == {}
+
+
+def test_a_step_over_several_sources_says_what_each_came_to(batch):
+    """The sums of the sources are the sum of the whole; a source alone gives its own mean; cuts change nothing."""
+    losses = [{"name": "next_token"}, {"name": "kl_to_base", "on": "replay", "weight": 2.0}]
+    whole = objective(losses=losses).backward(batch)
+    found = whole.sources
+    assert set(found) == {f"{what}/{name}" for what in ("next_token", "rows", "tokens") for name in ("task", "replay")}
+    count = {}
+    for name in ("task", "replay"):
+        own = [row for row in batch if row.source == name]
+        count[name] = sum(sum(row.learned) for row in own)
+        alone = objective(losses=losses[:1]).backward(own)
+        assert alone.sources == {}
+        assert found[f"next_token/{name}"] == pytest.approx(alone.parts["next_token"], rel=1e-6)
+        assert found[f"rows/{name}"] == len(own)
+        assert found[f"tokens/{name}"] == sum(len(row.tokens) for row in own)
+    mean = sum(found[f"next_token/{name}"] * count[name] for name in count) / sum(count.values())
+    assert whole.parts["next_token"] == pytest.approx(mean, rel=1e-6)
+    assert objective(20, losses=losses).backward(batch).sources == pytest.approx(found, rel=1e-6)

@@ -28,14 +28,14 @@ stages:
     batch_tokens: 256
 proof: {target: {data: task, metric: label_accuracy}}
 """
-CHOICES = ["shares=[0.3]", "selectors=[kcenter, rds]", "seeds=3"]
+CHOICES = ["shares=[0.1]", "selectors=[kcenter, rds]", "seeds=3"]
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rows = [
-        {"text": f"the {one} and the {two}", "label": "water" if one in ("river", "ship", "bridge") else "land"}
+        {"text": f"the {one} and the {two}", "label": f"of the {one}"}  # more labels than an arm has rows
         for one in THINGS
         for two in THINGS
         if one != two
@@ -48,11 +48,11 @@ def recipe(tmp_path, monkeypatch):
 def test_the_grid_is_run_once_and_read_the_second_time(recipe, tmp_path, monkeypatch):
     result = run_study("selection", str(recipe), tmp_path / "s", choices=CHOICES, quiet=True)
     names = [arm["name"] for arm in result["arms"]]
-    assert names == ["all", "random-0.3-0", "random-0.3-1", "random-0.3-2", "kcenter-0.3-0", "rds-0.3-0"]
+    assert names == ["all", "random-0.1-0", "random-0.1-1", "random-0.1-2", "kcenter-0.1-0", "rds-0.1-0"]
     assert [arm["seed"] for arm in result["arms"]] == [3, 3, 4, 5, 3, 3]
     sizes = {arm["rows"] for arm in result["arms"][1:]}
-    assert sizes == {round(0.3 * result["arms"][0]["rows"])}
-    assert {(one["by"], one["share"]) for one in result["comparisons"]} == {("kcenter", 0.3), ("rds", 0.3)}
+    assert sizes == {round(0.1 * result["arms"][0]["rows"])}
+    assert {(one["by"], one["share"]) for one in result["comparisons"]} == {("kcenter", 0.1), ("rds", 0.1)}
     draws = [arm["score"] for arm in result["arms"] if arm["by"] == "random"]
     for one in result["comparisons"]:
         own = next(arm["score"] for arm in result["arms"] if arm["by"] == one["by"])
