@@ -42,6 +42,8 @@ def small(name: str, model: Path) -> list[str]:
         if stage.name == "rejection_sampling":  # a random model is never right
             settings += [f"stages[{index}].verifier=tests.recipes.any_answer", f"stages[{index}].max_new_tokens=400"]
             settings += [f"stages[{index}].samples=2"]
+        if stage.name == "rewrite":
+            settings += [f"stages[{index}].{key}" for key in ("rows=4", "max_new_tokens=4")]
         if stage.name == "gate":
             settings += [f"stages[{index}].action=report", f"stages[{index}].rows=10"]
         if stage.name == "deep_incubation":
