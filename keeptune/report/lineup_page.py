@@ -21,11 +21,10 @@ LEAD = (
 
 def lineup_page(result: Mapping[str, Any]) -> str:
     """The whole page as text, from `study.json`."""
-    best = max(result["methods"], key=lambda row: row["hypervolume"]["value"] or 0)
     level = share(result["level"])
     body = [
         element("p", f"{len(result['cells'])} cells, {result['seeds']} seeds each", class_="kicker"),
-        element("h1", f"{best['recipe']} covers most of the plane of target and retention"),
+        element("h1", headline(result["methods"])),
         element("p", LEAD, class_="lead"),
         _plane(result),
         element("h2", f"Kept at a target score of {level}, which every recipe reaches at some rate"),
@@ -38,6 +37,20 @@ def lineup_page(result: Mapping[str, Any]) -> str:
         element("p", _small_print(result), class_="note"),
     ]  # fmt: skip
     return document("keeptune study: compare", body)
+
+
+def headline(methods: Sequence[Mapping[str, Any]]) -> str:
+    """Which recipe covers the largest area; those whose intervals reach that of the first are named with it."""
+    ranked = sorted(methods, key=lambda row: -(row["hypervolume"]["value"] or 0))
+    first = ranked[0]["hypervolume"]
+    if len(ranked) == 1 or first["low"] is None:
+        return f"{ranked[0]['recipe']} on the plane of target and retention"
+    near = [row["recipe"] for row in ranked[1:] if (row["hypervolume"]["high"] or 0) >= first["low"]]
+    if near:
+        return (
+            f"{ranked[0]['recipe']} is first on the plane of target and retention, not clearly before {', '.join(near)}"
+        )
+    return f"{ranked[0]['recipe']} covers most of the plane of target and retention"
 
 
 def share(value: float | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from keeptune.core.errors import RecipeError
 from keeptune.recipes.recipe import load_recipe
+from keeptune.report.lineup_page import headline
 from keeptune.studies._lineup import arm_recipe, token_budget
 from keeptune.studies._session import run_study
 from tests.recipes.test_shelf import suite  # noqa: F401 (a fixture)
@@ -71,3 +72,12 @@ def test_a_prompt_forgets_labels_of_another_task_and_a_missing_source_is_named(t
     with pytest.raises(RecipeError) as caught:
         arm_recipe(study, str(tmp_path / "other.yaml"), 10_000, 1.0, 7)
     assert caught.value.code == "E-STUDY-SOURCE"
+
+
+def test_the_page_names_a_winner_only_where_the_intervals_part():
+    def row(name, value, low, high):
+        return {"recipe": name, "hypervolume": {"value": value, "low": low, "high": high}}
+
+    clear = [row("one", 0.4, 0.35, 0.45), row("two", 0.6, 0.55, 0.65)]
+    assert headline(clear) == "two covers most of the plane of target and retention"
+    assert headline([*clear, row("three", 0.58, 0.5, 0.66)]).endswith("not clearly before three")
