@@ -49,6 +49,7 @@ class Compare(Study):
             for rate in sorted(self.rates)
             for extra in range(self.seeds)
         ]
+        work.progress.say(f"{len(arms)} runs of {tokens:,} tokens each; the base is measured first")
         base = bench.base()
         made: list[Plain] = []
         with work.arms("comparing", len(arms)) as done:

@@ -52,6 +52,7 @@ class Scaling(Study):
         target = str(getattr(work.recipe.proof and work.recipe.proof.target, "data", "task"))
         sources = self.sources or [target]
         sizes = _sizes(bench.material(work.recipe).train, sources, shares)
+        work.progress.say(f"{len(shares) * self.seeds} runs; the base is measured first")
         base, found, seconds = bench.base(), list[list[list[Score]]](), 0.0
         with work.arms("scaling", len(shares) * self.seeds) as done:
             for share, size in zip(shares, sizes, strict=True):
