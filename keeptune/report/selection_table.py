@@ -88,7 +88,10 @@ def verdict(result: Result) -> str:
     said = []
     if not found["better"]:
         widest = max((c["high"] - c["low"]) / 2 for c in result["comparisons"])
-        said.append(f"Nothing beats random here; differences below {_spread(result, widest)} could not be told apart.")
+        unit = " points" if _percent(result) else " bits"
+        said.append(
+            f"Nothing beats random here; differences below {_spread(result, widest)}{unit} could not be told apart."
+        )
     else:
         said.append(f"Better than random: {_told(result, found['better'])}.")
     if found["worse"]:

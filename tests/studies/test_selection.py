@@ -92,7 +92,7 @@ def example(metric, scores, verdict):
 
 def test_the_page_says_what_the_numbers_say():
     nothing = selection_text(example("label_accuracy", [0.6, 0.65, 0.7], "no difference shown"))
-    assert "Nothing beats random here; differences below 10.0 could not be told apart." in nothing
+    assert "Nothing beats random here; differences below 10.0 points could not be told apart." in nothing
     assert "| random | 65.0% ± 5.0 |" in nothing
     assert "| rds | +5.0 (−5.0 to +15.0) |" in nothing
     better = selection_text(example("label_accuracy", [0.4, 0.4, 0.4], "better"))
