@@ -110,6 +110,19 @@ def test_a_run_that_asks_in_parts_stops_or_uses_all_and_says_which(work):
     assert asked["prose"] == round(8 * told["share"])
 
 
+def test_a_run_that_is_asked_to_diagnose_tells_the_kind_of_loss(work):
+    settings = ["proof.diagnose=true", "proof.lang=zh"]
+    certificate = run_recipe("recipe.yaml", work / "run", settings, quiet=True)["certificate"]
+    found = certificate["diagnosis"]
+    assert found["kinds"]
+    assert found["detach"] is True  # LoRA off is the base, bitwise
+    assert found["prompted_leak"] is None  # nothing is routed
+    assert found["in_context"].keys() == {
+        f"{naming}_{shots}_shot" for naming in ("natural", "flipped", "abstract") for shots in (0, 1, 4)
+    }
+    assert "上下文学习" in (work / "run" / "certificate.html").read_text()
+
+
 def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
     mix = ["stages.train.method=[{name: prompt, length: 4, frozen: true}, {name: lora, rank: 2}]"]
     run_recipe("recipe.yaml", work / "run", mix, quiet=True)
