@@ -48,6 +48,11 @@ class Readout(Delta):
         """
         raise NotImplementedError
 
+    @property
+    def lowest(self) -> int:
+        """Index of the lowest states that it reads, as in `layers`; 0 for whoever does not say."""
+        return 0
+
     def scores_of(self, model: PreTrainedModel, states: States, spans: Sequence[Span], rows: Sequence[int]) -> Tensor:
         """`[S, C]` of the chosen rows of a batch; most readouts look at the states of their tokens and no more.
 

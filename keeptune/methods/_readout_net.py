@@ -67,6 +67,11 @@ class ReadoutNet(Readout):
         if layer is None:
             self.mix, self.gamma = nn.Parameter(torch.zeros(layers)), nn.Parameter(torch.ones(()))
 
+    @property
+    def lowest(self) -> int:
+        """The states that it reads; a mix reads all."""
+        return 0 if self.layer is None else self.layer
+
     def start(self, generator: torch.Generator) -> None:
         """The map down uniform within 1/sqrt(D), the rest zero: equal scores for every label, an even mix, a mean."""
         if self.kind != "linear":

@@ -256,8 +256,10 @@ class Objective:
 
     def _states(self, batch: PackedBatch) -> States:
         layers = any(loss.reads_labels for loss in self.losses)
-        if self.trunk is not None and not layers and self.trunk.covers(batch):
-            return States(self.trunk.hidden(batch))
+        if self.trunk is not None and self.trunk.covers(batch):
+            hidden = self.trunk.hidden(batch)
+            # A head above a trunk reads the last states, and no others.
+            return States(hidden, (hidden,) * (self.model.config.num_hidden_layers + 1) if layers else ())
         states = packed_states(self.model, batch, layers=layers)
         if self.model.body_path != self._path:
             self._path = self.model.body_path

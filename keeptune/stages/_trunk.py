@@ -19,6 +19,8 @@ from keeptune.core.errors import PlanError
 from keeptune.data.encode import Encoded
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.book import book_of
+from keeptune.engine.places import Slot
+from keeptune.engine.readout import Reading, Readout
 from keeptune.engine.shared_rows import can_share
 from keeptune.engine.trunk import from_trunk, trunk_states
 from keeptune.models.anatomy import anatomy_of
@@ -68,7 +70,8 @@ def trunk_of(model: PreTrainedModel, plan: Plan, cache: Path | None) -> Trunk | 
     """
     cut = lowest_changed_layer(model)
     rows = plan.unique_rows()
-    if cut == 0 or plan.drawn <= len(rows) or not can_share(model) or not _named_apart(rows):
+    alone = can_share(model) or cut == len(anatomy_of(model).layers)  # above all layers, a head looks at whole rows
+    if cut == 0 or plan.drawn <= len(rows) or not alone or not _named_apart(rows):
         return None
     width = model.get_input_embeddings().weight
     if sum(len(row.tokens) for row in rows) * width.shape[1] * width.element_size() > LIMIT_BYTES:
@@ -86,13 +89,22 @@ def lowest_changed_layer(model: PreTrainedModel) -> int:
     layers = anatomy_of(model).layers
     blocks = {layer.block: layer.index for layer in layers}
     book = book_of(model)
-    slots = () if book is None else book.slots
-    paths = [place.path for place in slots]
+    slots = {} if book is None else book.slots
+    paths = [place.path for place in slots if not isinstance(place, Reading)]
+    read = [_lowest_read(slot) for place, slot in slots.items() if isinstance(place, Reading)]
     paths += [
         name for name, each in model.named_parameters() if each.requires_grad and not name.startswith("keeptune.")
     ]
     found = [_layer_of(path, blocks, len(layers), anatomy_of(model).final_norm) for path in paths]
+    # States between the blocks are not kept: a head reads the last ones, or the whole model is computed.
+    found += [len(layers) if lowest == len(layers) else 0 for lowest in read]
     return min(found, default=0)
+
+
+def _lowest_read(slot: Slot) -> int:
+    """Index of the lowest states that a head behind the body reads."""
+    placed = [one for entries in slot.entries.values() for one in entries]
+    return min((one.delta.lowest for one in placed if isinstance(one.delta, Readout)), default=0)
 
 
 def _layer_of(path: str, blocks: dict[str, int], above: int, final_norm: str) -> int:

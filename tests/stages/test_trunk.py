@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,7 +12,7 @@ from safetensors.torch import load_file
 from keeptune.methods import LoRA, Prompt
 from keeptune.stages import _trunk
 from keeptune.stages._trunk import lowest_changed_layer
-from tests.stages.tiny_training import Bench
+from tests.stages.tiny_training import Bench, rows
 from tests.tiny_models import tiny_model
 
 TOP = {"name": "lora", "rank": 4, "targets": [f"model.layers.1.self_attn.{name}_proj" for name in "qv"]}
@@ -44,6 +47,33 @@ def test_a_second_run_reads_the_states_and_ends_in_the_same_bits(tmp_path, monke
     monkeypatch.setattr("keeptune.engine.trunk._computed", lambda *_: pytest.fail("computed although it was kept"))
     second = weights(bench.train("second", work=cache, **SETTINGS))
     assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+
+
+def labelled():
+    """Rows whose answer, the parity of the first token, a head can learn."""
+    made = [replace(row, answer=("even", "odd")[row.tokens[0] % 2]) for row in rows("task", 40).rows]
+    return {"task": SimpleNamespace(rows=tuple(made))}
+
+
+HEAD = {"name": "head", "labels": ["even", "odd"]}
+
+
+@pytest.mark.parametrize(("layer", "kept"), [("last", True), (2, True), (1, False), ("mix", False)])
+def test_a_head_on_the_last_states_learns_from_a_trunk_what_it_learns_from_the_model(
+    tmp_path, monkeypatch, layer, kept
+):
+    bench, work = Bench(tmp_path), {"data": labelled()}
+    settings = {**SETTINGS, "method": {**HEAD, "layer": layer}, "losses": ["label"], "scope": "task"}
+    own = bench.train("trunk", work=work, **settings)
+    monkeypatch.setattr(_trunk, "LIMIT_BYTES", 0)
+    whole = bench.train("whole", work=work, **settings)
+    assert (cuts(bench, "trunk"), cuts(bench, "whole")) == ([2] if kept else [], [])
+    one, two = (bench.open(made).model.state_dict() for made in (own, whole))
+    for name, tensor in two.items():
+        torch.testing.assert_close(one[name], tensor, rtol=1e-4, atol=1e-5)
+    losses = [[line["loss"] for line in bench.metrics(name)] for name in ("trunk", "whole")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][-1] < losses[0][0]
 
 
 @pytest.mark.parametrize("settings", [
