@@ -10,6 +10,15 @@ from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.recipe import FOLDER, load_recipe
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo")
+QUICK = {
+    "train": ("epochs=null", "steps=2", "batch_tokens=256"),
+    "gate": ("action=report",),
+    "deep_incubation": ("meta_steps=2", "module_steps=2", "batch_tokens=256"),
+    # Two steps teach nothing that would be right.
+    "rejection_sampling": ("verifier=tests.recipes.any_answer", "samples=2"),
+    "rewrite": ("max_new_tokens=32",),
+}
+"""Settings that make a stage short."""
 SUITE = """\
 version: "1"
 tasks:
@@ -41,10 +50,7 @@ def test_a_recipe_of_the_shelf_ends_in_a_certificate(name, suite, tmp_path, monk
     settings = ["data.task.train=5", "data.task.dev=3", "data.task.test=5", f"proof.suite={suite}"]
     settings += [f"data.{name}.rows=10" for name, source in recipe.data.items() if source.name == "generated"]
     for index, stage in enumerate(recipe.stages):
-        if stage.name == "gate":
-            settings += [f"stages[{index}].action=report"]
-            continue
-        settings += [f"stages[{index}].epochs=null", f"stages[{index}].steps=2", f"stages[{index}].batch_tokens=256"]
+        settings += [f"stages[{index}].{setting}" for setting in QUICK.get(stage.name, ())]
     result = run_recipe(name, tmp_path / "run", settings, quiet=True)
     certificate = json.loads((tmp_path / "run" / "certificate.json").read_text())
     assert certificate["verdict"] == result["verdict"] in ("PASS", "FAIL", "UNDECIDED")
