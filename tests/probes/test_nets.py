@@ -149,6 +149,7 @@ def test_the_codelength_is_the_uniform_first_block_and_each_answers_own_cost(mon
     assert heads.uniform == pytest.approx(2 * math.log2(3) + math.log2(1) + 4 * math.log2(5))
 
 
+@pytest.mark.slow
 def test_states_that_say_the_answer_compress_and_random_answers_do_not():
     easy, dev = labels(3000, noise=0.1), labels(200, seed=1, noise=0.1)
     shuffled = easy.answers[torch.randperm(9000, generator=torch.Generator().manual_seed(5))]

@@ -108,6 +108,7 @@ SMALL = ["data.replay.rows=4", "data.replay.chats=0", "data.replay.max_tokens=12
 SMALL += ["stages[0].epochs=null", "stages[0].steps=3", "stages[0].batch_tokens=256", "model.dtype=float32"]
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_certificate_and_a_second_call_measures_nothing(data, model, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

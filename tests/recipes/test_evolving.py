@@ -159,6 +159,7 @@ def test_the_embedded_model_replays_itself_into_a_file_that_can_be_read(tmp_path
         evolve_file(None, output, "replay", "pocket", rows=4, seed=0)
 
 
+@pytest.mark.slow
 def test_a_local_model_evolves_tasks_and_one_that_writes_nothing_is_refused_with_counts(tmp_path):
     seeds = tmp_path / "tasks.jsonl"
     seeds.write_text("".join(json.dumps({"prompt": one, "completion": "x"}) + "\n" for one in SEEDS))

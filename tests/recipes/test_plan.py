@@ -135,6 +135,7 @@ def test_a_plan_encodes_with_the_models_own_kind(tmp_path, no_weights, family, m
     assert (result["proof"]["written"] > 0) == (family in ("t5", "llama"))
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_proof_are_counted_on_a_sample_as_they_are_in_full(monkeypatch):
     """The mean of 40 items a task stands for all: within a tenth of a plain count over every item."""
     recipe = load_recipe("lora", ["proof.items=300"])

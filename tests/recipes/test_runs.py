@@ -110,6 +110,7 @@ def test_a_run_that_asks_in_parts_stops_or_uses_all_and_says_which(work):
     assert asked["prose"] == round(8 * told["share"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_diagnose_tells_the_kind_of_loss(work):
     settings = ["proof.diagnose=true", "proof.lang=zh"]
     certificate = run_recipe("recipe.yaml", work / "run", settings, quiet=True)["certificate"]
@@ -174,6 +175,7 @@ def test_all_faults_of_a_recipe_are_told_at_once_with_file_and_line(work):
     assert "Did you mean 'seed'?" in told
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side_both_end_in_a_certificate(work):
     said: list[str] = []
     (work / "other.yaml").write_text(RECIPE.replace("name: tiny", "name: other").replace("rank: 4", "rank: 2"))

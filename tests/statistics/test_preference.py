@@ -23,6 +23,7 @@ def test_sides_exchanged_turn_the_interval_round():
     assert (other.low, other.high) == (pytest.approx(-one.high), pytest.approx(-one.low))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_preference_in_simulation():
     generator, covered = np.random.default_rng(0), 0
     for wins, losses, _ in generator.multinomial(120, [0.3, 0.2, 0.5], size=2000):

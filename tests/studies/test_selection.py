@@ -45,6 +45,7 @@ def recipe(tmp_path, monkeypatch):
     return tmp_path / "recipe.yaml"
 
 
+@pytest.mark.slow
 def test_the_grid_is_run_once_and_read_the_second_time(recipe, tmp_path, monkeypatch):
     result = run_study("selection", str(recipe), tmp_path / "s", choices=CHOICES, quiet=True)
     names = [arm["name"] for arm in result["arms"]]
