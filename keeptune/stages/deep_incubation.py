@@ -19,6 +19,7 @@ from keeptune.losses import Loss
 from keeptune.methods.freeze import Freeze
 from keeptune.methods.full import Full
 from keeptune.stages import Stage, StageWork
+from keeptune.stages._plan import rows_digest
 from keeptune.stages._settings import Mixture
 from keeptune.stages.optimizers import Optimizer
 from keeptune.stages.train import Train
@@ -123,7 +124,8 @@ class DeepIncubation(Stage):
         """A trained part; one that the manifest names, made from the same, is taken as it is."""
         stage, file = self._training(name, method, steps), work.folder / MANIFEST
         listed = read_json(file) if file.exists() else {}
-        key = digest_of([self.to_dict(), stage.to_dict(), checkpoint.to_dict(), work.seed])
+        rows = {name: rows_digest(work.data[name].rows) for name in stage.sources()}
+        key = digest_of([self.to_dict(), stage.to_dict(), source.fingerprint, rows, work.seed])
         if name in listed and listed[name]["key"] == key:
             work.progress.say(f"{name}: done before, nothing to do")
             return Checkpoint.from_dict(listed[name]["checkpoint"], relative_to=work.folder)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import DataError, Interrupted
+from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.core.files import atomic_write, make_folder
 from keeptune.data.verifiers import Verifier
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._made import write_made
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
-    from keeptune.models.load import Loaded
-
-CHUNK = 256
-"""Questions between two commits."""
 
 
 class RejectionSampling(Stage):
@@ -61,10 +53,20 @@ class RejectionSampling(Stage):
             DataError: no answer was right (E-SAMPLE-NOTHING), or a row cannot be verified (E-VERIFY-ROW).
             Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
         """
+        from keeptune.stages._answering import answered
         from keeptune.stages._sifting import sift, told
 
         asked = self._asked(work)
-        answers = self._answers(checkpoint, work, [row for row, _ in asked])
+        answers = answered(
+            work.open(checkpoint),
+            checkpoint,
+            work,
+            self.label,
+            {row.id: question_tokens(row) for row, _ in asked},
+            max_new_tokens=self.max_new_tokens,
+            rounds=self.samples,
+            temperature=self.temperature,
+        )
         sifted = [
             sift(example, [text for texts in answers if (text := texts[row.id]) is not None], self.verifier)
             for row, example in asked
@@ -99,59 +101,6 @@ class RejectionSampling(Stage):
         rows = [row for row in work.data[self.on].rows if row.id in by_id]
         return [(row, by_id[row.id]) for row in rows[: self.questions]]
 
-    def _answers(self, checkpoint: Checkpoint, work: StageWork, rows: Sequence[Encoded]) -> list[dict[str, str | None]]:
-        """For each round of sampling, row id to answer; None for one that is empty or did not end."""
-        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        files = {
-            (turn, place): work.folder / "samples" / f"{turn}-{place}.json"
-            for turn in range(self.samples)
-            for place in range(len(chunks))
-        }
-        make_folder(work.folder / "samples")
-        missing = [key for key, file in files.items() if not file.is_file()]
-        if missing:
-            loaded = work.open(checkpoint)
-            with work.progress.track(self.label, len(files), len(files) - len(missing)) as track:
-                for turn, place in missing:
-                    found = self._sampled(loaded, checkpoint, work, chunks[place], turn)
-                    atomic_write(files[turn, place], json.dumps(found, ensure_ascii=False))
-                    track.advance()
-                    if work.run.stop_requested.is_set():
-                        raise Interrupted(
-                            "stopped by a signal; the answers so far are kept.",
-                            code="E-RUN-INTERRUPTED",
-                            fix="Run the same command again to go on.",
-                        )
-        turns = range(self.samples)
-        return [_read_all([files[turn, place] for place in range(len(chunks))]) for turn in turns]
-
-    def _sampled(
-        self, loaded: Loaded, checkpoint: Checkpoint, work: StageWork, rows: Sequence[Encoded], turn: int
-    ) -> dict[str, str | None]:
-        import torch
-
-        from keeptune.core.digest import digest_of
-        from keeptune.data.encode import stop_ids
-        from keeptune.engine.generation import generate
-        from keeptune.engine.rows import active
-
-        tokenizer = loaded.tokenizer
-        loaded.model.eval()
-        with torch.no_grad(), active(loaded.model, tuple(ref.name for ref in checkpoint.adapters) or None):
-            made = generate(
-                loaded.model,
-                tokenizer,
-                [question_tokens(row) for row in rows],
-                max_new_tokens=self.max_new_tokens,
-                stop_ids={*tokenizer.all_special_ids, *stop_ids(tokenizer, work.template)},
-                temperature=self.temperature,
-                seed=int(digest_of([work.seed, self.label, turn, rows[0].id])[:12], 16),
-                batch_tokens=32_768,
-            )
-        texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in made]
-        ended = [len(tokens) < self.max_new_tokens for tokens in made]
-        return {row.id: text if whole and text else None for row, text, whole in zip(rows, texts, ended, strict=True)}
-
 
 def question_tokens(row: Encoded) -> tuple[int, ...]:
     """What comes before the last learned run of a row: the conversation up to the last answer."""
@@ -159,10 +108,3 @@ def question_tokens(row: Encoded) -> tuple[int, ...]:
     while row.learned[last - 1]:
         last -= 1
     return row.tokens[:last]
-
-
-def _read_all(files: Sequence[Path]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for file in files:
-        found |= json.loads(file.read_text(encoding="utf-8"))
-    return found

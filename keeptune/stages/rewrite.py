@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,9 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import Interrupted
 from keeptune.core.example import Example, Message
-from keeptune.core.files import atomic_write, make_folder
 from keeptune.data.verifiers import Verifier
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._made import write_made
@@ -21,8 +18,6 @@ from keeptune.stages._made import write_made
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
 
-CHUNK = 256
-"""Rows between two commits."""
 ASK = (
     "{instruction}\n\nA correct answer is given here. Answer the request yourself, in your own words, and agree with "
     "it.\n\nGiven answer: {reference}"
@@ -68,9 +63,13 @@ class Rewrite(Stage):
         Raises:
             Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
         """
+        from keeptune.stages._answering import answered
+
         rows = list(work.examples.get(self.on, ()))
         asked = [row for row in rows if row.text is None and row.prompt][: self.rows]
-        written = self._written(checkpoint, work, asked)
+        loaded = work.open(checkpoint)
+        prompts = self._prompts(loaded, work, asked)
+        (written,) = answered(loaded, checkpoint, work, self.label, prompts, max_new_tokens=self.max_new_tokens)
         counts: Counter[str] = Counter()
         made = []
         for row in rows:
@@ -99,58 +98,11 @@ class Rewrite(Stage):
         request = self.ask.replace("{reference}", row.target).replace("{instruction}", last.content)
         return [*before, Message(last.role, request)]
 
-    def _written(self, checkpoint: Checkpoint, work: StageWork, rows: Sequence[Example]) -> dict[str, str | None]:
-        """Row id to answer; None for one that is empty or did not end."""
-        files = [work.folder / "rewritings" / f"{place}.json" for place in range(-(-len(rows) // CHUNK))]
-        make_folder(work.folder / "rewritings")
-        missing = [place for place, file in enumerate(files) if not file.is_file()]
-        if missing:
-            loaded = work.open(checkpoint)
-            with work.progress.track(self.label, len(files), len(files) - len(missing)) as track:
-                for place in missing:
-                    part = rows[place * CHUNK : (place + 1) * CHUNK]
-                    found = self._answers(loaded, checkpoint, work, part)
-                    atomic_write(files[place], json.dumps(found, ensure_ascii=False))
-                    track.advance()
-                    if work.run.stop_requested.is_set():
-                        raise Interrupted(
-                            "stopped by a signal; the answers so far are kept.",
-                            code="E-RUN-INTERRUPTED",
-                            fix="Run the same command again to go on.",
-                        )
-        found = {}
-        for file in files:
-            found |= json.loads(file.read_text(encoding="utf-8"))
-        return found
+    def _prompts(self, loaded: Loaded, work: StageWork, rows: Sequence[Example]) -> dict[str, list[int]]:
+        """By row; a request that leaves no room for its answer in the model's context is not made."""
+        from keeptune.data.encode import Encoder
 
-    def _answers(
-        self, loaded: Loaded, checkpoint: Checkpoint, work: StageWork, rows: Sequence[Example]
-    ) -> dict[str, str | None]:
-        """Greedy answers; a request that is longer than the model's context leaves its row as it is."""
-        import torch
-
-        from keeptune.data.encode import Encoder, stop_ids
-        from keeptune.engine.generation import generate
-        from keeptune.engine.rows import active
-
-        tokenizer, limit = loaded.tokenizer, int(getattr(loaded.model.config, "max_position_embeddings", 0) or 2048)
-        encoder = Encoder(tokenizer, work.template)
+        limit = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 2048)
+        encoder = Encoder(loaded.tokenizer, work.template)
         prompts = {row.id: encoder.prompt(self.asking(row)) for row in rows}
-        short = {name: tokens for name, tokens in prompts.items() if len(tokens) + self.max_new_tokens <= limit}
-        loaded.model.eval()
-        with torch.no_grad(), active(loaded.model, tuple(ref.name for ref in checkpoint.adapters) or None):
-            made = generate(
-                loaded.model,
-                tokenizer,
-                list(short.values()),
-                max_new_tokens=self.max_new_tokens,
-                stop_ids={*tokenizer.all_special_ids, *stop_ids(tokenizer, work.template)},
-                batch_tokens=32_768,
-            )
-        texts = {
-            name: tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            if len(tokens) < self.max_new_tokens
-            else ""
-            for name, tokens in zip(short, made, strict=True)
-        }
-        return {row.id: texts.get(row.id) or None for row in rows}
+        return {name: tokens for name, tokens in prompts.items() if len(tokens) + self.max_new_tokens <= limit}

@@ -33,10 +33,10 @@ def incubate(bench):
     folder.mkdir()
     save_model(replace(base, model=deep), folder)
 
-    def go(name="run", checkpoint=None, **settings):
+    def go(name="run", checkpoint=None, data=None, *, fork=False, **settings):
         stage = validate(Stage, {"name": "deep_incubation", **QUICK, **settings})
-        with Run.open(bench.folder / name) as run:
-            work = bench.work(run)
+        with Run.open(bench.folder / name, fork=fork) as run:
+            work = bench.work(run, **({"data": data} if data else {}))
             return stage.run(checkpoint or Checkpoint(str(folder), dtype="float32"), work), work.folder
 
     go.base = folder
@@ -100,6 +100,14 @@ def test_a_second_run_trains_nothing_and_a_lost_module_is_trained_again_alone(be
     incubate()
     redone = bench.open(result).model.state_dict()
     assert all(torch.equal(weights[name], redone[name]) for name in weights)
+
+
+def test_other_rows_train_every_part_anew(bench, incubate):
+    one, _ = incubate()
+    before = bench.open(one).model.state_dict()
+    other, _ = incubate(data={"task": rows("task", 40, seed=9)}, fork=True)
+    after = bench.open(other).model.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_depth_that_cannot_be_cut_is_refused_with_those_that_can(incubate):

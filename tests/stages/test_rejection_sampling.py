@@ -8,6 +8,8 @@ import random
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from keeptune.core.errors import DataError, Interrupted
 from keeptune.core.example import Example, Message
@@ -98,12 +100,15 @@ def sampling(bench, monkeypatch):
     """Runs the stage on a random model whose tokens are words."""
     encoding = importlib.import_module("keeptune.data.encode")
     monkeypatch.setattr(encoding, "stop_ids", lambda tokenizer, template: {2})
-    opened = []
+    calls = []
+    inner = generation.generate
+    monkeypatch.setattr(generation, "generate", lambda *a, **k: calls.append(k["seed"]) or inner(*a, **k))
 
     def open_model(checkpoint):
-        opened.append(1)
         loaded = bench.open(checkpoint)
-        return SimpleNamespace(model=loaded.model, tokenizer=Words())
+        return SimpleNamespace(
+            model=loaded.model, tokenizer=Words(), fingerprint=loaded.fingerprint, dtype=loaded.dtype
+        )
 
     def go(name="run", *, fork=False, questions=10, stop=False, **settings):
         learned = (False, False, False, True, True)
@@ -119,7 +124,7 @@ def sampling(bench, monkeypatch):
             result = stage.run(bench.base, work)
             return result, read_made(work.folder, "sampled"), [e for e in run.events() if e["kind"] == "sampled"]
 
-    go.opened = opened
+    go.calls = calls
     return go
 
 
@@ -142,18 +147,39 @@ def test_an_answer_that_did_not_end_is_not_looked_at(sampling):
 def test_a_second_run_samples_nothing_and_gives_the_same(sampling):
     first = sampling(max_new_tokens=200)
     assert sampling(max_new_tokens=200)[1] == first[1]
-    assert sampling.opened == [1]
+    assert len(set(sampling.calls)) == len(sampling.calls) == 3
 
 
-def test_a_stopped_stage_goes_on_from_its_last_chunk(sampling, monkeypatch):
+def test_a_stopped_stage_goes_on_from_its_last_chunk(sampling):
     whole = sampling("whole", max_new_tokens=200)[1]
     with pytest.raises(Interrupted):
         sampling("stopped", max_new_tokens=200, stop=True)
-    asked_for = []
-    inner = generation.generate
-    monkeypatch.setattr(generation, "generate", lambda *a, **k: asked_for.append(k["seed"]) or inner(*a, **k))
+    sampling.calls.clear()
     assert sampling("stopped", max_new_tokens=200)[1] == whole
-    assert len(asked_for) == 2  # of three rounds
+    assert len(sampling.calls) == 2  # of three rounds
+
+
+@pytest.mark.parametrize("change", [
+    {"temperature": 1.3}, {"max_new_tokens": 150}, {"questions": 9},
+], ids=lambda one: next(iter(one)))  # fmt: skip
+def test_answers_to_anything_else_are_not_taken_for_these(sampling, change):
+    sampling(max_new_tokens=200)
+    sampling.calls.clear()
+    changed = sampling("run", **{"max_new_tokens": 200, **change})[1]
+    assert len(sampling.calls) == 3
+    assert changed == sampling("fresh", **{"max_new_tokens": 200, **change})[1]
+
+
+def test_answers_of_a_model_that_was_trained_anew_in_the_same_place_are_asked_again(sampling, bench):
+    first = sampling(max_new_tokens=200)[1]
+    torch.manual_seed(5)
+    other = load_file(bench.model / "model.safetensors")
+    save_file({name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in other.items()},
+              bench.model / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    sampling.calls.clear()
+    again = sampling(max_new_tokens=200)[1]
+    assert len(sampling.calls) == 3
+    assert again != first
 
 
 def test_made_rows_survive_the_file(tmp_path):

@@ -8,7 +8,7 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example, Message
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
-from keeptune.stages import Stage
+from keeptune.stages import Stage, _answering
 from keeptune.stages._made import read_made
 from keeptune.stages.rewrite import Rewrite
 from tests.stages.tiny_training import Bench
@@ -34,9 +34,14 @@ def test_the_model_is_shown_the_answer_and_its_last_question_alone_is_changed():
 
 def test_a_rewriting_that_fails_a_check_leaves_the_row_as_it_was(tmp_path, monkeypatch):
     said = {"a": "Four, that is 4.", "b": None, "c": "The given answer is 6"}
-    monkeypatch.setattr(
-        Rewrite, "_answers", lambda self, loaded, checkpoint, work, rows: {r.id: said[r.id] for r in rows}
-    )
+    asked = []
+
+    def written(loaded, checkpoint, work, prompts, *how):
+        asked.append(list(prompts))
+        return {name: said[name] for name in prompts}
+
+    monkeypatch.setattr(_answering, "_written", written)
+    monkeypatch.setattr(Rewrite, "_prompts", lambda self, loaded, work, rows: {one.id: [1, 2] for one in rows})
     bench = Bench(tmp_path)
     with Run.open(tmp_path / "run") as run:
         work = bench.work(run, examples={"task": ROWS})
@@ -46,8 +51,8 @@ def test_a_rewriting_that_fails_a_check_leaves_the_row_as_it_was(tmp_path, monke
         assert [one.prompt for one in made] == [one.prompt for one in ROWS]
         event = next(event for event in run.events() if event["kind"] == "rewritten")
         assert (event["rewritten"], event["empty_or_unended"], event["speaks_of_the_request"]) == (1, 1, 1)
-        monkeypatch.setattr(Rewrite, "_answers", None)  # a second time nothing is asked
-        rewrite().run(bench.base, work)
+        rewrite().run(bench.base, work)  # a second time nothing is asked
+        assert asked == [["a", "b", "c"]]
         assert read_made(work.folder, "rewritten") == made
 
 
