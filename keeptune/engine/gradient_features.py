@@ -24,6 +24,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
+from keeptune.data.packing import filled
 from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.deltas import named_generator
 from keeptune.engine.generation import evaluating
@@ -51,8 +52,7 @@ def gradient_features(model: PreTrainedModel, rows: Sequence[Encoded], *, width:
     features = torch.zeros(len(rows), len(paths) * width**2)
     order = sorted(range(len(rows)), key=lambda place: (len(rows[place].tokens), place))
     with evaluating(model), off(model), _frozen(model), torch.enable_grad():
-        for places in _batches([len(rows[place].tokens) for place in order]):
-            chosen = [order[place] for place in places]
+        for chosen in filled(((place, len(rows[place].tokens)) for place in order), BATCH_TOKENS):
             batch = pack([rows[place] for place in chosen])
             if not batch.learned:
                 continue
@@ -132,16 +132,3 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    size = 0
-    for place, length in enumerate(lengths):
-        if batch and size + length > BATCH_TOKENS:
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += length
-    if batch:
-        yield batch

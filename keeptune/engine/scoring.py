@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
+from keeptune.data.packing import filled
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import Head, head_of
@@ -71,7 +72,7 @@ def _over_batches(
     assert all(1 <= row.start <= len(row.tokens) for row in rows), "a scored token has a token before it"
     head = head_of(model)
     with torch.inference_mode(), evaluating(model):
-        for batch in _batches([len(row.tokens) for row in rows], batch_tokens):
+        for batch in filled(enumerate(len(row.tokens) for row in rows), batch_tokens):
             encoded = [_encoded(rows[row]) for row in batch]
             packed = pack(encoded, adapters=None if adapters is None else [adapters[row] for row in batch])
             wanted = (packed.targets != IGNORED).nonzero()[:, 0]
@@ -106,17 +107,3 @@ def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
 def _encoded(row: Scored) -> Encoded:
     learned = tuple(place >= row.start for place in range(len(row.tokens)))
     return Encoded(id="", source="", tokens=tuple(row.tokens), learned=learned)
-
-
-def _batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Neighbouring rows whose tokens together stay within the limit."""
-    batch: list[int] = []
-    total = 0
-    for row, length in enumerate(lengths):
-        if batch and total + length > limit:
-            yield batch
-            batch, total = [], 0
-        batch.append(row)
-        total += length
-    if batch:
-        yield batch

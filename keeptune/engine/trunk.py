@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import PlanError
 from keeptune.data.encode import Encoded
+from keeptune.data.packing import filled
 from keeptune.engine.attention import segments, use_attention
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.fused.body import fused_hidden
@@ -142,8 +143,8 @@ def _computed(model: PreTrainedModel, layers: nn.ModuleList, rows: Sequence[Enco
     """States of rows in their order, batch by batch."""
     use_attention(model)
     with torch.no_grad(), evaluating(model), off(model):
-        for batch in _batches(rows):
-            yield _entry_states(model, layers, batch, cut)
+        for places in filled(enumerate(len(row.tokens) for row in rows), BATCH_TOKENS):
+            yield _entry_states(model, layers, pack([rows[place] for place in places]), cut)
 
 
 def _entry_states(model: PreTrainedModel, layers: nn.ModuleList, batch: PackedBatch, cut: int) -> Tensor:
@@ -200,17 +201,6 @@ def _without(layers: nn.ModuleList, cut: int) -> Iterator[None]:
     finally:
         for place, layer in enumerate(lower):
             layers[place] = layer
-
-
-def _batches(rows: Sequence[Encoded]) -> Iterator[PackedBatch]:
-    batch: list[Encoded] = []
-    for row in rows:
-        if batch and sum(len(other.tokens) for other in batch) + len(row.tokens) > BATCH_TOKENS:
-            yield pack(batch)
-            batch = []
-        batch.append(row)
-    if batch:
-        yield pack(batch)
 
 
 def _weights_digest(model: PreTrainedModel, lower: Sequence[nn.Module]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Message
 from keeptune.core.score import Item, Score
 from keeptune.data.encode import Encoded, encoder_of
+from keeptune.data.packing import filled
 from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
@@ -89,7 +90,9 @@ class Drift(Evaluation):
     ) -> list[Score]:
         kl_items, same_items = [], []
         on_task = name == "task_prompts"
-        for batch in _batches(rows, context.batch_tokens):
+        taught = [row for row in rows if any(row.learned[1:])]
+        for places in filled(enumerate(len(row.tokens) for row in taught), context.batch_tokens):
+            batch = pack([taught[place] for place in places])
             divergence_N, same_N, row_N = _divergence(base, subject, batch, on_task)
             for row, identity in enumerate(batch.ids):
                 own = row_N == row
@@ -107,18 +110,6 @@ class Drift(Evaluation):
 def _within(row: Encoded, longest: int) -> Encoded:
     """The row up to the model's context: beyond it neither of the two models says anything."""
     return replace(row, tokens=row.tokens[:longest], learned=row.learned[:longest])
-
-
-def _batches(rows: Sequence[Encoded], batch_tokens: int) -> Iterator[PackedBatch]:
-    """Rows in their order, as many as fit at a time; a row without a learned token is left out."""
-    batch: list[Encoded] = []
-    for row in (row for row in rows if any(row.learned[1:])):
-        if batch and sum(len(other.tokens) for other in batch) + len(row.tokens) > batch_tokens:
-            yield pack(batch)
-            batch = []
-        batch.append(row)
-    if batch:
-        yield pack(batch)
 
 
 def _divergence(base: Subject, subject: Subject, batch: PackedBatch, on_task: bool) -> tuple[Tensor, Tensor, Tensor]:

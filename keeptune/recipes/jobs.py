@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from keeptune.core.cost import Cost
 from keeptune.core.shape import ModelShape
+from keeptune.data.packing import filled
 from keeptune.losses import Loss
 from keeptune.methods import Method, cost
 from keeptune.models.families import FAMILIES
@@ -175,9 +176,4 @@ def _learned(rows: Sequence[Encoded]) -> int:
 
 def _cut(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
     """As the training step cuts: consecutive rows of at most `limit` tokens."""
-    pieces: list[list[Encoded]] = [[]]
-    for row in rows:
-        if pieces[-1] and _tokens(pieces[-1]) + len(row.tokens) > limit:
-            pieces.append([])
-        pieces[-1].append(row)
-    return pieces
+    return [[rows[place] for place in piece] for piece in filled(enumerate(len(row.tokens) for row in rows), limit)]

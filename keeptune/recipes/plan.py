@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.errors import KeeptuneError
-from keeptune.core.machine import available_memory
+from keeptune.core.machine import available_memory, free_memory
 from keeptune.core.usage import resident_bytes
 from keeptune.data.encode import EncodedSet, encode_all
 from keeptune.data.formats.generated import Generated
@@ -108,7 +108,7 @@ class Machine:
         from keeptune.stages import _training  # noqa: F401 (what a run would have imported)
 
         if torch.cuda.is_available():
-            return cls(torch.cuda.mem_get_info()[0], 0, product_rate("cuda"), gpu=True)
+            return cls(free_memory(gpu=True), 0, product_rate("cuda"), gpu=True)
         return cls(available_memory() + resident_bytes(), resident_bytes(), product_rate("cpu"))
 
     @property

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keeptune.core.digest import digest_of
 from keeptune.core.example import Example
+from keeptune.data.packing import filled
 from keeptune.selectors import Context, model_of
 
 if TYPE_CHECKING:
@@ -102,13 +103,5 @@ def _computed(loaded: Loaded, rows: Sequence[Encoded], pooling: Pooling) -> Tens
 
 def in_batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
     """Places of rows of similar length whose tokens together stay within the limit; a longer row stands alone."""
-    batch: list[int] = []
-    size = 0
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if batch and size + lengths[place] > limit:
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += lengths[place]
-    if batch:
-        yield batch
+    by_length = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
+    return filled(((place, lengths[place]) for place in by_length), limit)

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import MachineError
+from keeptune.data.packing import filled
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_states
@@ -286,12 +287,5 @@ def micro_batches(
     packing: Callable[[Sequence[Encoded]], PackedBatch] = pack,
 ) -> list[PackedBatch]:
     """Cuts a global batch, in order, into packed batches of at most `limit` tokens, `overhead` per row included."""
-    groups: list[list[Encoded]] = []
-    size = limit + 1
-    for row in rows:
-        size += len(row.tokens) + overhead
-        if size > limit:
-            groups.append([])
-            size = len(row.tokens) + overhead
-        groups[-1].append(row)
-    return [packing(group) for group in groups]
+    groups = filled(enumerate(len(row.tokens) + overhead for row in rows), limit)
+    return [packing([rows[place] for place in group]) for group in groups]
