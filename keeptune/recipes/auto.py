@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,10 +16,10 @@ from keeptune.recipes.baselines import Baseline, baselines
 from keeptune.recipes.deciding import Situation, decisions, enough, recipe_of
 from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.jobs import jobs_of
-from keeptune.recipes.material import Material, gather
+from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of
 from keeptune.recipes.rates import Sweep, best_rate
-from keeptune.recipes.recipe import Recipe, load_recipe
+from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.start import write_recipe
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
@@ -63,7 +62,7 @@ def auto(
     recipe_file, progress = output / "recipe.yaml", Progress(quiet=quiet)
     if not recipe_file.exists():
         progress.say(write_recipe(data, model, recipe_file)["text"].split("\n\n")[0])
-    with Run.open(output / "look") as held, held.signals():
+    with Run.open(output / "look"):
         found = _Look(recipe_file, settings, goal, Workshop(trusted=output), progress, output)
         situation, rates = found.situation, found.rates()
     chosen = decisions(situation)
@@ -83,7 +82,9 @@ def auto(
         return {**result, "folder": str(output), "verdict": None, "text": told}
     progress.say(told)
     budget = [] if recipe_of(situation) == "lp_ft" else [BUDGET]
-    finished = run_recipe(found.name, output / "run", [*found.chosen(rates), *settings], budget=budget, quiet=quiet)
+    finished = run_recipe(
+        str(recipe_file), output / "run", [*found.chosen(rates), *settings], budget=budget, quiet=quiet
+    )
     return {**finished, **result}
 
 
@@ -100,12 +101,9 @@ class _Look:
         output: Path,
     ) -> None:
         self.output, self.workshop, self.progress, self.settings = output, workshop, progress, list(settings)
-        first = load_recipe(file, self.settings)
-        self.base = first.model.checkpoint
+        self.file, self.recipe = str(file), load_recipe(file, self.settings)
+        self.base = self.recipe.model.checkpoint
         self.loaded = workshop.shared(self.base)
-        kind = self.loaded.anatomy.kind
-        self.name, self.own = (str(file), []) if kind != "encoder" else ("lp_ft", _for_encoder(first, output))
-        self.recipe: Recipe = load_recipe(self.name, [*self.own, *self.settings])
         target = self.recipe.proof.target if self.recipe.proof else None
         if not isinstance(target, Target):
             raise RecipeError(
@@ -126,7 +124,7 @@ class _Look:
         if enough(self.situation) is not None:
             return {}
         sweep = Sweep(
-            self.name, [*self.own, *self._fitting(), *self.settings], self.output / "rates", self.output,
+            self.file, [*self._fitting(), *self.settings], self.output / "rates", self.output,
             self.workshop, self.material, self.context, self.target, self.progress,
         )  # fmt: skip
         short = sweep.rates()
@@ -136,7 +134,7 @@ class _Look:
         """Settings of the run that follow from what was found."""
         last = len(self.recipe.stages) - 1
         rate = best_rate(rates, higher=self.situation.higher)
-        return [*self.own, *self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
+        return [*self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
 
     def _fitting(self) -> list[str]:
         return [] if self.situation.fits or recipe_of(self.situation) == "lp_ft" else ["model.quantize=nf4"]
@@ -171,7 +169,8 @@ class _Look:
 
         gpu = self.loaded.model.device.type == "cuda"
         room = free_memory(gpu=gpu)
-        jobs = jobs_of(self.recipe, self.loaded.model.config.to_dict(), self.material.train, room, gpu=gpu)
+        recipe, config = fitted(self.recipe, self.material), self.loaded.model.config.to_dict()
+        jobs = jobs_of(recipe, config, self.material.train, room, gpu=gpu)
         return all((job.memory.peak if gpu else job.memory.resident) <= room for job in jobs.values())
 
     def _once(self, name: str, make: Any) -> Any:
@@ -182,14 +181,6 @@ class _Look:
         result = make()
         write_json(path, {"key": key, "result": result})
         return result
-
-
-def _for_encoder(recipe: Recipe, folder: Path) -> list[str]:
-    """Settings that give the head recipe this recipe's model and task; its file is found from anywhere."""
-    task = recipe.data["task"].to_dict()
-    task["path"] = str((folder / str(task["path"])).resolve())
-    settings = [f"data.task={json.dumps(task)}", f"model.name={recipe.model.name}", f"model.dtype={recipe.model.dtype}"]
-    return [*settings, f"too_long={recipe.too_long}", f"split={json.dumps(recipe.split.to_dict())}"]
 
 
 def _worked(answers: Sequence[str]) -> bool:

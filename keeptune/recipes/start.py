@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.data.guess import guess_format, label_set
@@ -44,13 +44,38 @@ stages:
     batch_tokens: 4096
 proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}
 """
+ENCODER = """\
+too_long: {too_long:<33}# drop | cut | split | refuse
+split: {{dev: 0.05, test: 0.2}}               # held out of the task: {held_out}
+stages:
+  - name: train                             # the head alone, on frozen states (LP-FT, arXiv:2202.10054)
+    id: probe
+    method: {{name: head, kind: linear, pooling: mean, layer: mix}}
+    scope: task
+    data: task
+    losses: [label]
+    optimizer: {{name: adamw, lr: 1.0e-2, schedule: cosine, warmup: 0.03}}
+    epochs: {epochs}
+    batch_tokens: 4096
+  - name: train                             # then head and body; off the task the encoder stays the base, bitwise
+    id: both
+    method: [{{name: head, kind: linear, pooling: mean, layer: mix, start_from: probe}}, {{name: lora, rank: 16}}]
+    scope: task
+    data: task
+    losses: [label]
+    optimizer: {{name: adamw, lr: 1.0e-3, schedule: cosine, warmup: 0.03}}
+    epochs: {epochs}
+    batch_tokens: 4096
+proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}
+"""
 
 
 def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     """Guesses the format of `data`, writes a recipe to `output` and says what was guessed.
 
     Raises:
-        RecipeError: `output` exists (E-RECIPE-EXISTS), or no format fits (from the guess).
+        RecipeError: `output` exists (E-RECIPE-EXISTS), no format fits (from the guess), or the model is an encoder and
+            the answers are no labels (E-INIT-ENCODER).
         DataError: the file cannot be read.
     """
     if output.exists():
@@ -70,11 +95,19 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     labels = label_set(examples)
     plain = all(example.text is not None for example in examples)
     metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
+    encoder = kind_of(model) == "encoder"
+    if encoder and not labels:
+        raise RecipeError(
+            f"'{model}' is an encoder, which learns labels, and these answers are no label set.",
+            code="E-INIT-ENCODER",
+            where={"file": data},
+            fix="Name a model that writes, or data with a few different answers.",
+        )
     small = model == "pocket"
     stated = Counter(example.part for example in examples)
     named = stated_parts(stated)
-    passes = passes_of(_trained(examples), tokenizer_of(model), share=0.5, batch_tokens=4096)
-    text = (HEAD + CHAT).format(
+    passes = passes_of(_trained(examples), tokenizer_of(model), share=1.0 if encoder else 0.5, batch_tokens=4096)
+    text = (HEAD + (ENCODER if encoder else CHAT)).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
         seed=SEED, name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
         too_long="split" if plain else "drop",
@@ -93,6 +126,18 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     notes.append(_effort(passes, minutes_of(output, passes.steps)))
     told = "\n".join([f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: keeptune check {output}"])
     return {"recipe": str(output), "format": guess.format.name, "rows": len(examples), "notes": notes, "text": told}
+
+
+def kind_of(model: str) -> str:
+    """What kind of model it is; a decoder where it is not at hand."""
+    from keeptune.models.families import FAMILIES
+    from keeptune.models.load import look
+
+    try:
+        family = FAMILIES.get(str(look(model)[0].get("model_type")))
+    except KeeptuneError:
+        family = None
+    return "decoder" if family is None else family.kind
 
 
 def _trained(examples: Sequence[Example]) -> list[Example]:

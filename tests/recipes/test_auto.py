@@ -16,6 +16,7 @@ from keeptune.recipes import auto as flow
 from keeptune.recipes.baselines import Baseline, demonstrations, interval, led_by
 from keeptune.recipes.deciding import Situation, decisions, enough, recipe_of
 from keeptune.recipes.rates import best_rate
+from tests.methods.test_templates import folder_of
 from tests.recipes.test_shelf_steps import model  # noqa: F401 (a fixture)
 
 
@@ -141,3 +142,21 @@ def test_without_a_target_there_is_nothing_to_choose_by(data, model, tmp_path, m
     with pytest.raises(RecipeError) as caught:
         flow.auto(data, str(model), tmp_path / "auto", settings=[*SMALL, "proof.target=null"], quiet=True)
     assert caught.value.code == "E-AUTO-TARGET"
+
+
+@pytest.mark.slow
+def test_an_encoder_gets_its_head_first_and_its_certificate(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    draw, rows = random.Random(3), []
+    for _ in range(160):
+        label = draw.choice(["low", "high"])
+        first = draw.choice([5, 6] if label == "low" else [40, 41])
+        rows.append({"text": f"w{first} w{first} w{draw.randrange(3, 60)}", "label": label})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    settings = ["proof.items=50", "model.dtype=float32", "stages[0].batch_tokens=48", "stages[1].batch_tokens=48"]
+    folder = str(folder_of(tmp_path / "model", "bert"))
+    result = flow.auto(tmp_path / "rows.jsonl", folder, tmp_path / "auto", settings=settings, quiet=True)
+    assert "lp_ft" in result["decisions"][1]["what"]
+    assert result["baselines"] == []
+    assert result["certificate"]["target"]["adapted"] > 0.8
+    assert result["certificate"]["deployment"] == "routed"

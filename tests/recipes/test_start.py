@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example
 from keeptune.recipes.passes import MOST_STEPS, passes_of
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.recipes.start import write_recipe
+from tests.methods.test_templates import folder_of
 
 
 def documents(count, letters):
@@ -44,3 +46,31 @@ def test_the_split_column_of_a_file_decides_what_is_held_out(tmp_path):
     assert source.split_counts() == {"train": 20, "dev": 4, "test": 6}
     assert {example.target for example in source.test} == {"a", "b"}
     assert [example.id for example in source.test] == [str(line) for line in range(25, 31)]
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    return str(folder_of(tmp_path / "model", "bert"))
+
+
+def rows_of(tmp_path, rows):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_an_encoder_is_given_a_head_first_and_no_text_to_replay(tmp_path, encoder):
+    labelled = [{"text": f"w{n % 40} w7", "label": ("low", "high")[n % 2]} for n in range(80)]
+    write_recipe(rows_of(tmp_path, labelled), encoder, tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert list(recipe.data) == ["task"]
+    assert [[method.name for method in stage.methods] for stage in recipe.stages] == [["head"], ["head", "lora"]]
+    assert all([loss.name for loss in stage.losses] == ["label"] for stage in recipe.stages)
+
+
+def test_an_encoder_is_not_asked_for_free_answers(tmp_path, encoder):
+    free = [{"text": f"w{n % 40} w7", "answer": f"w{n} w{n + 1}"} for n in range(80)]
+    with pytest.raises(RecipeError) as caught:
+        write_recipe(rows_of(tmp_path, free), encoder, tmp_path / "recipe.yaml")
+    assert caught.value.code == "E-INIT-ENCODER"
+    assert not (tmp_path / "recipe.yaml").exists()
