@@ -21,10 +21,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Adapts a pretrained language model to a task and proves what the model kept.",
     epilog="Start with: keeptune demo",
+    context_settings={"max_content_width": 120},
 )
 
 app.add_typer(data_commands.app, name="data")
-app.command("study", epilog=study_commands.EXAMPLE)(study_commands.study)
 
 SHELVES = {
     "methods": "keeptune.methods",
@@ -220,6 +220,9 @@ def compare(
 
     result = compare_runs(runs, output)
     _print_json(result) if json_ else print(result["text"])
+
+
+app.command("study", epilog=study_commands.EXAMPLE)(study_commands.study)
 
 
 @app.command(
