@@ -145,8 +145,6 @@ class _Look:
         return Situation(
             kind=self.loaded.anatomy.kind,
             rows=len(train),
-            labels=len(set(answers)) if self.target.metric == "label_accuracy" else 0,
-            text=all(example.text is not None for example in train),
             worked=_worked(answers),
             fits=self._fits(),
             baselines=self._baselines(),

@@ -18,8 +18,6 @@ class Situation:
     Attributes:
         kind: of the model.
         rows: of training.
-        labels: different answers, where they are a label set.
-        text: whether the data are documents without questions.
         worked: whether the answers end in a number that can be checked.
         fits: whether LoRA on the base as it is fits into memory.
         baselines: the base's scores on dev.
@@ -29,8 +27,6 @@ class Situation:
 
     kind: Literal["decoder", "encoder", "encoder_decoder", "image"]
     rows: int
-    labels: int
-    text: bool
     worked: bool
     fits: bool
     baselines: Sequence[Baseline] = ()

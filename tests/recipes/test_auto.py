@@ -61,7 +61,7 @@ def test_the_interval_of_hits_is_wilsons_and_that_of_shares_normal():
     )
 
 
-PLAIN = Situation("decoder", 1000, 5, text=False, worked=False, fits=True)
+PLAIN = Situation("decoder", 1000, worked=False, fits=True)
 GOOD, BETTER = Baseline(0, 0.7, 0.65, 0.75, 200), Baseline(4, 0.9, 0.85, 0.95, 200)
 
 
