@@ -35,6 +35,7 @@ SHELVES = {
     "encoders": "keeptune.selectors.encoders",
     "stages": "keeptune.stages",
     "studies": "keeptune.studies",
+    "designs": "keeptune.studies.designs",
     "formats": "keeptune.data.formats",
     "rules": "keeptune.data.curation",
     "verifiers": "keeptune.data.verifiers",

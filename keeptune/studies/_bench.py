@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from keeptune.core.errors import DivergedError, RecipeError
 from keeptune.core.items import read_scores, write_scores
 from keeptune.core.score import Score
+from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.recipe import Recipe
@@ -35,10 +38,24 @@ def proven(recipe: Recipe) -> None:
 
 
 class Bench:
-    """What all arms share: the base, its scores, and material by what it is made of."""
+    """What all arms share: the base, its scores, and material by what it is made of.
 
-    def __init__(self, work: Work) -> None:
-        self.work, self._material = work, dict[str, Material]()
+    Args:
+        work: of the study.
+        also: what is measured beside the proof; one of a source that the proof measures too stands for it.
+        prepared: changes the material of every arm.
+        whole: measure the proof's suite, format and drift; else only `also`.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        also: Sequence[Target] = (),
+        prepared: Callable[[Material], Material] | None = None,
+        whole: bool = True,
+    ) -> None:
+        self.work, self.also, self.prepared, self.whole = work, also, prepared, whole
+        self._material: dict[str, Material] = {}
 
     def material(self, recipe: Recipe) -> Material:
         """The data of an arm, the study's seed in all of them."""
@@ -47,7 +64,8 @@ class Bench:
         key = str([sources, {name: one.to_dict() for name, one in recipe.data.items()}])
         if key not in self._material:
             base = recipe.model.checkpoint
-            self._material[key] = gather(shared, self.work.recipe_folder, self.work.workshop, base, QUIET)
+            made = gather(shared, self.work.recipe_folder, self.work.workshop, base, QUIET)
+            self._material[key] = made if self.prepared is None else self.prepared(made)
         return self._material[key]
 
     def task_tokens(self) -> int:
@@ -75,7 +93,9 @@ class Bench:
             spent = {"seconds": round(time.monotonic() - begun, 1), "trained_in": trained_in}
             return {**head, "arm": label, "failed": None, **spent}
 
-        decides = [recipe.to_dict(), material.digest()]
+        decides: list[Any] = [recipe.to_dict(), material.digest()]
+        if self.also:
+            decides.append([self.whole, [one.to_dict() for one in self.also]])
         return self.work.once(label, decides, make)
 
     def scores(self, arm: Plain) -> list[Score]:
@@ -86,7 +106,14 @@ class Bench:
         shared = recipe.model_copy(update={"seed": self.work.recipe.seed})
         base = recipe.model.checkpoint
         context = context_of(shared, self.work.workshop, material, base, self.work.recipe_folder)
-        chosen = evaluations_of(shared, label, context)
+        chosen = self._chosen(shared, label, context)
         scores = measure(label, chosen, checkpoint or base, context, QUIET, self.work.stop)
         write_scores(folder, label, scores)
         return scores
+
+    def _chosen(self, recipe: Recipe, label: str, context: Context) -> list[Evaluation]:
+        if not self.also:
+            return evaluations_of(recipe, label, context)
+        own = {one.data for one in self.also}
+        rest = evaluations_of(recipe, label, context) if self.whole else []
+        return [*self.also, *(one for one in rest if not (isinstance(one, Target) and one.data in own))]

@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from keeptune.core.errors import DivergedError, RecipeError, did_you_mean
+from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
-from keeptune.core.spec import validate
 from keeptune.data.mixing import sample_size
 from keeptune.recipes.recipe import Recipe
 from keeptune.report.scaling_page import scaling_page
-from keeptune.stages.train import Train
 from keeptune.statistics.frontiers import Grid
 from keeptune.statistics.growth import choose, twice_the_data
 from keeptune.studies import Plain, Study, Work
 from keeptune.studies._bench import Bench, proven
 from keeptune.studies._cells import grid_of, others
+from keeptune.studies._points import named, sampled
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -75,22 +74,8 @@ def share_recipe(recipe: Recipe, sources: Sequence[str], share: float, seed: int
     Raises:
         RecipeError: no stage trains on one of them (E-STUDY-SOURCE).
     """
-    used = {source for stage in recipe.stages if isinstance(stage, Train) for source in stage.shares}
-    stray = next((source for source in sources if source not in used), None)
-    if stray is not None:
-        raise RecipeError(
-            f"no stage of the recipe trains on '{stray}'.",
-            code="E-STUDY-SOURCE",
-            where={"key": "sources"},
-            fix=did_you_mean(stray, used),
-        )
-    plain = recipe.to_dict()
-    for place, stage in enumerate(recipe.stages):
-        if isinstance(stage, Train):
-            own = {source: share * stage.sample.get(source, 1.0) for source in sources if source in stage.shares}
-            plain["stages"][place]["sample"] = {**stage.sample, **own}
-    made: Recipe = validate(Recipe, {**plain, "seed": seed, "guard": None})
-    return made
+    small = sampled(recipe, dict.fromkeys(named(recipe, sources, key="sources"), share))
+    return small.model_copy(update={"seed": seed})
 
 
 def _sizes(train: Mapping[str, Any], sources: Sequence[str], shares: Sequence[float]) -> list[int]:
