@@ -34,7 +34,7 @@ class Example:
         licence: as the row states it.
         line: line of the file, 1-based; None when the row was made, not read.
         rejected: a worse last answer, in preference data.
-        part: `train`, `dev` or `test` when the row itself says so; a split honours it.
+        part: `train`, `dev`, `test` or `ood` when the row itself says so; a split honours it.
     """
 
     id: str

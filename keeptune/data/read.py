@@ -18,7 +18,7 @@ from keeptune.data.lines import too_large
 from keeptune.data.place import Place
 from keeptune.data.rows import read_rows
 from keeptune.data.source_file import locate, refuse_irregular
-from keeptune.data.split import stated_part
+from keeptune.data.split import OOD, stated_part
 
 NAMED_ROWS = 100
 SPLIT_COLUMN = "split"
@@ -75,6 +75,7 @@ def read_examples(source: Format, name: str, *, folder: Path | None = None, gath
             unique = _unused(outcome.id, kept)
             kept[unique] = replace(outcome, id=unique, source=name)
     counts["kept"] = len(kept)
+    refuse_unshifted(source, path, any(example.part == OOD for example in kept.values()))
     if not counts["read"]:
         raise no_rows(path, counts)
     if not kept and not gather:
@@ -104,7 +105,9 @@ def _outcome(source: FileFormat, row: Row) -> Example | DataError:
     if sum(len(value) for value in row.values.values() if isinstance(value, str)) > source.row_bytes:
         return too_large(row.place, source.row_bytes)
     try:
-        return replace(source.read_row(row.values, row.place), part=stated_part(row.values.get(SPLIT_COLUMN)))
+        shifted = source.is_shifted(row.values, row.place)
+        part = OOD if shifted else stated_part(row.values.get(SPLIT_COLUMN))
+        return replace(source.read_row(row.values, row.place), part=part)
     except DataError as error:
         return error
 
@@ -129,6 +132,17 @@ def refuse_other_content(source: FileFormat, path: Path, digest: str) -> None:
             key="sha256",
             why="The file has changed since it was checked.",
             fix="Check it again and pin the new digest, or bring the old file back.",
+        )
+
+
+def refuse_unshifted(source: FileFormat, path: Path, found: bool) -> None:
+    """Raises E-DATA-SHIFT when the source says which rows are out of distribution and no row is."""
+    if source.shifted and not found:
+        raise Place(str(path)).error(
+            f"no row is out of distribution by `shifted: {source.shifted}`.",
+            code="E-DATA-SHIFT",
+            key="shifted",
+            fix="Values are compared as text, letter by letter; see what the column holds.",
         )
 
 

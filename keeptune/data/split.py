@@ -9,11 +9,12 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.normalise import question
 
-TRAIN = "train"
+TRAIN, OOD = "train", "ood"
 STATED = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("dev", "val", "valid", "validation", "development"), "dev"),
     **dict.fromkeys(("test", "testing"), "test"),
+    OOD: OOD,
 }
 
 
@@ -83,16 +84,16 @@ class Draw:
 
 
 def stated_parts(said: Iterable[str]) -> frozenset[str]:
-    """The parts that rows tell apart: none when they name fewer than two."""
+    """The parts that rows tell apart: none when they name fewer than two. What is out of distribution always is."""
     found = frozenset(said)
-    return found - {""} if len(found) > 1 else frozenset()
+    return found - {""} if len(found) > 1 or OOD in found else frozenset()
 
 
 def stated_part(value: object) -> str:
-    """`train`, `dev` or `test` as a row's `split` column says it, else nothing.
+    """`train`, `dev`, `test` or `ood` as a row's `split` column says it, else nothing.
 
-    >>> [stated_part(value) for value in ("Validation", "oos_test", "fold 3", None)]
-    ['dev', 'test', '', '']
+    >>> [stated_part(value) for value in ("Validation", "oos_test", "OOD", "fold 3", None)]
+    ['dev', 'test', 'ood', '', '']
     """
     return STATED.get(value.strip().lower().rsplit("_", 1)[-1], "") if isinstance(value, str) else ""
 

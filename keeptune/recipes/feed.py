@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from keeptune.core.example import Example
 from keeptune.data.formats import FileFormat
 from keeptune.data.formats.generated import Generated
-from keeptune.data.read import stream
-from keeptune.data.split import TRAIN, Draw, stated_parts, within
+from keeptune.data.read import refuse_unshifted, stream
+from keeptune.data.split import OOD, TRAIN, Draw, stated_parts, within
 from keeptune.data.survey import Survey, survey
 from keeptune.recipes.sources import Source, read_sources
 
@@ -76,7 +76,8 @@ def feeds_of(recipe: Recipe, folder: Path, surveys: dict[str, Survey]) -> dict[s
     for name, settings in recipe.data.items():
         if isinstance(settings, FileFormat):
             found[name] = _of_file(name, settings, surveys[name], recipe, split=name == target and name in trained)
-            if name == target and name not in trained:
+            shifted = recipe.proof is not None and name == recipe.proof.ood
+            if (name == target and name not in trained) or shifted:
                 found[name].held = list(found[name].train())
         elif not isinstance(settings, Generated):
             alone = recipe.model_copy(update={"data": {name: settings}})
@@ -91,6 +92,7 @@ def surveys_of(recipe: Recipe, folder: Path) -> dict[str, Survey]:
 
 def _of_file(name: str, source: FileFormat, seen: Survey, recipe: Recipe, *, split: bool) -> Feed:
     shares = {part: share for part, share in (("dev", recipe.split.dev), ("test", recipe.split.test)) if share > 0}
+    refuse_unshifted(source, seen.path, OOD in seen.said)
     stated = stated_parts(seen.said)
     draw = Draw(shares, recipe.seed, stated) if split else None
     feed = Feed(name, dict(seen.counts), rows=seen.counts["kept"], seed=recipe.seed, _file=(source, seen.path, draw))

@@ -55,6 +55,7 @@ class Proof(Spec):
     """What is measured before and after, and the margins it is held against."""
 
     target: Evaluation | None = Field(None, description="the task: {data: NAME, metric: label_accuracy}")
+    ood: str | None = Field(None, description="domain shift: a source whose rows the target's metric is also taken on")
     suite: str = Field("embedded", description="embedded, or a suite file")
     items: int = Field(1500, ge=50, le=100_000, description="questions per task of the embedded suite")
     margins: Margins = Field(Margins(), description="fixed before training")
@@ -100,6 +101,9 @@ class Recipe(Spec):
             for name in stage.made_from()
             if name in self._known(index)
         ]
+        shifted = self.proof.ood if self.proof else None
+        if self.proof and shifted and shifted in (*self.trained, getattr(self.proof.target, "data", None)):
+            problems.append(f"proof.ood names '{shifted}', which is the task or trained on: that is no shift.")
         ids = [stage.label for stage in self.stages]
         problems += [
             f"two stages are called '{name}'; give one an id." for name in {i for i in ids if ids.count(i) > 1}
@@ -124,7 +128,9 @@ class Recipe(Spec):
             for name in stage.sources()
         ]
         target = getattr(self.proof.target, "data", None) if self.proof and self.proof.target else None
-        return used + ([("proof.target.data", target, list(self.data))] if target else [])
+        shifted = self.proof.ood if self.proof else None
+        measured = (("proof.target.data", target), ("proof.ood", shifted))
+        return used + [(place, name, list(self.data)) for place, name in measured if name]
 
     def _known(self, index: int) -> list[str]:
         """Sources that a stage can name: those of the data, and those that earlier stages make."""

@@ -48,11 +48,12 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
     """Every source but the generated ones, which need the base model.
 
     Args:
-        recipe: its `data` and `split`.
+        recipe: its `data`, `split` and `proof.ood`.
         folder: of the recipe's file; relative paths are read from there.
 
     Raises:
-        DataError: a file or a row of it cannot be used.
+        DataError: a file or a row of it cannot be used, or the shifted source has answers of its own
+            (E-DATA-SHIFT-LABELS).
     """
     trained = {name for stage in recipe.stages for name in stage.sources()}
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
@@ -73,7 +74,26 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
         else:
             found[name] = Source(name, train=reading.examples, digest=reading.digest, counts=counts)
         found[name] = _subset(found[name], settings, recipe.seed)
+    if recipe.proof is not None and recipe.proof.ood is not None and target in found:
+        found[target] = _with_shifted(found[target], found[recipe.proof.ood], recipe.proof.target)
     return found
+
+
+def _with_shifted(task: Source, other: Source, target: Any) -> Source:
+    """The target's source with all rows of another one as its out-of-distribution rows, beside those it has."""
+    rows = [row for part in (other.train, other.dev, other.test, other.ood) for row in part]
+    known = {row.target for part in (task.train, task.dev, task.test) for row in part}
+    strange = sorted({row.target for row in rows} - known)
+    if getattr(target, "metric", "") == "label_accuracy" and strange:
+        raise DataError(
+            f"'{other.name}' has answers that '{task.name}' does not: {', '.join(strange[:5])}.",
+            code="E-DATA-SHIFT-LABELS",
+            where={"key": "proof.ood"},
+            why="The same labels are ranked on both sides; a label that training never shows cannot be right.",
+            fix="Give both sources the same label words.",
+        )
+    own = tuple(replace(row, id=f"{other.name}/{row.id}", source=task.name) for row in rows)
+    return replace(task, ood=(*task.ood, *own), digest=digest_of([task.digest, other.digest]))
 
 
 def _subset(source: Source, settings: Format, seed: int) -> Source:
@@ -93,8 +113,8 @@ def _subset(source: Source, settings: Format, seed: int) -> Source:
 def _split(examples: tuple[Example, ...], recipe: Recipe) -> Source:
     shares = {"dev": recipe.split.dev, "test": recipe.split.test}
     parts = split(examples, {name: share for name, share in shares.items() if share > 0}, recipe.seed)
-    rows = {name: tuple(examples[index] for index in parts.get(name, ())) for name in ("train", "dev", "test")}
-    return Source("", rows["train"], rows["dev"], rows["test"])
+    rows = {name: tuple(examples[index] for index in parts.get(name, ())) for name in ("train", "dev", "test", "ood")}
+    return Source("", rows["train"], rows["dev"], rows["test"], rows["ood"])
 
 
 def _embedded(name: str, settings: Embedded) -> Source:

@@ -44,6 +44,16 @@ class Reading:
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, values_B: Floats, confidence: float) -> Reading:
+        """The value that was measured, first, and the interval; none where fewer than half of the replicates have one."""
+        value, replicates = values_B[0], values_B[1:]
+        sound = replicates[np.isfinite(replicates)]
+        if not np.isfinite(value) or len(sound) < len(replicates) / 2:
+            return cls(None if not np.isfinite(value) else float(value))
+        low, high = np.quantile(sound, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return cls(float(value), float(low), float(high))
+
     def to_dict(self) -> dict[str, float | None]:
         """Plain data."""
         return {"value": self.value, "low": self.low, "high": self.high}
@@ -140,13 +150,7 @@ class Grid:
         return self._read(np.array([figure(row, cells) for row in range(len(self.start_B))]))
 
     def _read(self, values_B: Floats) -> Reading:
-        """The measured value and the interval; no interval where fewer than half of the replicates have a value."""
-        value, replicates = values_B[0], values_B[1:]
-        sound = replicates[np.isfinite(replicates)]
-        if not np.isfinite(value) or len(sound) < len(replicates) / 2:
-            return Reading(None if not np.isfinite(value) else float(value))
-        low, high = np.quantile(sound, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
-        return Reading(float(value), float(low), float(high))
+        return Reading.of(values_B, self.confidence)
 
 
 def dominated(gains: Floats, kept: Floats) -> float:

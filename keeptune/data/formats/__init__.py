@@ -55,6 +55,10 @@ class FileFormat(Format):
     subset: float = Field(
         1, gt=0, le=1, description="share of the training rows that is used; smaller ones are inside larger"
     )
+    shifted: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="topic shift: values by column whose rows are never trained on and measured as out of distribution",
+    )
     sha256: str | None = Field(
         None,
         pattern="^[0-9a-fA-F]{12,64}$",
@@ -65,6 +69,17 @@ class FileFormat(Format):
     def arrange(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Rows of the file to rows of this format, where these differ: a tree is unfolded, posts are joined."""
         return rows
+
+    def is_shifted(self, row: Mapping[str, Any], place: Place) -> bool:
+        """Whether a row is out of distribution by `shifted`.
+
+        Raises:
+            DataError: the row has no such column (E-DATA-KEY).
+        """
+        for column in self.shifted:
+            if column not in row:
+                raise place.missing(row, column, "shifted")
+        return any(str(row[column]) in values for column, values in self.shifted.items())
 
     @abstractmethod
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
