@@ -36,6 +36,7 @@ TITLES = {
     "kcenter": "k-center greedy",
     "probe": "Probes and top-layer studies on a cached trunk",
     "study": "A study of several settings, each with its proof",
+    "check": "Rows before the first step: read, validated, encoded, compared",
     "startup": "From the command to the first step",
 }
 
@@ -87,6 +88,11 @@ def speed(row: Row) -> list[str]:
     ]
 
 
+def throughput(row: Row) -> list[str]:
+    """Against a peer, in rows a second of processor time."""
+    return [row["what"], row["peer"], spread(row["speed"]), f"{row['own_rows']:,}", f"{row['peer_rows']:,}"]
+
+
 def step(row: Row) -> list[str]:
     """The training step names its own side too."""
     what, *rest = speed(row)
@@ -129,6 +135,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "kcenter": (AGAINST, speed),
     "probe": (AGAINST, speed),
     "study": (AGAINST, speed),
+    "check": (["what", "peer", "faster", "our rows a second", "peer's"], throughput),
     "startup": (["what", "processor", "wall clock", "n"], waiting),
 }
 
