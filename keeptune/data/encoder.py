@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from keeptune.data.rendering import beginning
 from keeptune.data.template import ChatTemplate
 
 IGNORED = -100
+NEVER = (sys.maxsize, sys.maxsize)
+"""Behind the last span."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,10 @@ def covered(tokens: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
         tokens: spans of the tokens, in order.
         spans: disjoint, in order.
     """
-    found, index = [], 0
+    found, left = [], iter(spans)
+    first, last = next(left, NEVER)
     for start, end in tokens:
-        while index < len(spans) and spans[index][1] <= start:
-            index += 1
-        found.append(index < len(spans) and spans[index][0] < max(end, start + 1))
+        while last <= start:
+            first, last = next(left, NEVER)
+        found.append(first < end or first <= start)
     return found
