@@ -14,6 +14,7 @@ from typing_extensions import Self
 from keeptune.core.errors import DataError
 from keeptune.core.example import Message
 from keeptune.core.spec import Spec
+from keeptune.data.build_conversations import Conversations, build_conversations
 from keeptune.data.fields import required_text
 from keeptune.data.json_rows import Row
 from keeptune.data.read import empty_counts
@@ -39,7 +40,8 @@ class TaskSet(Spec):
 class BuildPlan(Spec):
     """What is built."""
 
-    tasks: dict[str, TaskSet] = Field(min_length=1, description="by name")
+    tasks: dict[str, TaskSet] = Field(default_factory=dict, description="by name")
+    conversations: dict[str, Conversations] = Field(default_factory=dict, description="by name")
     hold_out: list[str] = Field(default_factory=list, description="kinds whose rows are all `split: test`")
     templates: int = Field(10, ge=1, le=10, description="ways to ask, of each kind")
     inverted: int = Field(3, ge=0, le=3, description="of these, how many give the answer and want the question")
@@ -48,7 +50,12 @@ class BuildPlan(Spec):
 
     @model_validator(mode="after")
     def _kinds_exist(self) -> Self:
-        used = {task.kind for task in self.tasks.values()}
+        used = {task.kind for task in self.tasks.values()} | {one.kind for one in self.conversations.values()}
+        twice = next((name for name in self.tasks if name in self.conversations), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is the name of a task and of conversations.")
+        if not used:
+            raise ValueError("nothing is built: there are neither tasks nor conversations.")
         unknown = [name for name in self.hold_out if name not in used]
         if unknown:
             raise ValueError(f"no task is of the kind '{unknown[0]}' that is held out.")
@@ -57,6 +64,21 @@ class BuildPlan(Spec):
         for task in self.tasks.values():
             kind(task.kind)
         return self
+
+
+def build_source(name: str, plan: BuildPlan, folder: Path, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a task or of conversations, whichever has that name; a kind that is held out is `split: test`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if name in plan.tasks:
+        yield from build_task(name, plan, folder, counts)
+        return
+    source = plan.conversations[name]
+    ways = (plan.templates, plan.inverted)
+    for row in build_conversations(name, source, folder, counts, ways=ways, seed=plan.seed, cap=plan.most):
+        yield {**row, "split": HELD_OUT} if source.kind in plan.hold_out else row
 
 
 def build_task(name: str, plan: BuildPlan, folder: Path, counts: Counter[str]) -> Iterator[dict[str, Any]]:

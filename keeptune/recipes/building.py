@@ -10,9 +10,11 @@ from typing import Any
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
-from keeptune.data.build import BuildPlan, build_task
+from keeptune.data.build import BuildPlan, build_source
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.yaml_file import read_yaml
+
+LEFT_OUT = {"few answers": "with too few answers", "opens alike": "that open like another"}
 
 
 def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, Any]:
@@ -36,34 +38,41 @@ def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, 
     plan: BuildPlan = validate(BuildPlan, with_overrides(plain or {}, settings), file=str(plan_file), lines=lines)
     written: list[str] = []
     tasks: dict[str, dict[str, int]] = {}
-    for name, task in plan.tasks.items():
+    for name in (*plan.tasks, *plan.conversations):
         counts: Counter[str] = Counter()
-        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in build_task(name, plan, plan_file.parent, counts)]
+        made = build_source(name, plan, plan_file.parent, counts)
+        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
         if not rows:
             reasons = ", ".join(f"{key[4:]} {value:,}" for key, value in counts.items() if key.startswith("bad "))
             raise DataError(
-                f"the task '{name}' gives no rows; {counts['read']:,} were read.", code="E-BUILD-NOTHING",
-                where={"file": task.path, "key": f"tasks.{name}"}, why=f"Refused: {reasons}." if reasons else "",
-                fix="Name its columns: columns: {text: COLUMN, label: COLUMN}.",
+                f"'{name}' gives no rows; {counts['read']:,} were read.", code="E-BUILD-NOTHING",
+                where={"file": plan_file, "key": name}, why=f"Refused: {reasons}." if reasons else "",
+                fix="Name the columns of a task: columns: {text: COLUMN, label: COLUMN}.",
             )  # fmt: skip
         written += rows
         tasks[name] = dict(counts)
     atomic_write(output, "".join(written))
-    held = sum(counts["built"] for name, counts in tasks.items() if plan.tasks[name].kind in plan.hold_out)
+    held = sum(counts["built"] for name, counts in tasks.items() if _kind(plan, name) in plan.hold_out)
     result = {"output": str(output), "rows": len(written), "held_out": held, "tasks": tasks}
     return {**result, "text": _text(result, plan)}
+
+
+def _kind(plan: BuildPlan, name: str) -> str:
+    return plan.tasks[name].kind if name in plan.tasks else plan.conversations[name].kind
 
 
 def _text(result: dict[str, Any], plan: BuildPlan) -> str:
     lines = [f"  {'task':<24} {'kind':<16} {'read':>8} {'bad':>6} {'over cap':>9} {'built':>8}  rows of each template"]
     for name, counts in result["tasks"].items():
-        kind = plan.tasks[name].kind
+        kind = _kind(plan, name)
         used = sorted((int(key[9:]), value) for key, value in counts.items() if key.startswith("template "))
         spread = " ".join(f"{number}:{value}" for number, value in used)
         row = "".join(
             f" {counts.get(key, 0):>{width},}" for key, width in (("read", 8), ("bad", 6), ("over the cap", 9))
         )
         mark = "   held out" if kind in plan.hold_out else ""
-        lines.append(f"  {name:<24} {kind:<16}{row} {counts['built']:>8,}  {spread}{mark}")
+        lines.append(f"  {name:<24} {kind:<16}{row} {counts['built']:>8,}  {spread}{mark}".rstrip())
+        left = [f"{counts[key]:,} {said}" for key, said in LEFT_OUT.items() if counts.get(key)]
+        lines += [f"    left out: {', '.join(left)}"] if left else []
     lines.append(f"\n{result['rows']:,} rows written to {result['output']}, {result['held_out']:,} of them held out")
     return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])

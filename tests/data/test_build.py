@@ -107,3 +107,76 @@ def test_a_plan_that_cannot_be_built_is_refused(plan):
     assert caught.value.code == "E-BUILD-NOTHING"
     assert "E-DATA-KEY" in caught.value.why
     assert not (plan.parent / "y").exists()
+
+
+def talk(name, *said, **more):
+    roles = ("user", "assistant")
+    return {"id": name, "messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)], **more}
+
+
+@pytest.fixture
+def talks(tmp_path):
+    rows = [talk(f"t{n}", f"hello {n}", f"yes {n}", f"and {n}?", f"no {n}") for n in range(60)]
+    rows += [talk("short", "one thing", "done"), talk("again", "Hello, 3!", "again", "so?", "so"), {"id": "bad"}]
+    rows += [talk("held", "stated", "a", "b", "c", split="test")]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "plan.yaml").write_text("conversations: {talk: {rows: {format: messages, path: talks.jsonl}}}\n")
+    return tmp_path / "plan.yaml"
+
+
+def test_conversations_are_kept_whole_and_what_is_left_out_is_counted(talks):
+    result, rows = built(talks, "conversations.talk.answers=2")
+    assert len(rows) == 61
+    counts = result["tasks"]["talk"]
+    assert {key: counts[key] for key in ("read", "bad", "few answers", "opens alike", "built")} == {
+        "read": 64, "bad": 1, "few answers": 1, "opens alike": 1, "built": 61,
+    }  # fmt: skip
+    assert counts["read"] == sum(counts[key] for key in ("bad", "few answers", "opens alike", "over the cap", "built"))
+    assert [turn["content"] for turn in rows[0]["messages"]] == ["hello 0", "yes 0", "and 0?", "no 0"]
+    assert "1 with too few answers, 1 that open like another" in result["text"]
+    assert {row["id"]: row["split"] for row in rows}["talk-held"] == "test"
+
+
+def test_each_reply_is_learned_once_with_what_was_said_before(talks):
+    from keeptune.data.encode import encode
+    from keeptune.models.load import load
+
+    _, rows = built(talks, "conversations.talk.make=replies", "conversations.talk.answers=2")
+    assert len(rows) == 2 * 61
+    tokenizer = load("pocket").tokenizer
+
+    def learned(messages):
+        row = encode(messages, tokenizer)
+        return [label for label in row.labels if label != -100]
+
+    whole = talk("", "hello 0", "yes 0", "and 0?", "no 0")["messages"]
+    assert learned(rows[0]["messages"]) + learned(rows[1]["messages"]) == learned(whole)
+
+
+def test_a_conversation_that_is_asked_holds_all_turns_and_its_last_answer(talks):
+    _, rows = built(talks, "conversations.talk.make=asked", "conversations.talk.answers=2")
+    assert {row["kind"] for row in rows} == {"dialogue"}
+    assert len({row["template"] for row in rows}) == 10
+    for row in rows[:60]:
+        number, (asked, answer) = row["id"].split("-t")[1], (turn["content"] for turn in row["messages"])
+        said = f"User: hello {number}\nAssistant: yes {number}\nUser: and {number}?"
+        assert (said, f"no {number}") == ((answer, asked.split("\n\n")[-1]) if row["inverted"] else (said, answer))
+        assert row["inverted"] or said in asked
+
+
+def test_openings_decide_the_part_and_a_cap_keeps_a_subset(talks):
+    settings = ("conversations.talk.test=0.3", "conversations.talk.make=replies")
+    _, rows = built(talks, *settings)
+    parts = {row["id"].rsplit("-", 1)[0]: row["split"] for row in rows}
+    assert 5 < sum(part == "test" for part in parts.values()) < 35
+    assert all(row["split"] == parts[row["id"].rsplit("-", 1)[0]] for row in rows)
+    _, fewer = built(talks, *settings, "conversations.talk.most=10", name="fewer.jsonl")
+    assert {row["id"] for row in fewer} < {row["id"] for row in rows}
+    assert {row["id"].rsplit("-", 1)[0]: row["split"] for row in fewer}.items() < parts.items()
+
+
+def test_a_plan_of_nothing_and_a_name_used_twice_are_refused(talks):
+    for text in ("seed: 1", "tasks: {talk: {kind: pair, path: a.jsonl}}\n" + talks.read_text()):
+        talks.write_text(text)
+        with pytest.raises(RecipeError, match=r"nothing is built|name of a task and of conversations"):
+            built(talks, name=f"{len(text)}.jsonl")
