@@ -10,7 +10,7 @@ from typing import Any
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
-from keeptune.data.build import BuildPlan, build_source
+from keeptune.data.build import HELD_OUT, BuildPlan, build_source
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.yaml_file import read_yaml
 
@@ -37,10 +37,12 @@ def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, 
     plain, lines = read_yaml(plan_file)
     plan: BuildPlan = validate(BuildPlan, with_overrides(plain or {}, settings), file=str(plan_file), lines=lines)
     written: list[str] = []
+    held = 0
     tasks: dict[str, dict[str, int]] = {}
     for name in (*plan.tasks, *plan.conversations):
         counts: Counter[str] = Counter()
-        made = build_source(name, plan, plan_file.parent, counts)
+        made = list(build_source(name, plan, plan_file.parent, counts))
+        held += sum(row["split"] == HELD_OUT for row in made)
         rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
         if not rows:
             reasons = ", ".join(f"{key[4:]} {value:,}" for key, value in counts.items() if key.startswith("bad "))
@@ -52,7 +54,6 @@ def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, 
         written += rows
         tasks[name] = dict(counts)
     atomic_write(output, "".join(written))
-    held = sum(counts["built"] for name, counts in tasks.items() if _kind(plan, name) in plan.hold_out)
     result = {"output": str(output), "rows": len(written), "held_out": held, "tasks": tasks}
     return {**result, "text": _text(result, plan)}
 
@@ -74,5 +75,6 @@ def _text(result: dict[str, Any], plan: BuildPlan) -> str:
         lines.append(f"  {name:<24} {kind:<16}{row} {counts['built']:>8,}  {spread}{mark}".rstrip())
         left = [f"{counts[key]:,} {said}" for key, said in LEFT_OUT.items() if counts.get(key)]
         lines += [f"    left out: {', '.join(left)}"] if left else []
-    lines.append(f"\n{result['rows']:,} rows written to {result['output']}, {result['held_out']:,} of them held out")
+    held = f"{result['held_out']:,} of them `split: test`"
+    lines.append(f"\n{result['rows']:,} rows written to {result['output']}, {held}")
     return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])
