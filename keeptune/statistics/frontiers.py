@@ -46,7 +46,7 @@ class Reading:
 
     @classmethod
     def of(cls, values_B: Floats, confidence: float) -> Reading:
-        """The value that was measured, first, and the interval; none where fewer than half of the replicates have one."""
+        """The measured value, which comes first, and the interval; none where fewer than half of the draws have one."""
         value, replicates = values_B[0], values_B[1:]
         sound = replicates[np.isfinite(replicates)]
         if not np.isfinite(value) or len(sound) < len(replicates) / 2:
