@@ -1,7 +1,9 @@
 """How a probe learns and is scored: the regime of Hewitt & Liang 2019 (arXiv:1909.03368), as in their code.
 
 Adam at 1e-3 on batches of twenty texts; the rate is halved whenever the loss on dev has not fallen at the end of an
-epoch; learning stops at the fifth epoch in a row without a fall by 0.001, or after forty; the best epoch is kept.
+epoch; learning stops at the fifth epoch in a row without a fall by 0.001, or after forty; the best epoch is kept. The
+loss is the sum over a text's units, in nats, and the mean of that over texts. `tests/oracles/control_tasks.py` runs
+their code on the same states.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Fitted:
     Attributes:
         net: at its best epoch.
         epochs: that it learned.
-        dev_loss: nats per unit at the best one.
+        dev_loss: nats per text at the best one.
     """
 
     net: nn.Module
@@ -57,7 +59,7 @@ def fit(probe: Probe, classes: int, train: Material, dev: Material, seed: int) -
         best, best_epoch, kept, epoch = float("inf"), 0, copy.deepcopy(net.state_dict()), 0
         for epoch in range(1, EPOCHS + 1):
             _learn(net, optimizer, train, torch.randperm(train.texts, generator=generator).tolist())
-            loss = float(-chances(net, dev).mean())
+            loss = float(-chances(net, dev).sum()) / dev.texts
             if not torch.isfinite(torch.tensor(loss)):
                 raise DivergedError(
                     f"the loss of the probe '{probe.title}' is {loss} after epoch {epoch}.", code="E-PROBE-DIVERGED",
@@ -78,7 +80,7 @@ def _learn(net: nn.Module, optimizer: torch.optim.Optimizer, train: Material, or
         answers = batch.asked()
         if len(answers) == 0:
             continue
-        loss = functional.nll_loss(batch.log_shares(net), answers)
+        loss = functional.nll_loss(batch.log_shares(net), answers, reduction="sum") / batch.texts
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

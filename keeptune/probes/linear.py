@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Linear(Probe):
-    """W h + b; with a rank r, W = W2 W1 with W1: r x D and W2: C x r (Hewitt & Liang 2019).
+    """W h + b; with a rank r, W2 (W1 h + b1) + b2 with W1: r x D and W2: C x r (Hewitt & Liang 2019).
 
     Heads have no linear probe: a linear function of [h_i; h_j] ranks the same heads for every word.
     """
@@ -26,7 +26,7 @@ class Linear(Probe):
 
         if self.rank is None:
             return nn.Linear(width, classes)
-        return nn.Sequential(nn.Linear(width, self.rank, bias=False), nn.Linear(self.rank, classes))
+        return nn.Sequential(nn.Linear(width, self.rank), nn.Linear(self.rank, classes))
 
     @property
     def title(self) -> str:

@@ -109,7 +109,7 @@ def test_the_linear_probe_ends_where_logistic_regression_does():
 ])  # fmt: skip
 def test_learning_stops_at_the_fifth_epoch_without_a_fall_by_a_thousandth(monkeypatch, losses, epochs, best):
     given = iter(losses)
-    monkeypatch.setattr(_regime, "chances", lambda *_: torch.tensor([-next(given)], dtype=torch.float64))
+    monkeypatch.setattr(_regime, "chances", lambda *_: torch.tensor([-5 * next(given)], dtype=torch.float64))
     fitted = fit(Linear(), 4, labels(5), labels(5), 0)
     assert (fitted.epochs, fitted.dev_loss) == (epochs, best)
 
