@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from keeptune.report.words import NAMES
@@ -39,10 +40,8 @@ def lead(result: Result) -> str:
     runs = sum(arm["seeds"] for arm in result["arms"] if arm["rows"])
     trained = [arm for arm in result["arms"] if arm["rows"]]
     rows = "; ".join(f"{arm['name']} ({arm['rows']:,})" for arm in trained)
-    return (
-        f"`{result['recipe']}` on `{result['model']}`: {', '.join(result['methods'])}, {length}; {len(trained)} arms, "
-        f"{result['seeds']} seeds each, {runs} runs. Training rows: {rows}."
-    )
+    what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
+    return f"{what}; {len(trained)} arms, {result['seeds']} seeds each, {runs} runs. Training rows: {rows}."
 
 
 def _table(rows: list[Result]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -13,7 +14,9 @@ Result = Mapping[str, Any]
 
 def selection_text(result: Result) -> str:
     """The study in Markdown; plain enough for a terminal."""
-    return "\n".join([lead(result), "", *scores(result), "", *against(result), "", *looks(result), "", verdict(result)])
+    refused = [f"Not computed: {name}, {why}." for name, why in result.get("refused", {}).items()]
+    parts = [scores(result), against(result), looks(result), [verdict(result)], refused]
+    return "\n".join([lead(result), *("\n".join(["", *part]) for part in parts if part)])
 
 
 def lead(result: Result) -> str:
@@ -21,10 +24,8 @@ def lead(result: Result) -> str:
     length = ", ".join(f"{value:,g} {name.replace('_', ' ')}" for name, value in result["length"].items())
     metric = NAMES.get(result["metric"], result["metric"])
     whole = _score(result, _by(result, "all", 1.0)[0])
-    return (
-        f"`{result['recipe']}` on `{result['model']}`: {', '.join(result['methods'])}, {length}; {result['rows']:,} "
-        f"rows to choose from, {metric} on {result['n']:,} test rows; all rows: {whole}."
-    )
+    what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
+    return f"{what}; {result['rows']:,} rows to choose from, {metric} on {result['n']:,} test rows; all rows: {whole}."
 
 
 def scores(result: Result) -> list[str]:
@@ -51,6 +52,8 @@ def against(result: Result) -> list[str]:
     head = f"| minus random | {' | '.join(_share(result, share) for share in shares)} |"
     rows = [head, "|---|" + "---:|" * len(shares)]
     marks = {"better": " **better**", "worse": " **worse**"}
+    if not result["comparisons"]:
+        return []
     for by in _names(result)[1:]:
         cells = []
         for share in shares:
@@ -84,6 +87,8 @@ def looks(result: Result) -> list[str]:
 
 def verdict(result: Result) -> str:
     """One sentence, the negative one first."""
+    if not result["comparisons"]:
+        return "No selector could be asked."
     found = {word: [c for c in result["comparisons"] if c["verdict"] == word] for word in ("better", "worse")}
     said = []
     if not found["better"]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import RecipeError
+from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.recipes.material import Material, cache_folder, fitted, gather
@@ -37,6 +37,7 @@ class Selection(Study):
     them equal in passes. Random draw j is drawn and trained with seed + j, a selector's rows with the recipe's seed.
     Queries (`rds`) are dev rows; nothing looks at test rows but the score. Each selector is held against the draws of
     its share: `keeptune.statistics.against_draws`, two-sided 90%, and at 90% for all comparisons together (Bonferroni).
+    A selector that the base cannot serve, such as `ifd` on an encoder, is named with the reason and left out.
     """
 
     shares: list[Share] = Field([0.005, 0.05, 0.2], min_length=1, max_length=10, description="of the training rows")
@@ -58,11 +59,20 @@ class Selection(Study):
             for seed in range(self.seeds if isinstance(choice, Random) else 1)
         ]
         arms: list[Plain] = []
+        refused: dict[str, str] = {}
         with work.arms("arms", len(plan)) as done:
             for name, share, choice, seed in plan:
-                arms.append(grid.arm(name, share, choice, seed))
-                done(f"{name}: {arms[-1]['rows']:,} rows, {arms[-1]['score']:.4f}")
-        result = {**grid.about(arms[0]), "level": LEVEL, "arms": arms, "comparisons": self._comparisons(arms)}
+                try:
+                    arms.append(grid.arm(name, share, choice, seed))
+                except PlanError as error:
+                    if choice is None or error.code != "E-SELECT-MODEL":
+                        raise
+                    refused[choice.name] = f"it cannot read a model of the kind '{grid.kind}'"
+                    done(f"{name}: {error.what}")
+                else:
+                    done(f"{name}: {arms[-1]['rows']:,} rows, {arms[-1]['score']:.4f}")
+        result = {**grid.about(arms[0]), "level": LEVEL, "arms": arms, "comparisons": self._comparisons(arms),
+                  "refused": refused}  # fmt: skip
         page = work.run.folder / "selection.md"
         atomic_write(page, selection_text(result))
         slim = [{key: value for key, value in arm.items() if key not in ("items", "sizes")} for arm in arms]
@@ -71,7 +81,7 @@ class Selection(Study):
     def _comparisons(self, arms: Sequence[Plain]) -> list[Plain]:
         """Each selector against the draws of its share."""
         sizes, higher = arms[0]["sizes"], arms[0]["higher_is_better"]
-        strict = 1 - (1 - LEVEL) / (len(self.shares) * len(self.selectors))
+        strict = 1 - (1 - LEVEL) / max(1, sum(arm["by"] not in ("all", "random") for arm in arms))
         found = []
         for share in self.shares:
             here = [arm for arm in arms if arm["share"] == share]
@@ -148,6 +158,11 @@ class Grid:
             "score": found.value, "n": found.n, "higher_is_better": found.higher_is_better,
             "items": [item.score for item in found.items], "sizes": [item.size for item in found.items],
         }  # fmt: skip
+
+    @property
+    def kind(self) -> str:
+        """Of the base: `decoder`, `encoder`, ..."""
+        return str(self.work.workshop.shared(self.recipe.model.checkpoint).anatomy.kind)
 
     @cached_property
     def queries(self) -> list[Example]:

@@ -9,6 +9,7 @@ import pytest
 from keeptune.core.errors import RecipeError
 from keeptune.report.selection_table import selection_text
 from keeptune.studies._session import run_study
+from tests.methods.test_templates import folder_of
 
 THINGS = "river town ship mill road bridge king war stone tree".split()
 RECIPE = """\
@@ -67,6 +68,21 @@ def test_the_grid_is_run_once_and_read_the_second_time(recipe, tmp_path, monkeyp
     monkeypatch.setattr("keeptune.studies.selection.trained", never)
     again = run_study("selection", str(recipe), tmp_path / "s", choices=CHOICES, quiet=True)
     assert again == result
+
+
+@pytest.mark.slow
+def test_a_selector_that_the_base_cannot_serve_is_named(recipe, tmp_path):
+    encoder = tmp_path / "encoder"
+    folder_of(encoder, "bert")
+    words = [f"w{number}" for number in range(3, 40)]
+    rows = [{"text": f"{one} {two}", "label": one} for one in words[:12] for two in words]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"model.name={encoder}", "model.dtype=float32"]
+    choices = ["shares=[0.1]", "selectors=[ifd, kcenter]", "seeds=3"]
+    result = run_study("selection", str(recipe), tmp_path / "s", settings=settings, choices=choices, quiet=True)
+    assert result["refused"] == {"ifd": "it cannot read a model of the kind 'encoder'"}
+    assert [one["by"] for one in result["comparisons"]] == ["kcenter"]
+    assert "Not computed: ifd, it cannot read a model of the kind 'encoder'." in result["text"]
 
 
 def test_a_recipe_that_measures_nothing_is_refused(recipe, tmp_path):
