@@ -54,7 +54,10 @@ def _from_maps(model: PreTrainedModel, anatomy: Anatomy, tokens: Tensor) -> dict
     found: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
-        return lambda module, args, output: found.setdefault(path, output[0].float())
+        def look(module: Any, args: Any, output: Tensor) -> None:  # what a hook returns would take the output's place
+            found[path] = output[0].float()
+
+        return look
 
     handles = [model.get_submodule(p).register_forward_hook(keep(p)) for pair in wanted.values() for p in pair]
     try:

@@ -153,6 +153,25 @@ def test_words_start_alike_whatever_else_is_attached():
     assert torch.equal(*starts)
 
 
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_words_are_read_off_a_model_of_16_bits_without_changing_what_it_computes(family):
+    """The hooks that look at keys and values leave them as they are."""
+    model = tiny_model(family).to(torch.bfloat16)
+    kinds = {torch.bfloat16} if family == "bert" else {torch.bfloat16, torch.float32}
+    seen = set()
+    handles = [
+        module.register_forward_hook(lambda module, args, output: seen.add((output.dtype, output.ndim)))
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    Prefix(length=3, hidden=None, init="vocabulary").attach(model, "ana", seed=4)
+    for handle in handles:
+        handle.remove()
+    assert {dtype for dtype, _ in seen} <= kinds
+    assert {ndim for _, ndim in seen} == {3}
+    assert all(tensor.dtype == torch.float32 for tensor in model.keeptune.adapter("ana").tensors().values())
+
+
 def test_words_without_tokens_are_refused():
     with pytest.raises(PlanError, match="nothing") as caught:
         Prefix(init="text", text="nothing").attach(tiny_model("llama"))
