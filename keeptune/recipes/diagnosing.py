@@ -14,6 +14,7 @@ from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.behaviour import Behaviour
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.in_context import InContext, Naming
+from keeptune.evaluations.represented import Represented
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.spoken import Spoken
 from keeptune.recipes.workshop import Workshop
@@ -52,7 +53,7 @@ def with_diagnosis(
     assert context.base is not None, "a diagnosis compares with a base"
     if context.subject(context.base).kind != "decoder" or context.suite is None:
         return {**certificate, "diagnosis": None}
-    chosen = [Spoken(), Spoken(shots=1), Spoken(shots=4), Behaviour(data=source), *IN_CONTEXT]
+    chosen = [Spoken(), Spoken(shots=1), Spoken(shots=4), Represented(), Behaviour(data=source), *IN_CONTEXT]
     own = [score for one in chosen for score in measure_once(one, context.base, context)]
     others = [score for one in chosen for score in measure_once(one, adapted, context)]
     copy = recover(workshop.open(adapted), adapted, base_answers(context), context.seed)

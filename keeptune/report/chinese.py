@@ -125,11 +125,14 @@ CHINESE: Mapping[str, str] = {
     "自己的回答训练 50 步后，退步的部分恢复了；这些回答不教授任何能力。",
     "Knowledge: what fell stayed lost after the recovery.": "知识：恢复训练之后，退步的部分仍然丢失。",
     "Drift: answers moved, and nothing was lost.": "漂移：回答有所变动，但没有损失。",
+    "Inside: the states still tell right answers from wrong ones where the output no longer does.": "内部：输出已不能"
+    "区分对错之处，隐藏状态仍能区分。",
     "Something may have been lost, and these items are too few to say of which kind.": "可能有损失，但题目太少，无法判断"
     "属于哪一种。",
     "Nothing changed.": "没有变化。",
     "chat questions answered freely": "自由回答对话题",
     "the same questions by likelihood": "同样的题目按似然选择",
+    "questions that a probe of the states answers": "隐藏状态的探针能答对的题目",
     "answered freely after {shots} shown": "看过 {shots} 个示例后自由回答",
     "answers that look like the training answers": "像训练答案的回答",
     "refusals": "拒绝回答",
@@ -139,6 +142,7 @@ CHINESE: Mapping[str, str] = {
     "classes learned from examples of each": "从每类示例中学习",
     "In-context learning": "上下文学习",
     "format gap: known and no longer said": "形式差距：知道而不再说出",
+    "states' gap: held and no longer put out": "状态差距：内部仍有而不再输出",
     "of the lost answers, back after the recovery": "丢失的回答中，恢复训练后回来的比例",
     "format leak with the task's prompt on": "启用任务提示时的格式泄漏",
     "words per answer": "每个回答的词数",

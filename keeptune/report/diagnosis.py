@@ -12,6 +12,7 @@ from keeptune.report.words import number, percent, points
 ROWS = (
     ("said", "chat questions answered freely"),
     ("known", "the same questions by likelihood"),
+    ("represented", "questions that a probe of the states answers"),
 )
 BEHAVIOUR = {
     "training_like": "answers that look like the training answers",
@@ -69,6 +70,9 @@ def _facts(found: Mapping[str, Any]) -> Markup:
     gap = found.get("format_gap")
     if gap:
         facts.append([say("format gap: known and no longer said"), say("{change} points", change=_change(gap))])
+    inside = found.get("states_gap")
+    if inside:
+        facts.append([say("states' gap: held and no longer put out"), say("{change} points", change=_change(inside))])
     if found.get("recovered_share") is not None:
         facts.append([say("of the lost answers, back after the recovery"), percent(found["recovered_share"])])
     if behaviour.get("words"):

@@ -5,6 +5,8 @@
     format gap      (said_base - said_adapted) - (known_base - known_adapted): known, and no longer said
     recovered share (said_recovered - said_adapted) / (said_base - said_adapted), where something was lost
     knowledge       a task or corpus that fell by more than its margin and is still beyond it after the recovery
+    represented     questions of the suite that a linear probe of the states answers
+    states' gap     (known_base - known_adapted) - (represented_base - represented_adapted): held, and no longer put out
 
 Each comparison is paired by item; a loss counts when its whole 90% interval lies beyond the margin.
 """
@@ -17,6 +19,7 @@ from typing import Any
 from keeptune.core.score import Score
 from keeptune.stages._certificate import entry
 from keeptune.stages._pairing import ScorePair
+from keeptune.statistics.admission import admit
 from keeptune.statistics.comparison import Comparison
 from keeptune.statistics.noninferiority import PairedTask, compare_pooled
 
@@ -26,6 +29,7 @@ SENTENCES = {
     "knowledge": "Knowledge: what fell stayed lost after the recovery.",
     "drift": "Drift: answers moved, and nothing was lost.",
     "unchanged": "Nothing changed.",
+    "inside": "Inside: the states still tell right answers from wrong ones where the output no longer does.",
     "unclear": "Something may have been lost, and these items are too few to say of which kind.",
 }
 
@@ -42,7 +46,7 @@ def diagnose(
     """What the certificate holds under `diagnosis`.
 
     Args:
-        base: retention, `spoken` and `behaviour` of the base.
+        base: retention, `spoken`, `represented` and `behaviour` of the base.
         adapted: the same of the adapted model.
         recovered: retention and `spoken` of the recovered copy; items that it was not asked are left out.
         margins: of the proof.
@@ -51,6 +55,7 @@ def diagnose(
     """
     said, known = _pool(base, adapted, "said_0_shot", margins), _known(base, adapted, margins)
     back, gap = _pool(base, recovered, "said_0_shot", margins), _gap(base, adapted)
+    represented, inside = _represented(base, adapted, margins)
     lost = _lost(base, adapted, recovered, margins)
     behaviour = {score.metric: _change(score, adapted) for score in base if score.task == "behaviour"}
     like = behaviour.get("training_like")
@@ -63,15 +68,18 @@ def diagnose(
         kinds.append("knowledge")
     if not kinds:
         kinds = ["unchanged" if unchanged else "unclear" if said and said.verdict == "FAIL" else "drift"]
+    told = [*kinds, "inside"] if inside and inside.low > 0 and inside.delta > margins["pooled"] else kinds
     share = None
     if said and back and said.high < 0:
         share = min(1.0, max(0.0, (back.adapted - said.adapted) / (said.base - said.adapted)))
     return {
         "kinds": kinds,
-        "sentences": [SENTENCES[kind] for kind in kinds],
+        "sentences": [SENTENCES[kind] for kind in told],
         "said": entry(said),
         "known": entry(known),
+        "represented": entry(represented),
         "format_gap": entry(gap),
+        "states_gap": entry(inside),
         "recovered_share": share,
         "said_recovered": None if back is None else back.adapted,
         "shots": {str(k): entry(_pool(base, adapted, f"said_{k}_shot", margins)) for k in (1, 4)},
@@ -105,19 +113,47 @@ def _known(base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str
 
 def _gap(base: Sequence[Score], adapted: Sequence[Score]) -> Comparison | None:
     """(said - known) of base against adapted: positive where the adapted model knows and does not say."""
+    shown = [score for score in base if score.metric == "said_0_shot"]
+    return _more_lost([(score, _likely(base, score.task)) for score in shown], adapted)
+
+
+def _represented(
+    base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, float]
+) -> tuple[Comparison | None, Comparison | None]:
+    """Questions that a probe of the states answers, and (known - that) of base against adapted.
+
+    Tasks whose right options the base's own states do not tell better than guessing have nothing to say here.
+    """
+    held = [
+        score
+        for score in base
+        if score.metric == "represented"
+        and admit([item.score for item in score.items], score.chance or 0.0, 0.0).admitted
+    ]
+    pairs = [common(score, adapted) for score in held]
+    tasks = [pair.as_task() for pair in pairs if pair is not None]
+    gap = _more_lost([(_likely(base, score.task), score) for score in held], adapted)
+    return compare_pooled(tasks, margins["pooled"]) if tasks else None, gap
+
+
+def _likely(base: Sequence[Score], task: str) -> Score:
+    return next(one for one in base if one.kind == "accuracy" and one.task == task)
+
+
+def _more_lost(pairs: Sequence[tuple[Score, Score]], adapted: Sequence[Score]) -> Comparison | None:
+    """(first - second) of base against adapted, per item: positive where the first fell more than the second."""
     tasks = []
-    for score in (one for one in base if one.metric == "said_0_shot"):
-        said = common(score, adapted)
-        known = common(next(one for one in base if one.kind == "accuracy" and one.task == score.task), adapted,
-                       {item.id for item in score.items})  # fmt: skip
-        if said is None or known is None:
+    for scores in pairs:
+        shared = {item.id for item in scores[0].items} & {item.id for item in scores[1].items}
+        first, second = (common(score, adapted, shared) for score in scores)
+        if first is None or second is None:
             continue
         sides = []
-        for free, ranked in ((said.adapted, known.adapted), (said.base, known.base)):
-            by_id = {item.id: item.score for item in ranked.items}
-            sides.append([item.score - by_id[item.id] for item in free.items])
-        # Turned round, so that the gap is positive when saying fell more than knowing.
-        tasks.append(PairedTask(sides[0], sides[1], said.clusters))
+        for shown, held in ((first.adapted, second.adapted), (first.base, second.base)):
+            by_id = {item.id: item.score for item in held.items}
+            sides.append([item.score - by_id[item.id] for item in shown.items])
+        # Turned round, so that the gap is positive when the first fell more.
+        tasks.append(PairedTask(sides[0], sides[1], first.clusters))
     return compare_pooled(tasks, 0.0) if tasks else None
 
 

@@ -90,3 +90,26 @@ def test_recovery_learns_its_rows_and_leaves_the_copy_s_own_weights_alone():
     with subject._active([]):
         plain = log_likelihoods(subject, asked, context(subject), "x")[0]
     assert learned > plain + 1
+
+
+def test_states_that_keep_what_the_output_lost_are_told_and_name_no_kind():
+    def with_states(lost, **losses):
+        return [*side(**losses), accuracy("a", flipped(RIGHT, lost, 0), 0.25, "diagnosis", "represented")]
+
+    def told_of(lost):
+        return diagnose(
+            with_states(0), with_states(lost, known=120), side(known=120), MARGINS, leak=None, unchanged=False
+        )
+
+    kept, gone = told_of(0), told_of(120)
+    assert kept["kinds"] == gone["kinds"] == ["knowledge"]
+    assert kept["states_gap"]["delta"] == pytest.approx(120 / 400)
+    assert any(sentence.startswith("Inside") for sentence in kept["sentences"])
+    assert gone["states_gap"]["delta"] == pytest.approx(0.0)
+    assert not any(sentence.startswith("Inside") for sentence in gone["sentences"])
+    assert gone["represented"]["delta"] == pytest.approx(-120 / 400)
+    page = str(drawn(kept))
+    assert "a probe of the states answers" in page
+    # States that guess have nothing to say.
+    guessing = [*side(), accuracy("a", answers(0.25, 400, 4), 0.25, "diagnosis", "represented")]
+    assert diagnose(guessing, guessing, side(), MARGINS, leak=None, unchanged=True)["represented"] is None
