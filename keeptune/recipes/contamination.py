@@ -9,11 +9,12 @@ from keeptune.core.example import Example
 from keeptune.data.decontaminate import TestRows
 
 if TYPE_CHECKING:
+    from keeptune.core.score import Score
     from keeptune.data.suite import Suite
     from keeptune.recipes.material import Material
 
 
-def contamination(material: Material, suite: Suite | None) -> list[dict[str, Any]]:
+def contamination(material: Material, suite: Suite | None, measured: Sequence[Score] = ()) -> list[dict[str, Any]]:
     """For each measured part: its items, and how many of them training or replay data ask or quote.
 
     Kinds as `data.decontaminate` defines them: `exact`, `near`, `ngram` (13 words in a row), each item counted once.
@@ -21,11 +22,12 @@ def contamination(material: Material, suite: Suite | None) -> list[dict[str, Any
     Args:
         material: what is trained on, self-generated text included, and the target's held-out rows.
         suite: what retention is measured on.
+        measured: scores of a model: the items of harness tasks are not known before they were asked.
 
     Returns:
         `{"measured", "items", "exact", "near", "ngram"}`, the target first, then the suite in its order.
     """
-    parts = dict(_parts(material, suite))
+    parts = {**dict(_parts(material, suite)), **dict(_harness(suite, measured))}
     held = {name: TestRows(rows) for name, rows in parts.items()}
     trained = [example for name in material.train for example in material.sources[name].train]
     for index, example in enumerate(trained):
@@ -37,6 +39,13 @@ def contamination(material: Material, suite: Suite | None) -> list[dict[str, Any
         kinds = {kind: counts[kind] for kind in ("exact", "near", "ngram")}
         found.append({"measured": name, "items": len(parts[name]), **kinds})
     return found
+
+
+def _harness(suite: Suite | None, measured: Sequence[Score]) -> Iterator[tuple[str, Sequence[Example]]]:
+    names = {task.name for task in suite.harness} if suite is not None else set()
+    for score in measured:
+        if score.kind == "accuracy" and score.task in names:
+            yield score.task, [Example(item.id, text=item.prompt) for item in score.items]
 
 
 def _parts(material: Material, suite: Suite | None) -> Iterator[tuple[str, Sequence[Example]]]:

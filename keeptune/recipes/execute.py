@@ -188,6 +188,9 @@ class Execution:
         if proof is not None:
             self.run.enter("baseline")
             before = self._timed("base", lambda: self._measure("base", self.base, context))
+            if context.suite is not None and context.suite.harness:
+                seen = contamination(material, context.suite, before)
+                self.run.write_json("data.json", {**material.counts(), "contamination": seen})
         self.run.enter("running")
         held = context if self.recipe.proof is not None else None
         checkpoint = self._timed("training", lambda: self._stages(material, held))
@@ -281,7 +284,8 @@ class Execution:
         from keeptune.stages.prove import certify, rescore
 
         assert self.recipe.proof is not None, "a run without a proof has no certificate"
-        again = self._timed("noise floor", lambda: rescore(self.base, context))
+        thorough = self.recipe.proof.diagnose
+        again = self._timed("noise floor", lambda: rescore(self.base, context, thorough=thorough))
         certificate = certify(
             looked.base,
             looked.adapted,

@@ -205,7 +205,7 @@ class Pair:
             before = self._measure("base", chosen, self.base, context, run)
             run.enter("running")
             looked = self._adapted(chosen if served else [*chosen, Drift(data=ROWS)], before, context, run)
-            again = [] if served else rescore(self.base, context)
+            again = {} if served else rescore(self.base, context, thorough=self.diagnose)
         certificate = certify(
             looked.base,
             looked.adapted,

@@ -12,6 +12,14 @@ from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.language import say
 from keeptune.report.words import amount, number, percent, points, seconds
 
+KINDS = {
+    "batches": "other batches",
+    "dtype": "other dtype",
+    "paraphrase": "other wordings",
+    "order": "other examples",
+}
+"""What was changed between two scorings of the base."""
+
 
 def facts(certificate: Mapping[str, Any]) -> Markup:
     """Four numbers under the verdict."""
@@ -111,7 +119,10 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
             rows.append([name, odds])
     if certificate.get("noise_floor") is not None:
         floor = certificate["noise_floor"]
-        rows.append([say("noise floor"), say("{change} points", change=points(floor.get("largest"), sign=False))])
+        kinds = floor.get("kinds") or {}
+        told = ", ".join(f"{say(KINDS[kind])} {points(part['largest'], sign=False)}" for kind, part in kinds.items())
+        largest = say("{change} points", change=points(floor.get("largest"), sign=False))
+        rows.append([say("noise floor"), f"{largest} ({told})" if len(kinds) > 1 else largest])
     counted = len(retention.get("tasks") or []) + len(retention.get("corpora") or [])
     counted += bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
     judged = say("{count}; all must pass, so none needs a correction", count=counted)

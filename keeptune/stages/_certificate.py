@@ -32,7 +32,7 @@ def build(
     seeds: Sequence[int],
     deployment: str,
     same_model: bool | None,
-    rescored: Sequence[Score],
+    rescored: Mapping[str, Sequence[Score]],
     cost: Mapping[str, Any],
     provenance: Mapping[str, Any],
     level: float = LEVEL,
@@ -207,24 +207,33 @@ def _drift(adapted: Sequence[Score]) -> dict[str, Any] | None:
     }
 
 
-def _noise(base: Sequence[Score], rescored: Sequence[Score]) -> dict[str, Any] | None:
-    """Base against base under another composition of batches, on the items that were scored twice."""
-    again = {(score.kind, score.task, score.metric): score for score in rescored}
-    floors: dict[str, float] = {}
-    for score in base:
-        other = again.get((score.kind, score.task, score.metric))
-        if other is None:
-            continue
-        first = {item.id: item.score for item in score.items}
-        twice = [item for item in other.items if item.id in first]
-        if not twice:
-            continue
-        rows = [[first[item.id] for item in twice], [item.score for item in twice]]
-        measure = noise_floor_ratio if score.kind == "corpus" else noise_floor
-        floors[score.task] = measure(rows).floor
-    if not floors:
+def _noise(base: Sequence[Score], rescored: Mapping[str, Sequence[Score]]) -> dict[str, Any] | None:
+    """Base against base under each change of the scoring, on the items that all its scorings have."""
+    kinds = {kind: found for kind, scores in rescored.items() if (found := _moved(base, scores))}
+    if not kinds:
         return None
-    return {"largest": max(floors.values()), "parts": floors, "scorings": 2}
+    parts: dict[str, float] = {}
+    for found in kinds.values():
+        for task, floor in found["parts"].items():
+            parts[task] = max(floor, parts.get(task, 0.0))
+    scorings = max(found["scorings"] for found in kinds.values())
+    return {"largest": max(parts.values()), "parts": parts, "scorings": scorings, "kinds": kinds}
+
+
+def _moved(base: Sequence[Score], again: Sequence[Score]) -> dict[str, Any] | None:
+    """The floor of each task over its scorings, the base's own among them where there is one."""
+    floors: dict[str, float] = {}
+    most = 0
+    for key in dict.fromkeys((score.kind, score.task, score.metric) for score in again):
+        alike = [one for one in (*base, *again) if (one.kind, one.task, one.metric) == key]
+        scores = [{item.id: item.score for item in score.items} for score in alike]
+        shared = [item for item in scores[0] if all(item in own for own in scores)]
+        if len(scores) < 2 or not shared:
+            continue
+        measure = noise_floor_ratio if key[0] == "corpus" else noise_floor
+        floors[key[1]] = measure([[own[item] for item in shared] for own in scores]).floor
+        most = max(most, len(scores))
+    return {"largest": max(floors.values()), "parts": floors, "scorings": most} if floors else None
 
 
 def _number(value: float | None) -> float | None:

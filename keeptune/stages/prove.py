@@ -76,7 +76,7 @@ def certify(
     seeds: Sequence[int] = (0,),
     deployment: str = "always_on",
     same_model: bool | None = None,
-    rescored: Sequence[Score] = (),
+    rescored: Mapping[str, Sequence[Score]] | None = None,
     cost: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     level: float = LEVEL,
@@ -92,7 +92,7 @@ def certify(
         deployment: `always_on` or `routed`: what was measured.
         same_model: base and adapted are known to be one model, or known not to be; None looks whether every item is
             bitwise the same.
-        rescored: what `rescore` gave: the base under another composition of batches, for the noise floor.
+        rescored: what `rescore` gave: the base under other scorings, by what was changed, for the noise floor.
         cost: seconds, peak bytes and whatever else a run knows.
         provenance: what another person needs to repeat it.
         level: two-sided, of the intervals; above 0.90 at the looks of sequential sampling.
@@ -109,7 +109,7 @@ def certify(
         seeds=list(seeds),
         deployment=deployment,
         same_model=same_model,
-        rescored=rescored,
+        rescored=rescored or {},
         cost=cost or {},
         provenance=provenance or {},
         level=level,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from keeptune.core.example import Example, Message
-from keeptune.data.suite import Choice, ChoiceTask, Corpus, Document, Suite
+from keeptune.core.score import Item, Score
+from keeptune.data.suite import Choice, ChoiceTask, Corpus, Document, HarnessTask, Suite
 from keeptune.recipes.contamination import contamination
 from keeptune.recipes.material import Material
 from keeptune.recipes.sources import Source
@@ -55,3 +56,18 @@ def test_only_what_is_trained_on_counts():
     assert found(material, SUITE)["task, test"]["exact"] == 1
     silent = dataclasses.replace(material, train={})
     assert not any(row[kind] for row in found(silent, SUITE).values() for kind in ("exact", "near", "ngram"))
+
+
+def test_items_of_the_harness_are_held_against_training_once_they_were_asked():
+    suite = dataclasses.replace(SUITE, harness=(HarnessTask("quiz", "quiz_of_the_harness"),))
+    material = Material(SOURCES, train={"task": None}, target="task")
+    assert "quiz" not in found(material, suite)
+    prompts = (TRAIN[0].messages[0].content, QUOTED, "Question: what is new?")
+    items = tuple(Item(str(n), "quiz", 1.0, prompt=prompt) for n, prompt in enumerate(prompts))
+    measured = [
+        Score("quiz", "accuracy", "acc", 1.0, True, 3, 0.0, None, items),
+        Score("pears", "accuracy", "accuracy", 1.0, True, 1, 0.0, None, ()),
+    ]
+    rows = {row.pop("measured"): row for row in contamination(material, suite, measured)}
+    assert rows["quiz"] == {"items": 3, "exact": 1, "near": 0, "ngram": 1}
+    assert rows["pears"]["items"] == 1

@@ -158,10 +158,34 @@ def test_drift_is_told_for_both_kinds_of_prompt():
 
 def test_the_noise_floor_is_the_largest_move_of_the_base_against_itself():
     again = [accuracy("a", flipped(answers(0.8, 1500, 0), 3, 0)[:300]), corpus("books", bits_of(1.002))]
-    floor = certify(suite(), suite(), rescored=again)["noise_floor"]
+    floor = certify(suite(), suite(), rescored={"batches": again})["noise_floor"]
     assert floor["parts"]["a"] == pytest.approx(3 / 300)
     assert floor["parts"]["books"] == pytest.approx(0.002)
     assert floor["largest"] == pytest.approx(0.01)
+    assert floor["scorings"] == 2
+
+
+def test_the_noise_floor_tells_what_was_changed_and_compares_all_scorings_with_each_other():
+    def reworded(lost, gained):
+        return accuracy("a", flipped(answers(0.8, 1500, 0), lost, gained)[:300])
+
+    order = [
+        accuracy("in_context", answers(share, 100, 1), 0.25, "diagnosis", "natural_4_shot") for share in (0.5, 0.4)
+    ]
+    rescored = {"batches": [reworded(1, 0)], "paraphrase": [reworded(6, 0), reworded(0, 3)], "order": order}
+    floor = certify(suite(), suite(), rescored=rescored)["noise_floor"]
+    kinds = floor["kinds"]
+    assert kinds["batches"] == {
+        "largest": pytest.approx(1 / 300),
+        "parts": {"a": pytest.approx(1 / 300)},
+        "scorings": 2,
+    }
+    assert kinds["paraphrase"]["parts"]["a"] == pytest.approx(9 / 300)  # one wording against another, not the base
+    assert kinds["paraphrase"]["scorings"] == 3
+    apart = abs(order[0].value - order[1].value)  # the proof has no such score of its own
+    assert kinds["order"]["largest"] == floor["largest"] == pytest.approx(apart)
+    assert apart > 9 / 300
+    assert floor["parts"]["a"] == pytest.approx(9 / 300)
 
 
 def bits_of(factor):
