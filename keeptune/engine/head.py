@@ -29,10 +29,22 @@ class Head:
     soft_cap: float | None = None
     scale: float = 1.0
 
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of finished logits: float32, or float64 for a float64 head."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, V) in float32 or wider. The product runs in the weight's dtype, as in the reference forward."""
-        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """(N, D) to (N, V) in float32 or wider."""
+        return self.finished(self.product(hidden))
+
+    def product(self, hidden: Tensor) -> Tensor:
+        """(N, D) to W h + b, (N, V), in the weight's dtype, as in the reference forward."""
+        return functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+
+    def finished(self, product: Tensor) -> Tensor:
+        """The logits of products (N, V), in float32 or wider; the same tensor where there is nothing to do."""
+        logits = product.to(self.wide)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.soft_cap is not None:

@@ -4,14 +4,17 @@ For rows h [N, D], head weight W [V, D], bias b [V], scale s and soft cap c
 
     z = s (h W^T + b)        y = c tanh(z / c)   (y = z without a cap)        loss = sum_n f_n(y_n)
 
-the criterion gives f and df/dy of a chunk of rows; dh = s (df/dy * (1 - (y/c)^2)) W is made in the forward pass, so
-that the backward pass only scales it. The head gets a gradient only if it asks for one. Products run in the dtype of
-the head's weight, everything else in float32 (float64 for a float64 head).
+the criterion gives f and df/dy; dh = s (df/dy * (1 - (y/c)^2)) W is made in the forward pass, so that the backward pass
+only scales it. The head gets a gradient only if it asks for one.
+
+Two sizes. A product with W wants many rows, C: its result, in the dtype of the head's weight, is the one tensor of its
+size, for the gradient takes its place. What is done to each logit wants few, in float32 (float64 for a float64 head):
+so many that they stay in the processor's cache from the first pass over them to the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,71 +23,79 @@ from torch import Tensor
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
 
-# Takes logits [C, V] (its own to overwrite) and the chunk's place; gives its sum and its gradient in the logits.
-Criterion = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+# Takes logits [C, V] (its own to overwrite), those of a second head if there is one, and the place of the rows; gives
+# their sum and its gradient in the logits.
+Criterion = Callable[..., tuple[Tensor, Tensor]]
+# A second head whose logits the criterion compares with: hidden states [N, D], no gradient flows there, and the head.
+Beside = tuple[Tensor, "Head"]
 
-# 24 MB in float32: the C library gives blocks above 32 MiB back to the system each time, and clearing new pages costs
-# more than the softmax. Rows enough (187 of a vocabulary of 32,000, 39 of one of 152,000) for the matrix products of a
-# processor; a GPU wants more.
-LOGITS_AT_ONCE = 6_000_000
-LOGITS_AT_ONCE_GPU = 2**25
-
-
-def rows_at_once(weight_VD: Tensor, chunk: int | None) -> int:
-    """How many rows of logits are held at a time."""
-    limit = LOGITS_AT_ONCE_GPU if weight_VD.is_cuda else LOGITS_AT_ONCE
-    return chunk or max(1, limit // weight_VD.shape[0])
+# The C library gives blocks above 32 MiB back to the system each time, and clearing new pages costs more than the
+# softmax. A GPU wants more.
+LOGITS_BYTES = 24_000_000
+LOGITS_BYTES_GPU = 2**26
+LOGITS_IN_CACHE = 2**18
 
 
-def sum_over_rows(hidden_ND: Tensor, head: Head, criterion: Criterion, chunk: int | None = None) -> Tensor:
+def rows_at_once(head: Head, chunk: int | None = None, *, heads: int = 1) -> int:
+    """How many rows of products are held at a time, where so many heads are held."""
+    weight = head.weight
+    limit = LOGITS_BYTES_GPU if weight.is_cuda else LOGITS_BYTES
+    return chunk or max(1, limit // (heads * len(weight) * weight.element_size()))
+
+
+def few(head: Head, rows: slice) -> Iterator[tuple[slice, slice]]:
+    """(place among all rows, place among `rows`) of the few rows that the processor's cache holds; all on a GPU."""
+    step = rows.stop - rows.start if head.weight.is_cuda else max(1, LOGITS_IN_CACHE // len(head.weight))
+    for start in range(rows.start, rows.stop, step):
+        end = min(start + step, rows.stop)
+        yield slice(start, end), slice(start - rows.start, end - rows.start)
+
+
+def many(count: int, step: int) -> Iterator[slice]:
+    """The rows of each product."""
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def sum_over_rows(
+    hidden_ND: Tensor, head: Head, criterion: Criterion, chunk: int | None = None, *, beside: Beside | None = None
+) -> Tensor:
     """The differentiable sum of `criterion` over rows: a scalar in the wide dtype."""
-    step = rows_at_once(head.weight, chunk)
-    total: Tensor = _SumOverRows.apply(hidden_ND, head.weight, head.bias, (head, criterion, step))  # type: ignore[no-untyped-call]
+    step = rows_at_once(head, chunk, heads=1 if beside is None else 2)
+    total: Tensor = _SumOverRows.apply(hidden_ND, head.weight, head.bias, (head, criterion, step, beside))  # type: ignore[no-untyped-call]
     return total
-
-
-def wide_logits(hidden_CD: Tensor, head: Head) -> Tensor:
-    """Logits [C, V], float32 or wider."""
-    logits_CV = torch.nn.functional.linear(hidden_CD.to(head.weight.dtype), head.weight, head.bias)
-    logits_CV = logits_CV.to(_wide(head))
-    if head.scale != 1.0:
-        logits_CV = logits_CV * head.scale
-    return logits_CV if head.soft_cap is None else logits_CV.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
-
-
-def _wide(head: Head) -> torch.dtype:
-    return torch.promote_types(head.weight.dtype, torch.float32)
 
 
 class _SumOverRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, rest: tuple[Head, Criterion, int]
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        rest: tuple[Head, Criterion, int, Beside | None],
     ) -> Tensor:
-        head, criterion, step = rest
+        head, criterion, step, beside = rest
         wants_hidden, wants_weight, wants_bias, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
-        d_weight = torch.zeros_like(weight_VD, dtype=_wide(head)) if wants_weight else None
-        d_bias = torch.zeros_like(bias_V, dtype=_wide(head)) if bias_V is not None and wants_bias else None
-        total = hidden_ND.new_zeros((), dtype=_wide(head))
-        for start in range(0, len(hidden_ND), step):
-            place = slice(start, start + step)
-            h_CD = hidden_ND[place].to(weight_VD.dtype)
-            y_CV = wide_logits(h_CD, head)
-            bend_CV = None if head.soft_cap is None else 1 - (y_CV / head.soft_cap).square_()
-            value, d_CV = criterion(y_CV, place)
-            total += value
-            if bend_CV is not None:
-                d_CV.mul_(bend_CV)
-            if head.scale != 1.0:
-                d_CV.mul_(head.scale)
-            d_narrow = d_CV.to(weight_VD.dtype)
+        d_weight = torch.zeros_like(weight_VD, dtype=head.wide) if wants_weight else None
+        d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
+        total = hidden_ND.new_zeros((), dtype=head.wide)
+        for rows in many(len(hidden_ND), step):
+            product_CV = head.product(hidden_ND[rows])
+            second_CV = None if beside is None else beside[1].product(beside[0][rows])
+            for place, own in few(head, rows):
+                narrow = product_CV[own]
+                others = [] if beside is None or second_CV is None else [beside[1].finished(second_CV[own])]
+                value, d = _judged(head, head.finished(narrow), others, place, criterion)
+                total += value
+                if d_bias is not None:
+                    d_bias += d.sum(0)
+                if d is not narrow:
+                    narrow.copy_(d)
             if d_hidden is not None:
-                d_hidden[place] = d_narrow @ weight_VD
+                d_hidden[rows] = product_CV @ weight_VD
             if d_weight is not None:
-                d_weight += d_narrow.T @ h_CD
-            if d_bias is not None:
-                d_bias += d_CV.sum(0)
+                d_weight += product_CV.T @ hidden_ND[rows].to(weight_VD.dtype)
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]
         ctx.gradients.append((d_bias, None if bias_V is None else bias_V.dtype))
         return total
@@ -96,3 +107,14 @@ class _SumOverRows(torch.autograd.Function):
         assert gradients is not None, "the gradients are kept for one backward pass"
         scaled = [None if d is None else (d.to(d_total.dtype) * d_total).to(dtype) for d, dtype in gradients]
         return (*scaled, None)
+
+
+def _judged(
+    head: Head, logits: Tensor, others: list[Tensor], place: slice, criterion: Criterion
+) -> tuple[Tensor, Tensor]:
+    """The criterion's sum, and its gradient in h W^T + b."""
+    bend = None if head.soft_cap is None else 1 - (logits / head.soft_cap).square_()
+    value, d = criterion(logits, *others, place)
+    if bend is not None:
+        d = d.mul_(bend)
+    return value, d if head.scale == 1.0 else d.mul_(head.scale)

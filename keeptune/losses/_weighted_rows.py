@@ -55,16 +55,15 @@ def weighted_next_token(
 @torch.no_grad()
 def token_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int | None = None) -> Tensor:
     """-log p(target) of each row, in nats [N]; nothing is differentiated."""
-    from keeptune.losses._head_rows import rows_at_once, wide_logits
+    from keeptune.losses._head_rows import few, many, rows_at_once
 
-    step = rows_at_once(head.weight, chunk)
-    parts = [
-        torch.nn.functional.cross_entropy(
-            wide_logits(hidden_ND[start : start + step], head), targets_N[start : start + step], reduction="none"
-        )
-        for start in range(0, len(targets_N), step)
-    ]
-    return torch.cat(parts)
+    losses = hidden_ND.new_empty(len(targets_N), dtype=head.wide)
+    for rows in many(len(targets_N), rows_at_once(head, chunk)):
+        product_CV = head.product(hidden_ND[rows])
+        for place, own in few(head, rows):
+            logits = head.finished(product_CV[own])
+            losses[place] = torch.nn.functional.cross_entropy(logits, targets_N[place], reduction="none")
+    return losses
 
 
 def weighted_terms(view: StepView, rows: Tensor, weigh: Weigh) -> tuple[Tensor, float]:

@@ -47,15 +47,13 @@ def kl_to_base(
     """
     import torch
 
-    from keeptune.losses._head_rows import rows_at_once, sum_over_rows, wide_logits
+    from keeptune.losses._head_rows import sum_over_rows
 
     hidden_ND = hidden_TD if rows is None else hidden_TD[rows]
     base_ND = (base_hidden_TD if rows is None else base_hidden_TD[rows]).detach()
 
-    def criterion(logits_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
-        log_p = torch.log_softmax(logits_CV, dim=-1)
-        with torch.no_grad():
-            log_p0 = torch.log_softmax(wide_logits(base_ND[place], base_head), dim=-1)
+    def criterion(logits_CV: Tensor, base_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
+        log_p, log_p0 = (torch.log_softmax(logits, dim=-1) for logits in (logits_CV, base_CV))
         if direction == "forward":
             p0 = log_p0.exp()
             loss = (p0 * (log_p0 - log_p)).sum()
@@ -64,8 +62,7 @@ def kl_to_base(
         kl_C1 = (p * log_ratio).sum(-1, keepdim=True)
         return kl_C1.sum(), p.mul_(log_ratio.sub_(kl_C1))
 
-    step = max(1, rows_at_once(head.weight, chunk) // (1 if chunk else 4))
-    return sum_over_rows(hidden_ND, head, criterion, step)
+    return sum_over_rows(hidden_ND, head, criterion, chunk, beside=(base_ND, base_head))
 
 
 class KLToBase(Loss):

@@ -32,22 +32,19 @@ def masked_kl(
     """
     import torch
 
-    from keeptune.losses._head_rows import rows_at_once, sum_over_rows, wide_logits
+    from keeptune.losses._head_rows import sum_over_rows
 
     base_ND = base_ND.detach()
 
-    def criterion(logits_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
+    def criterion(logits_CV: Tensor, base_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
         target_C1 = targets_N[place].unsqueeze(-1)
-        log_q = torch.log_softmax(logits_CV.scatter_(1, target_C1, -torch.inf), dim=-1)
-        with torch.no_grad():
-            base_CV = wide_logits(base_ND[place], base_head).scatter_(1, target_C1, -torch.inf)
-            log_q0 = torch.log_softmax(base_CV, dim=-1)
+        without = (logits.scatter_(1, target_C1, -torch.inf) for logits in (logits_CV, base_CV))
+        log_q, log_q0 = (torch.log_softmax(logits, dim=-1) for logits in without)
         q0 = log_q0.exp()
         log_ratio = (log_q0 - log_q).scatter_(1, target_C1, 0.0)
         return (q0 * log_ratio).sum(), log_q.exp_().sub_(q0)
 
-    step = max(1, rows_at_once(head.weight, chunk) // (1 if chunk else 4))
-    return sum_over_rows(hidden_ND, head, criterion, step)
+    return sum_over_rows(hidden_ND, head, criterion, chunk, beside=(base_ND, base_head))
 
 
 class MaskedKL(Loss):

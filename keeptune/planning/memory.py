@@ -51,7 +51,8 @@ class Step:
         moments: bytes of the optimiser's state per trained parameter.
         reference: of a KL term: none, the model with its adapter off, its states computed before, or a copy.
         compared: tokens whose states are kept.
-        logits_at_once: of a block of the loss; 2^25 on a GPU.
+        logits_at_once: bytes of a block of the loss, in the head's dtype; 2^26 on a GPU.
+        logits_in_cache: of these the logits that are in float32 at a time; unset: all, as on a GPU.
         anchors: float32 numbers kept for each trained weight by losses that pull to the start.
     """
 
@@ -63,7 +64,8 @@ class Step:
     moments: float = 8
     reference: Reference = "none"
     compared: int = 0
-    logits_at_once: int = 6_000_000
+    logits_at_once: int = 24_000_000
+    logits_in_cache: int | None = 2**18
     anchors: int = 0
 
 
@@ -173,17 +175,18 @@ def in_place_held(shape: ModelShape) -> Held:
 
 
 def logits_bytes(shape: ModelShape, size: int, step: Step, *, in_place: bool) -> int:
-    """One block of logits in float32, with the copy that a sum makes or with its gradient in the head's dtype.
+    """One block of logits in the head's dtype, which becomes its gradient, and the few that are in float32 at a time.
 
-    Of a KL term a block has a quarter of the rows, and five tensors of them. Where the head trains, its gradient is in
-    float32 until the factor of the loss is on it. The learned positions' hidden states and their gradient wait beside.
+    A KL term has a block for each of its two heads, each of half the rows, and five tensors of the few. Where the head
+    trains, its gradient is in float32 until the factor of the loss is on it. The learned positions' hidden states and
+    their gradient wait beside.
     """
     if not shape.vocabulary:  # an image encoder
         return 0
-    rows = min(step.learned, max(1, step.logits_at_once // shape.vocabulary))
-    block = rows * shape.vocabulary * 8
-    if step.reference != "none":
-        block = max(block, max(1, rows // 4) * shape.vocabulary * 20)
+    heads = 1 if step.reference == "none" else 2
+    rows = min(step.learned, max(1, step.logits_at_once // (heads * size * shape.vocabulary)))
+    few = rows if step.logits_in_cache is None else min(rows, max(1, step.logits_in_cache // shape.vocabulary))
+    block = shape.vocabulary * (heads * size * rows + 4 * few * (1 if heads == 1 else 5))
     head = shape.vocabulary * shape.width * 8 if in_place else 0
     return block + head + 2 * step.learned * shape.width * size
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+
+from keeptune.engine.head import Head
 
 V, D, T = 13, 6, 11
 
@@ -17,7 +17,7 @@ def make_head(seed, *, trains=False, soft_cap=None, scale=1.0, bias=False, dtype
     for tensor in (weight, bias_V):
         if tensor is not None:
             tensor.requires_grad_(trains)
-    return SimpleNamespace(weight=weight, bias=bias_V, soft_cap=soft_cap, scale=scale)
+    return Head(weight, bias_V, soft_cap=soft_cap, scale=scale)
 
 
 def slow_logits(hidden, head):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from keeptune.engine.head import Head
+from keeptune.losses import _head_rows
 from keeptune.losses.next_token import next_token
 from tests.losses.conftest import V, make_head, slow_logits
 
@@ -79,14 +81,25 @@ def test_bfloat16_rows_give_the_float64_loss_within_their_rounding(hidden, targe
 
 
 def test_no_more_rows_of_logits_exist_than_one_chunk(hidden, targets, monkeypatch):
-    from keeptune.losses import _head_rows
-
     seen = []
-    original = _head_rows.wide_logits
-    monkeypatch.setattr(_head_rows, "wide_logits", lambda h, *rest: seen.append(len(h)) or original(h, *rest))
+    original = Head.product
+    monkeypatch.setattr(Head, "product", lambda head, h: seen.append(len(h)) or original(head, h))
     next_token(hidden, targets, make_head(3), chunk=3).backward()
     assert seen == [3, 3, 1]
     seen.clear()
-    monkeypatch.setattr(_head_rows, "LOGITS_AT_ONCE", 2 * V)
+    monkeypatch.setattr(_head_rows, "LOGITS_BYTES", 2 * V * 8)
     next_token(hidden, targets, make_head(3))
     assert seen == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_how_many_rows_the_cache_holds_changes_nothing(hidden, targets, head_settings, rows, monkeypatch):
+    head = make_head(3, trains=True, **head_settings)
+    leaves = [hidden, head.weight] + ([head.bias] if head.bias is not None else [])
+    whole = next_token(hidden, targets, head)
+    expected = torch.autograd.grad(whole, leaves)
+    monkeypatch.setattr(_head_rows, "LOGITS_IN_CACHE", rows * V)
+    few = next_token(hidden, targets, head)
+    torch.testing.assert_close(few, whole, rtol=1e-13, atol=1e-13)
+    for ours, wanted in zip(torch.autograd.grad(few, leaves), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-13)

@@ -85,7 +85,8 @@ def test_the_moments_of_an_optimizer_are_what_its_state_holds(name):
 
 
 def test_blocks_of_logits_are_as_large_as_the_loss_makes_them():
-    assert STEP.logits_at_once == _head_rows.LOGITS_AT_ONCE
+    assert STEP.logits_at_once == _head_rows.LOGITS_BYTES
+    assert STEP.logits_in_cache == _head_rows.LOGITS_IN_CACHE
 
 
 def test_every_saving_is_the_difference_of_two_forecasts():
