@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
+from keeptune.engine.even import evened
 from keeptune.models.families import FAMILIES
 
 
@@ -36,11 +37,14 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, V) in float32 or wider."""
-        return self.finished(self.product(hidden))
+        return self.finished(self.product(hidden)[: len(hidden)])
 
     def product(self, hidden: Tensor) -> Tensor:
-        """(N, D) to W h + b, (N, V), in the weight's dtype, as in the reference forward."""
-        return functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        """(N, D) to W h + b, in the weight's dtype, as in the reference forward: N rows and the few that make it even.
+
+        What stands in the rows behind the first N means nothing (`even.py`).
+        """
+        return functional.linear(evened(hidden.to(self.weight.dtype)), self.weight, self.bias)
 
     def finished(self, product: Tensor) -> Tensor:
         """The logits of products (N, V), in float32 or wider; the same tensor where there is nothing to do."""

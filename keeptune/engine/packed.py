@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import segments, use_attention
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.captured import capturing
+from keeptune.engine.even import even_size
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.images import image_states, pixel_values
@@ -109,20 +111,36 @@ def _body(
 
     `model.body_path` says afterwards which one ran: `fused`, or `modules: ` and the reason.
     """
+    family, count = FAMILIES.get(model.config.model_type), len(positions)
+    causal = family is None or family.kind == "decoder"
+    if causal:
+        missing = even_size(count, model.get_input_embeddings().weight) - count
+        positions, offsets, inputs = _longer(missing, positions, offsets, inputs)
     with segments(offsets, parents) as packed, capturing(model, layers) as between:
         reason = obstacle(model, len(positions))
         model.body_path = "fused" if reason is None else f"modules: {reason}"
         if reason is None:
             embedded = inputs.get("inputs_embeds")
             embedded = model.base_model.embed_tokens(inputs["input_ids"]) if embedded is None else embedded
-            return States(fused_hidden(model, packed, positions, embedded[0]))
-        family = FAMILIES.get(model.config.model_type)
-        if family is None or family.kind == "decoder":
+            return States(fused_hidden(model, packed, positions, embedded[0])[:count])
+        if causal:
             inputs["use_cache"] = False  # type: ignore[assignment]
         first = UsualPositions.of(model).first
         output = model.base_model(position_ids=positions[None] + first, **inputs)
-    hidden: Tensor = output.last_hidden_state[0]
-    return States(hidden, (*(state[0] for state in between[:-1]), hidden) if layers else ())
+    hidden: Tensor = output.last_hidden_state[0, :count]
+    return States(hidden, (*(state[0, :count] for state in between[:-1]), hidden) if layers else ())
+
+
+def _longer(
+    missing: int, positions: Tensor, offsets: list[int], inputs: dict[str, Tensor]
+) -> tuple[Tensor, list[int], dict[str, Tensor]]:
+    """The last row with so many tokens more: nothing before them sees them."""
+    if not missing:
+        return positions, offsets, inputs
+    further = positions[-1] + torch.arange(1, missing + 1, device=positions.device)
+    # (1, T) ids or (1, T, D) embeddings.
+    inputs = {name: functional.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) for name, x in inputs.items()}
+    return torch.cat([positions, further]), [*offsets[:-1], offsets[-1] + missing], inputs
 
 
 def _templates(model: PreTrainedModel) -> TemplateSlot | None:

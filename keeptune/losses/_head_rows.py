@@ -40,7 +40,8 @@ def rows_at_once(head: Head, chunk: int | None = None, *, heads: int = 1) -> int
     """How many rows of products are held at a time, where so many heads are held."""
     weight = head.weight
     limit = LOGITS_BYTES_GPU if weight.is_cuda else LOGITS_BYTES
-    return chunk or max(1, limit // (heads * len(weight) * weight.element_size()))
+    fit = limit // (heads * len(weight) * weight.element_size())
+    return chunk or max(1, fit // 32 * 32 or fit)
 
 
 def few(head: Head, rows: slice) -> Iterator[tuple[slice, slice]]:
@@ -81,7 +82,9 @@ class _SumOverRows(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
         total = hidden_ND.new_zeros((), dtype=head.wide)
         for rows in many(len(hidden_ND), step):
+            count = rows.stop - rows.start
             product_CV = head.product(hidden_ND[rows])
+            product_CV[count:] = 0
             second_CV = None if beside is None else beside[1].product(beside[0][rows])
             for place, own in few(head, rows):
                 narrow = product_CV[own]
@@ -93,9 +96,9 @@ class _SumOverRows(torch.autograd.Function):
                 if d is not narrow:
                     narrow.copy_(d)
             if d_hidden is not None:
-                d_hidden[rows] = product_CV @ weight_VD
+                d_hidden[rows] = (product_CV @ weight_VD)[:count]
             if d_weight is not None:
-                d_weight += product_CV.T @ hidden_ND[rows].to(weight_VD.dtype)
+                d_weight += product_CV[:count].T @ hidden_ND[rows].to(weight_VD.dtype)
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]
         ctx.gradients.append((d_bias, None if bias_V is None else bias_V.dtype))
         return total

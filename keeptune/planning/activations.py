@@ -39,17 +39,17 @@ def layer_bytes(shape: ModelShape, size: int, row: float, *, fused: bool) -> flo
     kept = attention_bytes(shape, size, row)
     if fused:
         normed = heads + groups if shape.head_norms else 0
-        again = 0 if size == 2 else heads  # SDPA's output, before its heads lie side by side
-        return kept + size * (2 * shape.width + 2 * shape.feed_forward + normed + again)
+        # What the map behind attention reads: in 16 bits its output itself, else a copy with the heads side by side.
+        return kept + size * (2 * shape.width + 2 * shape.feed_forward + normed + heads)
     kept += shape.layer_norms * _norm(shape, size) + size * feed_forward(shape)
     return kept + (4 * (heads + groups) if shape.head_norms else 0)
 
 
 def attention_bytes(shape: ModelShape, size: int, row: float) -> float:
-    """Bytes per token that one attention keeps: queries, keys, values, output.
+    """Bytes per token that one attention keeps: queries, keys, values, and 4 bytes a head for the softmax.
 
-    In 16 bits keys and values are never repeated. Other dtypes repeat them for the query heads and keep 4 bytes a head
-    for the softmax; a soft cap keeps the scores in three forms. Where one map makes all three, its whole output stays
+    In 16 bits keys and values are never repeated. Other dtypes repeat them for the query heads and keep the output; a
+    soft cap keeps the scores in three forms. Where one map makes all three, its whole output stays
     as long as one of them does, beside the turned queries and keys.
     """
     heads, groups = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
@@ -60,7 +60,7 @@ def attention_bytes(shape: ModelShape, size: int, row: float) -> float:
     if size != 2:
         return 4 * size * heads + 4 * shape.heads + turned
     whole = heads + groups if shape.family == "phi3" else 0
-    return size * (2 * heads + 2 * groups + whole) + turned
+    return size * (heads + 2 * groups + whole) + 4 * shape.heads + turned
 
 
 def feed_forward(shape: ModelShape) -> int:
