@@ -54,6 +54,9 @@ def context_of(
     from keeptune.models.device import scoring_tokens
 
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items) if recipe.proof else None
+    asked = tuple(task for source in material.sources.values() for task in source.tasks)
+    if suite is not None and asked:
+        suite = replace(suite, tasks=(*suite.tasks, *asked))
     return Context(
         subject=workshop.subject,
         base=base,

@@ -12,8 +12,10 @@ from keeptune.core.example import Example
 from keeptune.data.formats import Format
 from keeptune.data.formats.embedded import Embedded
 from keeptune.data.formats.generated import Generated
+from keeptune.data.formats.invented_facts import InventedFacts
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, within
+from keeptune.data.suite import ChoiceTask
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
@@ -27,6 +29,7 @@ class Source:
         digest: of what was read, so that a changed file is a changed run.
         counts: of the reading.
         labels: every possible answer, where the source itself knows them.
+        tasks: questions that it brings for the suite.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Source:
     digest: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    tasks: tuple[ChoiceTask, ...] = ()
 
     def split_counts(self) -> dict[str, int]:
         """Rows per part, for the page."""
@@ -63,6 +67,9 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
             continue
         if isinstance(settings, Embedded):
             found[name] = _embedded(name, settings)
+            continue
+        if isinstance(settings, InventedFacts):
+            found[name] = _facts(name, settings)
             continue
         reading = read_examples(settings, name, folder=folder)
         counts = dict(reading.counts)
@@ -127,6 +134,18 @@ def _embedded(name: str, settings: Embedded) -> Source:
     }
     total = sum(len(rows) for rows in parts.values())
     return Source(name, **parts, digest=task.digest(), counts={"read": total, "kept": total}, labels=task.labels)
+
+
+def _facts(name: str, settings: InventedFacts) -> Source:
+    from keeptune.pocket.facts import ANSWERS, build_facts
+
+    facts = build_facts(settings.seed, settings.count, settings.documents)
+    parts: dict[str, Any] = {
+        part: tuple(replace(row, source=name) for row in rows)
+        for part, rows in (("train", facts.train), ("test", facts.test), ("ood", facts.ood))
+    }
+    counts = {"read": len(facts.train), "kept": len(facts.train)}
+    return Source(name, **parts, digest=facts.digest(), counts=counts, labels=ANSWERS, tasks=facts.tasks)
 
 
 def data_digest(sources: dict[str, Source]) -> str:

@@ -137,7 +137,11 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
         parts.append(
             folded(
                 say("Left out of the verdict: {count}", count=len(excluded)),
-                table([say("ability"), say("reason")], [[e["name"], e["reason"]] for e in excluded]),
+                table(
+                    [say("ability"), say("base"), say("adapted"), say("reason")],
+                    [[e["name"], percent(e.get("base")), percent(e.get("adapted")), e["reason"]] for e in excluded],
+                    numeric=frozenset({1, 2}),
+                ),
             )
         )
     return Markup("".join(parts))

@@ -80,7 +80,7 @@ class Retained:
 
     Attributes:
         admitted: the accuracy tasks that may speak.
-        excluded: the others, each with its reason.
+        excluded: the others, each with its reason and both scores.
         tasks: the comparison of each admitted task, by name.
         corpora: of each corpus.
         pooled: of the equal-weight mean of the admitted tasks; None when none was admitted.
@@ -92,14 +92,15 @@ class Retained:
         asked = {(score.kind, score.task): score for score in whole}
         self.chance = {pair.base.task: pair.base.chance for pair in pairs}
         self.admitted: list[ScorePair] = []
-        self.excluded: list[dict[str, str]] = []
+        self.excluded: list[dict[str, Any]] = []
         own = {pair.base.task: margins.get("tasks", {}).get(pair.base.task, margins["task"]) for pair in pairs}
         for pair in (pair for pair in pairs if pair.base.kind == "accuracy"):
             reason = _not_admitted(asked.get(("accuracy", pair.base.task), pair.base), own[pair.base.task])
             if reason is None:
                 self.admitted.append(pair)
             else:
-                self.excluded.append({"name": pair.base.task, "reason": reason})
+                scores = {"base": _number(pair.base.value), "adapted": _number(pair.adapted.value)}
+                self.excluded.append({"name": pair.base.task, "reason": reason, **scores})
         self.tasks = {pair.base.task: pair.compare(own[pair.base.task], level=level) for pair in self.admitted}
         corpora = [pair for pair in pairs if pair.base.kind == "corpus"]
         self.corpora = {pair.base.task: pair.compare(margins["corpus"], level=level) for pair in corpora}

@@ -60,6 +60,7 @@ def over_seeds(certificates: Sequence[Certificate], measured: Sequence[Measured]
             "pooled": entry(pooled),
             "tasks": [named(name, part, chance[name]) for name, part in tasks.items()],
             "corpora": [named(name, part, None) for name, part in corpora.items()],
+            "excluded": [_excluded(part, [one["excluded"] for one in retained]) for part in retained[0]["excluded"]],
             "fell": [],
         },
         "format": {
@@ -68,6 +69,17 @@ def over_seeds(certificates: Sequence[Certificate], measured: Sequence[Measured]
             "specialisation_index": None if leak is None else leak.delta,
         },
     }
+
+
+def _excluded(part: Mapping[str, Any], seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """A task that may not speak, with the means of its scores over the seeds that leave it out."""
+    own = [one for found in seeds for one in found if one["name"] == part["name"]]
+    means = {
+        side: None if None in values else sum(values) / len(own)
+        for side in ("base", "adapted")
+        if (values := [one[side] for one in own])
+    }
+    return {**part, **means}
 
 
 def over(seeds: Sequence[Pairs], parts: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, str]]) -> Comparison:

@@ -12,6 +12,7 @@ from keeptune.recipes.recipe import FOLDER, load_recipe
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo")
 QUICK = {
     "train": ("epochs=null", "steps=2", "batch_tokens=256"),
+    "distill": ("epochs=null", "steps=2", "batch_tokens=256", "max_new_tokens=8"),
     "gate": ("action=report",),
     "deep_incubation": ("meta_steps=2", "module_steps=2", "batch_tokens=256"),
     # Two steps teach nothing that would be right.
@@ -47,8 +48,11 @@ def suite(tmp_path_factory):
 def test_a_recipe_of_the_shelf_ends_in_a_certificate(name, suite, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(suite.parent / "cache"))
     recipe = load_recipe(name)
-    settings = ["data.task.train=5", "data.task.dev=3", "data.task.test=5", f"proof.suite={suite}"]
+    settings = [f"proof.suite={suite}"]
     settings += [f"data.{name}.rows=10" for name, source in recipe.data.items() if source.name == "generated"]
+    for place, source in recipe.data.items():
+        if source.name == "embedded":
+            settings += [f"data.{place}.{size}" for size in ("train=5", "dev=3", "test=5")]
     for index, stage in enumerate(recipe.stages):
         settings += [f"stages[{index}].{setting}" for setting in QUICK.get(stage.name, ())]
     result = run_recipe(name, tmp_path / "run", settings, quiet=True)

@@ -31,26 +31,26 @@ def model(tmp_path_factory):
     return folder
 
 
+SHORT = {
+    "train": ("epochs=null", "steps=2", "batch_tokens=256"),
+    # A random model writes no conversation, so that there is no general request to answer.
+    "distill": ("epochs=null", "steps=2", "batch_tokens=256", "max_new_tokens=4", "on=task", "data=task"),
+    "rejection_sampling": ("verifier=tests.recipes.any_answer", "max_new_tokens=400", "samples=2"),  # it is never right
+    "rewrite": ("rows=4", "max_new_tokens=4"),
+    "gate": ("action=report", "rows=10"),
+    "deep_incubation": ("modules=2", "meta_steps=2", "module_steps=2", "batch_tokens=256"),
+}
+"""Settings that make a stage short on two random layers."""
+
+
 def small(name: str, model: Path) -> list[str]:
     recipe = load_recipe(name)
-    settings = [f"model.name={model}", "model.dtype=float32", "data.task.train=3", "data.task.dev=1"]
-    settings += ["data.task.test=1", "proof.items=50"]
+    settings = [f"model.name={model}", "model.dtype=float32", "proof.items=50"]
+    sources = {"embedded": ("train=3", "dev=1", "test=1"), "generated": ("rows=4", "max_tokens=12", "chats=0")}
     for source, made in recipe.data.items():
-        if made.name == "generated":  # a random model writes no conversation that could be read
-            settings += [f"data.{source}.{key}" for key in ("rows=4", "max_tokens=12", "chats=0")]
+        settings += [f"data.{source}.{key}" for key in sources.get(made.name, ())]
     for index, stage in enumerate(recipe.stages):
-        if stage.name == "rejection_sampling":  # a random model is never right
-            settings += [f"stages[{index}].verifier=tests.recipes.any_answer", f"stages[{index}].max_new_tokens=400"]
-            settings += [f"stages[{index}].samples=2"]
-        if stage.name == "rewrite":
-            settings += [f"stages[{index}].{key}" for key in ("rows=4", "max_new_tokens=4")]
-        if stage.name == "gate":
-            settings += [f"stages[{index}].action=report", f"stages[{index}].rows=10"]
-        if stage.name == "deep_incubation":
-            quick = ("modules=2", "meta_steps=2", "module_steps=2", "batch_tokens=256")
-            settings += [f"stages[{index}].{key}" for key in quick]
-        if stage.name == "train":
-            settings += [f"stages[{index}].{key}" for key in ("epochs=null", "steps=2", "batch_tokens=256")]
+        settings += [f"stages[{index}].{setting}" for setting in SHORT.get(stage.name, ())]
     return settings
 
 
@@ -65,7 +65,9 @@ def test_a_recipe_is_planned_trains_and_is_not_run_twice(name, model, tmp_path, 
     assert plan_recipe(name, settings)["text"]
     run_recipe(name, tmp_path / "run", settings, skip_base=True, quiet=True)
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    trained = sum({"train": 1, "deep_incubation": 3}.get(stage.name, 0) for stage in load_recipe(name).stages)
+    trained = sum(
+        {"train": 1, "distill": 1, "deep_incubation": 3}.get(stage.name, 0) for stage in load_recipe(name).stages
+    )
     assert metrics.count(b"\n") == 2 * trained
     weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "stages").rglob("*.safetensors")}
     assert weights

@@ -103,9 +103,11 @@ def test_no_evidence_is_undecided_even_when_nothing_changed():
 def test_tasks_that_show_no_forgetting_are_left_out_by_name():
     guessing, perfect = accuracy("guess", answers(0.5, 1500)), accuracy("perfect", [1.0] * 1500)
     base = [guessing, perfect, accuracy("good", answers(0.8, 1500))]
-    retention = certify(base, base)["retention"]
+    after = [accuracy("guess", answers(0.9, 1500)), *base[1:]]
+    retention = certify(base, after)["retention"]
     assert [task["name"] for task in retention["tasks"]] == ["good"]
-    assert {task["name"] for task in retention["excluded"]} == {"guess", "perfect"}
+    left_out = {task["name"]: (task["base"], task["adapted"]) for task in retention["excluded"]}
+    assert left_out == {"guess": (guessing.value, after[0].value), "perfect": (1.0, 1.0)}
     assert retention["pooled"]["base"] == pytest.approx(base[2].value)
 
 
