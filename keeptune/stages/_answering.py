@@ -17,6 +17,7 @@ from keeptune.core.files import atomic_write, delete, make_folder
 
 if TYPE_CHECKING:
     from keeptune.core.checkpoint import Checkpoint
+    from keeptune.data.encode import Encoded
     from keeptune.models.load import Loaded
     from keeptune.stages import StageWork
 
@@ -79,6 +80,14 @@ def answered(
     for (turn, _), file in files.items():
         turns[turn] |= json.loads(file.read_text(encoding="utf-8"))
     return turns
+
+
+def question_tokens(row: Encoded) -> tuple[int, ...]:
+    """What comes before the last learned run of a row: the conversation up to the last answer."""
+    last = max(place for place, learned in enumerate(row.learned) if learned)
+    while row.learned[last - 1]:
+        last -= 1
+    return row.tokens[:last]
 
 
 def _chunks(prompts: Mapping[str, Sequence[int]]) -> list[dict[str, Sequence[int]]]:

@@ -19,6 +19,7 @@ from keeptune.stages._step import Objective, micro_batches
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
+    from keeptune.stages._on_policy import Teacher
     from keeptune.stages._plan import Plan
 
 MOST_ROWS = 2000
@@ -89,7 +90,7 @@ def _backward(objective: Objective, row: Encoded) -> float:
     return float(objective.backward([row]).learned)
 
 
-def _row_losses(reference: Reference | KeptReference, rows: Sequence[Encoded]) -> tuple[float, ...]:
+def _row_losses(reference: Reference | KeptReference | Teacher, rows: Sequence[Encoded]) -> tuple[float, ...]:
     """The reference's mean loss on the learned tokens of each row, in nats."""
     import torch
 

@@ -37,6 +37,7 @@ from keeptune.stages._reference import Reference, Stacks, served
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
+    from keeptune.stages._on_policy import Teacher
     from keeptune.stages._trunk import Trunk
 
 
@@ -44,7 +45,11 @@ class View:
     """One micro-batch as the losses see it."""
 
     def __init__(
-        self, model: PreTrainedModel, batch: PackedBatch, states: States, reference: Reference | KeptReference | None
+        self,
+        model: PreTrainedModel,
+        batch: PackedBatch,
+        states: States,
+        reference: Reference | KeptReference | Teacher | None,
     ) -> None:
         self.batch, self.hidden = batch, states.hidden
         self._model, self._states, self._reference = model, states, reference
@@ -115,7 +120,7 @@ class Objective:
     masters: Masters
     losses: Sequence[Loss]
     stacks: Stacks
-    reference: Reference | KeptReference | None
+    reference: Reference | KeptReference | Teacher | None
     micro_batch_tokens: int
     overhead_tokens: int = 0
     penalty: Callable[[], Tensor | None] = lambda: None

@@ -24,6 +24,7 @@ from keeptune.stages._commits import Commits, Start, read_state
 from keeptune.stages._kept import KeptReference, kept_reference
 from keeptune.stages._layers_twice import compute_layers_twice
 from keeptune.stages._masters import Masters
+from keeptune.stages._on_policy import OnPolicyPlan, Teacher, old_self, on_policy_plan
 from keeptune.stages._output import Output
 from keeptune.stages._plan import Plan, plan_steps, rows_digest
 from keeptune.stages._prepared import prepared
@@ -34,6 +35,7 @@ from keeptune.stages._trackers import Harmless
 from keeptune.stages._trainer import StepTrainer
 from keeptune.stages._trunk import Trunk, trunk_of
 from keeptune.stages._watch import Watch
+from keeptune.stages.distill import Distill
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
@@ -89,7 +91,7 @@ class Attempt:
                 fix="Choose another method, or other targets.",
             )
         overhead = self._overhead()
-        plan = plan_steps(stage, work.data, work.seed, overhead)
+        plan = self._plan(overhead)
         commits = Commits(work.folder, self._exactness(plan), stage.saving.keep)
         self.start: Start = commits.start(work.run, weights_only=work.weights_only)
         counters = self._counters(rate_scale)
@@ -113,6 +115,12 @@ class Attempt:
             vocabulary=getattr(self.loaded.model.config, "vocab_size", 0),
         )
         self.session.protect()
+
+    def _plan(self, overhead: int) -> Plan:
+        plan = plan_steps(self.stage, self.work.data, self.work.seed, overhead)
+        if isinstance(self.stage, Distill):
+            return on_policy_plan(self.stage, plan, self.loaded, self.work, self.stacks(new=True))
+        return plan
 
     def _thaw(self) -> None:
         """Lets earlier adapters learn again; a part that its method froze stays as it is."""
@@ -221,9 +229,11 @@ class Attempt:
             )
         return {source: self.work.data[source].rows for source in wanted}
 
-    def _reference(self, plan: Plan) -> Reference | KeptReference | None:
+    def _reference(self, plan: Plan) -> Reference | KeptReference | Teacher | None:
         losses, model = self.stage.losses, self.loaded.model
         copied = not self.stage.detachable or bool(self.stage.thaw)
+        if isinstance(plan, OnPolicyPlan):
+            return Teacher(self._teaching(plan, copied=copied), plan)
         if not any(loss.needs_reference for loss in losses):
             return None
         if not any(self.stacks(new=False).values()):
@@ -231,14 +241,27 @@ class Attempt:
             if kept is not None:
                 self.work.run.event("reference_kept", stage=self.label, rows=len(kept.states))
                 return kept
+        return self._own_reference(copied=copied)
+
+    def _teaching(self, plan: OnPolicyPlan, *, copied: bool) -> Reference:
+        """The teacher's model."""
+        if plan.stage.teacher == "start":
+            return self._own_reference(copied=copied)
+        same = self.work.base is not None and self.checkpoint.base == self.work.base.base
+        return old_self(self.loaded.model, self.stacks(new=False), self.work, detachable=same and not copied)
+
+    def _own_reference(self, *, copied: bool) -> Reference:
+        """The checkpoint that the stage started from."""
         if not copied:
-            return Reference(model, self.stacks(new=False), copied=False)
+            return Reference(self.loaded.model, self.stacks(new=False), copied=False)
         copy = self.work.open(self.checkpoint).model.requires_grad_(False)
         size = sum(parameter.numel() * parameter.element_size() for parameter in copy.parameters())
         self.work.run.event("reference_copy", stage=self.label, bytes=size)
         return Reference(copy, self.stacks(new=False), copied=True)
 
     def _trunk(self, plan: Plan) -> Trunk | None:
+        if isinstance(plan, OnPolicyPlan):
+            return None
         trunk = trunk_of(self.loaded.model, plan, self.work.cache)
         if trunk is not None:
             self.work.run.event("trunk", stage=self.label, cut=trunk.cut, rows=len(trunk.states))

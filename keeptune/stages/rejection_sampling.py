@@ -53,7 +53,7 @@ class RejectionSampling(Stage):
             DataError: no answer was right (E-SAMPLE-NOTHING), or a row cannot be verified (E-VERIFY-ROW).
             Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
         """
-        from keeptune.stages._answering import answered
+        from keeptune.stages._answering import answered, question_tokens
         from keeptune.stages._sifting import sift, told
 
         asked = self._asked(work)
@@ -100,11 +100,3 @@ class RejectionSampling(Stage):
         by_id = {example.id: example for example in work.examples.get(self.on, ()) if example.text is None}
         rows = [row for row in work.data[self.on].rows if row.id in by_id]
         return [(row, by_id[row.id]) for row in rows[: self.questions]]
-
-
-def question_tokens(row: Encoded) -> tuple[int, ...]:
-    """What comes before the last learned run of a row: the conversation up to the last answer."""
-    last = max(place for place, learned in enumerate(row.learned) if learned)
-    while row.learned[last - 1]:
-        last -= 1
-    return row.tokens[:last]

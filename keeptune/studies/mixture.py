@@ -10,17 +10,22 @@ from pydantic import Field
 from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
+from keeptune.core.spec import validate
 from keeptune.evaluations.target import Metric
 from keeptune.recipes.recipe import load_recipe
 from keeptune.report.mixture_page import mixture_page, mixture_text
+from keeptune.stages.train import Train
 from keeptune.studies import Plain, Study, Work
 from keeptune.studies._bench import Bench, proven
 from keeptune.studies._cells import others
 from keeptune.studies._domains import cells_of, domain_targets, held_out
 from keeptune.studies._lineup import arm_recipe
-from keeptune.studies._points import Point, own_steps, scaled, tokens_of, train_stages, with_steps
+from keeptune.studies._points import Point, last_train, own_steps, scaled, tokens_of, train_stages, with_steps
 from keeptune.studies.designs import Design, Ground, Table
 from keeptune.studies.designs.vary import Vary
+
+ALIKE = ("method", "optimizer", "batch_tokens", "packing")
+"""What the recipes beside take from the study's recipe, so that they differ from it in their data alone."""
 
 
 class Mixture(Study):
@@ -83,16 +88,17 @@ class Conducted:
         return {**result, "page": str(page), "text": f"{mixture_text(result)}\npage  {page}"}
 
     def _beside(self, name: str) -> Point:
-        """Another recipe's stages on the study's data, with as many tokens."""
-        shelf = load_recipe(name)
-        arm = arm_recipe(self.work.recipe, name, self.tokens, 1.0, self.work.recipe.seed)
-        arm = arm.model_copy(update={"data": {**self.work.recipe.data, **arm.data}})
+        """The order and the mixture of another recipe; method, optimiser, batch and tokens are those of the study's."""
+        study, shelf = self.work.recipe, train_stages(load_recipe(name))
+        arm = arm_recipe(study, name, self.tokens, 1.0, study.seed)
+        own = study.stages[last_train(study)].to_dict()
         stages = list(arm.stages)
-        for place, old in zip(train_stages(arm), train_stages(shelf).values(), strict=True):
-            stages[place] = stages[place].model_copy(update={"epochs": old.epochs, "steps": old.steps})
-        natural = arm.model_copy(update={"stages": stages})
-        steps = own_steps(natural, self.bench.material(arm).train)
-        return Point(arm.name, {}, with_steps(arm, scaled(arm, steps, self.tokens)), beside=True)
+        for place, old in zip(train_stages(arm), shelf.values(), strict=True):
+            plain = {**stages[place].to_dict(), "epochs": old.epochs, "steps": old.steps}
+            stages[place] = validate(Train, {**plain, **{key: own[key] for key in ALIKE}})
+        natural = arm.model_copy(update={"stages": stages, "data": {**study.data, **arm.data}})
+        steps = own_steps(natural, self.bench.material(natural).train)
+        return Point(arm.name, {}, with_steps(natural, scaled(natural, steps, self.tokens)), beside=True)
 
     def _train(self, points: Sequence[Point]) -> None:
         seeds = range(self.work.recipe.seed, self.work.recipe.seed + self.study.seeds)

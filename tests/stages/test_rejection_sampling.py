@@ -20,9 +20,9 @@ from keeptune.data.encode import Encoded
 from keeptune.data.verifiers.number import Number
 from keeptune.engine import generation
 from keeptune.stages import Stage
+from keeptune.stages._answering import question_tokens
 from keeptune.stages._made import read_made
 from keeptune.stages._sifting import sift, told
-from keeptune.stages.rejection_sampling import question_tokens
 
 
 def asked(name: str, answer: str) -> Example:
