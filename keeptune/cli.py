@@ -169,6 +169,7 @@ def prove(
     metric: Annotated[
         str, typer.Option(help="label_accuracy, exact_match, token_f1, rouge_1, rouge_2 or rouge_l.")
     ] = "exact_match",
+    ood: Annotated[Path | None, typer.Option(help="A data file of the task's kind from elsewhere.")] = None,
     suite: Annotated[str, typer.Option(help="embedded, t1, t2, or a suite file.")] = "embedded",
     margins: Annotated[Path | None, typer.Option(help="A YAML file: pooled, task, corpus, leak.")] = None,
     train_data: Annotated[Path | None, typer.Option(help="What it was trained on: leaks are looked for.")] = None,
@@ -186,8 +187,8 @@ def prove(
     from keeptune.recipes.proof import prove_pair
 
     result = prove_pair(
-        before, after, output, target=target, metric=metric, suite=suite, margins=margins, train_data=train_data,
-        diagnose=diagnose, force=force, sequential=sequential, lang=lang, quiet=json_,
+        before, after, output, target=target, metric=metric, ood=ood, suite=suite, margins=margins,
+        train_data=train_data, diagnose=diagnose, force=force, sequential=sequential, lang=lang, quiet=json_,
     )  # fmt: skip
     _finish(result, json_)
 

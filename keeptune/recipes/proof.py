@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -32,6 +32,7 @@ from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.material import cache_folder
 from keeptune.recipes.measuring import measure, suite_of
 from keeptune.recipes.provenance import PACKAGES
+from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.report.language import Language
@@ -59,6 +60,7 @@ def prove_pair(
     *,
     target: Path | None = None,
     metric: str = "exact_match",
+    ood: Path | None = None,
     suite: str = "embedded",
     margins: Path | None = None,
     train_data: Path | None = None,
@@ -76,6 +78,7 @@ def prove_pair(
         output: the folder of the proof.
         target: a data file with the task's test rows.
         metric: of the target.
+        ood: a data file of the same kind from elsewhere, measured by the same metric.
         suite: `embedded`, or a suite file.
         margins: a YAML file that overrides the default margins.
         train_data: what `after` was trained on; the target's rows are looked for in it.
@@ -108,6 +111,7 @@ def prove_pair(
         diagnose,
         cast(Language, lang),
         sequential,
+        _shifted(ood, target, metric),
     )
     with Run.open(output) as run, run.signals():
         run.enter("checking")
@@ -178,6 +182,7 @@ class Pair:
     diagnose: bool = False
     lang: Language = "en"
     sequential: bool = False
+    shifted: list[Example] = field(default_factory=list)
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
@@ -188,7 +193,7 @@ class Pair:
         context = Context(
             subject=workshop.subject,
             base=self.base,
-            data={f"{ROWS}/test": self.rows} if self.rows else {},
+            data={name: rows for name, rows in ((f"{ROWS}/test", self.rows), (f"{ROWS}/ood", self.shifted)) if rows},
             suite=suite_of(self.suite, None),
             batch_tokens=scoring_tokens(),
             cache=cache_folder(),
@@ -199,7 +204,8 @@ class Pair:
             chosen.append(Harness())
         if self.rows:
             target = Target.model_validate({"data": ROWS, "metric": self.metric})
-            chosen = [target, *chosen, FormatDrift(data=ROWS)]
+            shifted = [target.model_copy(update={"split": "ood"})] if self.shifted else []
+            chosen = [target, *chosen, *shifted, FormatDrift(data=ROWS)]
         with measured() as usage:
             run.enter("baseline")
             before = self._measure("base", chosen, self.base, context, run)
@@ -260,6 +266,18 @@ def _rows(target: Path | None) -> list[Example]:
     if target is None:
         return []
     return list(read_examples(guess_format(str(target)).format, ROWS).examples)
+
+
+def _shifted(ood: Path | None, target: Path | None, metric: str) -> list[Example]:
+    if ood is not None and target is None:
+        raise RecipeError(
+            "rows out of distribution are compared beside the task's own.", code="E-USAGE",
+            fix="Name the task's rows with --target.",
+        )  # fmt: skip
+    rows = _rows(ood)
+    if metric == "label_accuracy" and rows:
+        refuse_new_labels(_rows(target), rows, key="ood")
+    return rows
 
 
 def _leaks(rows: list[Example], train_data: Path | None) -> dict[str, int] | None:

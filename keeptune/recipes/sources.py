@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,18 +90,23 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
 def _with_shifted(task: Source, other: Source, target: Any) -> Source:
     """The target's source with all rows of another one as its out-of-distribution rows, beside those it has."""
     rows = [row for part in (other.train, other.dev, other.test, other.ood) for row in part]
-    known = {row.target for part in (task.train, task.dev, task.test) for row in part}
-    strange = sorted({row.target for row in rows} - known)
-    if getattr(target, "metric", "") == "label_accuracy" and strange:
-        raise DataError(
-            f"'{other.name}' has answers that '{task.name}' does not: {', '.join(strange[:5])}.",
-            code="E-DATA-SHIFT-LABELS",
-            where={"key": "proof.ood"},
-            why="The same labels are ranked on both sides; a label that training never shows cannot be right.",
-            fix="Give both sources the same label words.",
-        )
+    if getattr(target, "metric", "") == "label_accuracy":
+        refuse_new_labels([*task.train, *task.dev, *task.test], rows, key="proof.ood")
     own = tuple(replace(row, id=f"{other.name}/{row.id}", source=task.name) for row in rows)
     return replace(task, ood=(*task.ood, *own), digest=digest_of([task.digest, other.digest]))
+
+
+def refuse_new_labels(known: Sequence[Example], shifted: Sequence[Example], *, key: str) -> None:
+    """Raises E-DATA-SHIFT-LABELS when rows out of distribution have answers that the task's own rows do not."""
+    strange = sorted({row.target for row in shifted} - {row.target for row in known})
+    if strange:
+        raise DataError(
+            f"the rows out of distribution have answers that the task does not: {', '.join(strange[:5])}.",
+            code="E-DATA-SHIFT-LABELS",
+            where={"key": key},
+            why="The same labels are ranked on both sides; a label that the task never shows cannot be right.",
+            fix="Give both the same label words.",
+        )
 
 
 def _subset(source: Source, settings: Format, seed: int) -> Source:

@@ -8,7 +8,7 @@ import random
 import pytest
 from safetensors.torch import load_file
 
-from keeptune.core.errors import MachineError, RecipeError
+from keeptune.core.errors import DataError, MachineError, RecipeError
 from keeptune.core.items import read_scores
 from keeptune.data.formats.generated import Generated
 from keeptune.models.load import load
@@ -145,15 +145,27 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(work)
 
 
 def test_a_model_against_itself_is_unchanged(work):
+    lines = (work / "task.jsonl").read_text().splitlines(keepends=True)
+    (work / "shifted.jsonl").write_text("".join(line.replace("lies", "stands") for line in lines[:10]))
     result = prove_pair("pocket", "pocket", work / "proof", suite="suite.yaml", target=work / "task.jsonl",
-                        metric="label_accuracy")  # fmt: skip
+                        metric="label_accuracy", ood=work / "shifted.jsonl")  # fmt: skip
     certificate = result["certificate"]
+    assert (certificate["ood"]["n"], certificate["ood"]["delta"], certificate["target"]["n"]) == (10, 0, 80)
     assert certificate["unchanged"] is True
     assert certificate["verdict"] == "PASS"
     assert certificate["target"]["delta"] == 0
     for part in (*certificate["retention"]["tasks"], *certificate["retention"]["corpora"]):
         assert part["delta"] == 0
     assert certificate["target"]["flips_right_to_wrong"] == certificate["target"]["flips_wrong_to_right"] == 0
+
+
+def test_shifted_rows_need_a_target_and_its_labels(work):
+    (work / "shifted.jsonl").write_text(json.dumps({"text": "A chair.", "label": "furniture"}) + "\n")
+    settings = {"suite": "suite.yaml", "metric": "label_accuracy", "ood": work / "shifted.jsonl"}
+    with pytest.raises(RecipeError, match="--target"):
+        prove_pair("pocket", "pocket", work / "proof", **settings)
+    with pytest.raises(DataError, match="furniture"):
+        prove_pair("pocket", "pocket", work / "proof", target=work / "task.jsonl", **settings)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo"))
