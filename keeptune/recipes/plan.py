@@ -228,7 +228,8 @@ def _proof(
     if recipe.proof is None:
         return None
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)
-    rows = sources[recipe.proof.target.data].test if isinstance(recipe.proof.target, Target) else ()
+    task = sources[recipe.proof.target.data] if isinstance(recipe.proof.target, Target) else None
+    rows = (*task.test, *task.ood) if task else ()
     head = any(loss.reads_labels for stage in recipe.stages if isinstance(stage, Train) for loss in stage.losses)
     kind = family_of(config).kind
     reading = proof_reading(recipe.proof, suite, rows, tokenizer, kind, head=head) * ((1 + recipe.proof.seeds) / 2)

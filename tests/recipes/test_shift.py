@@ -9,9 +9,12 @@ import pytest
 
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.data.read import read_examples
+from keeptune.models.load import look
+from keeptune.recipes import plan
 from keeptune.recipes.feed import feeds_of, surveys_of
 from keeptune.recipes.material import Material
 from keeptune.recipes.measuring import evaluations_of
+from keeptune.recipes.passes import tokenizer_of
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 
@@ -125,3 +128,14 @@ def test_a_column_split_may_say_ood(recipe):
         "": 150,
     }
     assert len(sources(recipe, "data.task.shifted={}")["task"].ood) == 50
+
+
+def test_plan_counts_the_shifted_rows_among_what_the_proof_reads(recipe):
+    config, loaded_tokenizer = look("pocket")[0], tokenizer_of("pocket")
+
+    def read(*settings):
+        loaded = load_recipe(recipe, ["proof.suite=embedded", "proof.items=50", *settings])
+        found = plan._proof(loaded, recipe.parent, read_sources(loaded, recipe.parent), loaded_tokenizer, config, 1e9)
+        return found["read"]
+
+    assert read("proof.ood=other") > read()
