@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Scope = Literal["always", "task"]
+Scope = str
+"""`always`: an adapter answers everybody. `task`: it is active only for the run's task. Else the name of a source: for
+the rows of that source, where it stands in the place of what has the scope `task`."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class AdapterRef:
     Attributes:
         name: the name it is attached under.
         path: its folder.
-        scope: `always`: it answers everybody. `task`: it is active only for its own task (routed), as ProMoT's prompt.
+        scope: for whom it is active; `task` and the names of sources are routed, as ProMoT's prompt is.
     """
 
     name: str
@@ -45,8 +47,8 @@ class Checkpoint:
 
     @property
     def deployment(self) -> Literal["always_on", "routed"]:
-        """`routed` as soon as one adapter is active only for its task."""
-        return "routed" if any(adapter.scope == "task" for adapter in self.adapters) else "always_on"
+        """`routed` as soon as one adapter is active only for some task."""
+        return "routed" if any(adapter.scope != "always" for adapter in self.adapters) else "always_on"
 
     def to_dict(self, relative_to: Path | None = None) -> dict[str, Any]:
         """Plain data; paths inside `relative_to` are written relative to it, so that the folder can be moved."""
@@ -74,3 +76,20 @@ class Checkpoint:
 
         adapters = tuple(AdapterRef(ref["name"], Path(found(ref["path"])), ref["scope"]) for ref in plain["adapters"])
         return cls(found(plain["base"]), plain["revision"], plain["dtype"], adapters, plain.get("quantize"))
+
+
+def serving(scopes: Iterable[tuple[str, Scope]], source: str, *, task: bool) -> tuple[str, ...]:
+    """The names of the adapters that serve a source's rows, in order.
+
+    Args:
+        scopes: name and scope of every adapter.
+        source: whose rows.
+        task: whether it belongs to the run's task.
+
+    >>> adapters = [("all", "always"), ("one", "task"), ("two", "second")]
+    >>> [serving(adapters, source, task=source == "task") for source in ("task", "second", "general")]
+    [('all', 'one'), ('all', 'two'), ('all',)]
+    """
+    known = list(scopes)
+    own = any(scope == source for _, scope in known)
+    return tuple(name for name, scope in known if scope in ("always", source) or (scope == "task" and task and not own))

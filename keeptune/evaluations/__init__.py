@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keeptune.core.checkpoint import AdapterRef, Checkpoint
+from keeptune.core.checkpoint import AdapterRef, Checkpoint, serving
 from keeptune.core.digest import digest_of, file_digest, folder_digest
 from keeptune.core.errors import RecipeError, did_you_mean
 from keeptune.core.example import Example
@@ -69,12 +69,12 @@ class Subject:
 
         return reads(self.model, [adapter.name for adapter in self.adapters])
 
-    def on_task(self) -> AbstractContextManager[None]:
-        """Inside, the model answers its own task: every adapter is active, in order."""
-        return self._active([adapter.name for adapter in self.adapters])
+    def on_task(self, source: str = "task") -> AbstractContextManager[None]:
+        """Inside, the model answers its own task: every adapter is active, in order, but those of another source."""
+        return self._active(list(serving([(one.name, one.scope) for one in self.adapters], source, task=True)))
 
     def off_task(self) -> AbstractContextManager[None]:
-        """Inside, the model answers anybody else, as deployed: adapters of scope `task` are off."""
+        """Inside, the model answers anybody else, as deployed: only adapters of scope `always` are on."""
         return self._active([adapter.name for adapter in self.adapters if adapter.scope == "always"])
 
     def _active(self, names: list[str]) -> AbstractContextManager[None]:

@@ -65,7 +65,7 @@ class Endpoint(Subject):
         """It writes."""
         return "decoder"
 
-    def on_task(self) -> AbstractContextManager[None]:
+    def on_task(self, source: str = "task") -> AbstractContextManager[None]:
         """It answers as it is served."""
         return nullcontext()
 

@@ -49,7 +49,7 @@ class FormatDrift(Evaluation):
             return []
         subject = context.subject(checkpoint)
         asked = [[Message("user", request)] for request in requests]
-        with subject.on_task() if self.prompted else subject.off_task():
+        with subject.on_task(self.data) if self.prompted else subject.off_task():
             given = free_answers(subject, asked, self.max_new_tokens, context, "format_leak")
         items = [
             Item(

@@ -47,7 +47,7 @@ class Target(Evaluation):
         """One score, named after the data source."""
         rows = context.rows(self.data, self.split)
         subject = context.subject(checkpoint)
-        with subject.on_task():
+        with subject.on_task(self.data):
             if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind in ("encoder", "image")):
                 return [self._by_head(subject, rows, self._labels(context), context)]
             if self.metric == "label_accuracy":

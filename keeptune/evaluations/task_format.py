@@ -34,7 +34,7 @@ class TaskFormat(Evaluation):
         answers, form = Answers(subject.tokenizer, subject.kind), self._form()
         labels = form.format_labels(context)
         scored = [answers.rows(row.prompt, [row.target])[0] for row in rows]
-        with subject.on_task():
+        with subject.on_task(self.data):
             values = log_likelihoods(subject, scored, context, "gold_logprob")
             said = [""] * len(rows)
             if labels or self.pattern:

@@ -86,7 +86,7 @@ def merge_checkpoint(
 
 def _check_routes(checkpoint: Checkpoint) -> None:
     for ref in checkpoint.adapters:
-        if ref.scope == "task":
+        if ref.scope != "always":
             raise PlanError(
                 f"'{ref.name}' answers its own task alone; as weights it would answer everybody.",
                 code="E-MERGE-ROUTED",

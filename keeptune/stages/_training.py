@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from keeptune.core.checkpoint import AdapterRef, Checkpoint
+from keeptune.core.checkpoint import AdapterRef, Checkpoint, serving
 from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
 from keeptune.engine.book import book_of
 from keeptune.engine.rows import active
@@ -207,14 +207,12 @@ class Attempt:
         scopes = [(ref.name, ref.scope) for ref in self.checkpoint.adapters]
         if new and self.stage.adds:
             scopes.append((self.name, self.stage.scope))
-        return {
-            source: tuple(name for name, scope in scopes if scope == "always" or source in task) for source in sources
-        }
+        return {source: serving(scopes, source, task=source in task) for source in sources}
 
     def _served(self, source: str) -> tuple[str, ...]:
         """The adapters that serve a source that is looked at and not trained on."""
-        on_task = source in self.work.task
-        return tuple(ref.name for ref in self.checkpoint.adapters if ref.scope == "always" or on_task)
+        scopes = [(ref.name, ref.scope) for ref in self.checkpoint.adapters]
+        return serving(scopes, source, task=source in self.work.task)
 
     def _kept_sources(self) -> dict[str, Sequence[Encoded]]:
         """Rows of the sources that losses look at beside the training data."""

@@ -52,7 +52,7 @@ class Train(Stage):
     saving: Saving = Field(default_factory=Saving, description="commits, snapshots, looks at dev")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="trackers")
     thaw: list[str] = Field(default=[], description="adapters of earlier stages, by id, that go on learning")
-    scope: Scope = Field("always", description="whether the new adapter answers everybody, or only its task")
+    scope: Scope = Field("always", description="who gets the new adapter: always, task, or the name of a source")
 
     @field_validator("method", mode="plain")
     @classmethod
@@ -73,8 +73,10 @@ class Train(Stage):
         stray = next((source for source in self.sample if source not in self.shares), None)
         if stray is not None:
             raise ValueError(f"'sample' names '{stray}', which 'data' does not train on")
+        if self.scope not in ("always", "task", *self.shares):
+            raise ValueError(f"'scope' is always, task, or a source that the stage trains on, not '{self.scope}'")
         base = next((method.name for method in self.methods if method.trains_base), None)
-        if self.scope == "task" and base:
+        if self.scope != "always" and base:
             raise ValueError(f"'{base}' trains the base itself, which answers everybody: scope is 'always'")
         if base and any(not method.reads_only for method in self.methods if method.name != base):
             raise ValueError(
