@@ -48,7 +48,7 @@ def prepared(
     def row_losses(source: str | None) -> tuple[float, ...]:
         assert objective.reference is not None, "a calibrated loss says that it needs a reference"
         rows = [row for row in plan.unique_rows() if source in (None, row.source) and any(row.learned[1:])]
-        return _row_losses(objective.reference, rows[:: max(1, len(rows) // MOST_ROWS)])
+        return mean_losses(objective.reference, rows[:: max(1, len(rows) // MOST_ROWS)])
 
     losses = [loss.calibrated(row_losses) for loss in objective.losses]
     pulling = {i: loss for i, loss in enumerate(losses) if loss.pulls}
@@ -90,7 +90,7 @@ def _backward(objective: Objective, row: Encoded) -> float:
     return float(objective.backward([row]).learned)
 
 
-def _row_losses(reference: Reference | KeptReference | Teacher, rows: Sequence[Encoded]) -> tuple[float, ...]:
+def mean_losses(reference: Reference | KeptReference | Teacher, rows: Sequence[Encoded]) -> tuple[float, ...]:
     """The reference's mean loss on the learned tokens of each row, in nats."""
     import torch
 
