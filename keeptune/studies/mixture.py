@@ -101,14 +101,15 @@ class Conducted:
         return Point(arm.name, {}, with_steps(natural, scaled(natural, steps, self.tokens)), beside=True)
 
     def _train(self, points: Sequence[Point]) -> None:
-        seeds = range(self.work.recipe.seed, self.work.recipe.seed + self.study.seeds)
+        """Every point with the first seed, then with the next: what is stopped has whole rounds."""
+        seeds, made = range(self.work.recipe.seed, self.work.recipe.seed + self.study.seeds), dict[str, list[Plain]]()
         with self.work.arms("mixing", len(points) * len(seeds)) as done:
-            for point in points:
-                own = []
-                for seed in seeds:
-                    own.append(self.bench.arm(f"{point.label}-{seed}", point.seeded(seed), {"seed": seed}))
-                    done(f"{point.label}, seed {seed}: {own[-1]['failed'] or str(round(own[-1]['seconds'])) + ' s'}")
-                self.arms.append((point, own))
+            for seed in seeds:
+                for point in points:
+                    arm = self.bench.arm(f"{point.label}-{seed}", point.seeded(seed), {"seed": seed})
+                    made.setdefault(point.label, []).append(arm)
+                    done(f"{point.label}, seed {seed}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
+        self.arms += [(point, made[point.label]) for point in points]
 
     def _sound(self) -> list[tuple[Point, list[Plain]]]:
         sound = [(point, own) for point, own in self.arms if all(arm["failed"] is None for arm in own)]
