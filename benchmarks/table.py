@@ -29,6 +29,7 @@ both sides were compared first, and the command fails when they differ.
 """
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
+    "new_shapes": "The first product of a shape",
     "step_cost": "What LoRA costs, and the share of the processor's peak",
     "memory": "Peak memory",
     "multi_turn": "Conversations: one masked sequence against a row per answer",
@@ -118,6 +119,11 @@ def peak(row: Row) -> list[str]:
     return [row["what"], row["of"], f"**{row['step_mib']:.0f}**", f"{row['whole_mib']:.0f}"]
 
 
+def twice(row: Row) -> list[str]:
+    """Milliseconds of the first product and of a later one."""
+    return [row["what"], row["rows"], f"**{row['first_ms']:.3g} ms**", f"{row['later_ms']:.3g} ms"]
+
+
 def waiting(row: Row) -> list[str]:
     """Processor and wall seconds."""
     shown = [f"**{row['processor_seconds']:.1f} s**", f"{row['wall_seconds']:.1f} s"]
@@ -128,6 +134,7 @@ AGAINST = ["what", "peer", "faster", "ours", "peer's"]
 BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "train_step": (["what", "ours", "peer", "faster", "ours", "peer's"], step),
+    "new_shapes": (["product", "rows", "first time", "later"], twice),
     "step_cost": (["what", "whose", "median"], cost),
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),
     "multi_turn": (BOUNDED, bounded),
