@@ -79,7 +79,7 @@ class _Group(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
-        x = plan.prologue.forward(*inputs)
+        x = plan.prologue.at(*inputs).value()
         outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
         As, Bs = ([factor.to(x.dtype) for factor in half] for half in (factors[0::2], factors[1::2]))
         ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
@@ -97,15 +97,16 @@ class _Group(torch.autograd.Function):
         inputs, rest = saved[: plan.inputs], saved[plan.inputs :]
         As, Bs, inner = rest[:count], rest[count : 2 * count], rest[2 * count :]
         dx = _through_weights(plan, gradients) if any(ctx.needs_input_grad[1 : 1 + plan.inputs]) else None
+        here = plan.prologue.at(*inputs)
         d_factors: list[Tensor | None] = [None] * (2 * count)
         if any(ctx.needs_input_grad[1 + plan.inputs :]) or (count and dx is not None):
-            x = plan.prologue.forward(*inputs)
+            x = here.value()
             slopes = [(gradients[n] @ B).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)]
             d_factors[0::2] = _through_updates(plan, slopes, As, x, dx, ctx.random)
             d_factors[1::2] = [
                 (u.T @ gradients[n]).mul_(update.scale).T for (n, update), u in zip(plan.updates, inner, strict=True)
             ]
-        d_inputs = [None] * plan.inputs if dx is None else plan.prologue.backward(dx, *inputs)
+        d_inputs = [None] * plan.inputs if dx is None else here.gradient(dx)
         return None, *d_inputs, *d_factors
 
 

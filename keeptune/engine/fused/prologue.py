@@ -19,13 +19,21 @@ from torch.nn import functional
 
 
 class Prologue(Protocol):
-    """A function of some tensors and its gradient; whatever else it depends on is frozen."""
+    """A function of some tensors; whatever else it depends on is frozen."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The value."""
+    def at(self, *inputs: Tensor) -> Point:
+        """The function there: what its value and its gradient share is computed once."""
         ...
 
-    def backward(self, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+
+class Point(Protocol):
+    """A prologue at some inputs."""
+
+    def value(self) -> Tensor:
+        """The value; asked for once, before the gradient."""
+        ...
+
+    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
         """The gradient in each input, given that in the value."""
         ...
 
@@ -33,12 +41,19 @@ class Prologue(Protocol):
 class Same:
     """The input itself."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The input."""
-        return inputs[0]
+    def at(self, *inputs: Tensor) -> Point:
+        """Itself."""
+        return _Itself(inputs[0])
 
-    def backward(self, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The gradient as it is."""
+
+@dataclass(frozen=True)
+class _Itself:
+    x: Tensor
+
+    def value(self) -> Tensor:
+        return self.x
+
+    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
         return (gradient,)
 
 
@@ -54,38 +69,52 @@ class RMSNorm:
     weight: Tensor
     epsilon: float
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+    def at(self, *inputs: Tensor) -> Point:
+        """h: (..., D) to (..., D)."""
         (h,) = inputs
         wide = h.to(wide_of(h))
-        return (wide * self._inverse(wide)).to(h.dtype).mul_(self.weight)
+        inverse = wide.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
+        return _Normed(wide, inverse, self.weight, h.dtype)
 
-    def backward(self, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The gradient in h."""
-        (h,) = inputs
-        wide = h.to(wide_of(h))
-        inverse = self._inverse(wide)
-        slope = gradient * self.weight.to(wide.dtype)
-        shared = (slope * wide).sum(-1, keepdim=True).mul_(inverse.pow(3)).div_(-h.shape[-1])
-        return (slope.mul_(inverse).addcmul_(wide, shared).to(h.dtype),)
 
-    def _inverse(self, wide: Tensor) -> Tensor:
-        return wide.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
+@dataclass(frozen=True)
+class _Normed:
+    wide: Tensor
+    inverse: Tensor
+    weight: Tensor
+    dtype: torch.dtype
+
+    def value(self) -> Tensor:
+        return (self.wide * self.inverse).to(self.dtype).mul_(self.weight)
+
+    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
+        slope = gradient * self.weight.to(self.wide.dtype)
+        width = self.wide.shape[-1]
+        shared = (slope * self.wide).sum(-1, keepdim=True).mul_(self.inverse.pow(3)).div_(-width)
+        return (slope.mul_(self.inverse).addcmul_(self.wide, shared).to(self.dtype),)
 
 
 class SwiGLU:
     """The gated unit of Llama-like feed-forward layers (Shazeer 2020, arXiv:2002.05202)."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def at(self, *inputs: Tensor) -> Point:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
-        return functional.silu(gate).mul_(up)
+        return _Gated(gate, up, functional.silu(gate))
 
-    def backward(self, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The gradients in t and u."""
-        gate, up = inputs
-        slope = torch.ops.aten.silu_backward(gradient * up, gate)
-        return slope, functional.silu(gate).mul_(gradient)
+
+@dataclass(frozen=True)
+class _Gated:
+    gate: Tensor
+    up: Tensor
+    opened: Tensor
+
+    def value(self) -> Tensor:
+        return self.opened * self.up
+
+    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
+        slope = torch.ops.aten.silu_backward(gradient * self.up, self.gate)
+        return slope, self.opened.mul_(gradient)
 
 
 def wide_of(tensor: Tensor) -> torch.dtype:
@@ -104,9 +133,9 @@ class _Computed(torch.autograd.Function):
     def forward(ctx: Any, prologue: Prologue, *inputs: Tensor) -> Tensor:
         ctx.prologue = prologue
         ctx.save_for_backward(*inputs)
-        return prologue.forward(*inputs)
+        return prologue.at(*inputs).value()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.prologue.backward(gradient, *ctx.saved_tensors))
+        return (None, *ctx.prologue.at(*ctx.saved_tensors).gradient(gradient))
