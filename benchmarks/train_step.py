@@ -25,7 +25,7 @@ from benchmarks.interleave import Seconds, interleaved, middle, ratio
 from benchmarks.peers.build import python_of
 from benchmarks.peers.pipe import Contestant
 
-WARM = 1
+WARM = 8  # shapes return and caches fill before what is timed; what a first step costs stands in startup
 QUIET = {"gradient_checkpointing": False}
 PLAIN = {"gradient_checkpointing": False, "bf16": False}
 
