@@ -13,7 +13,7 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.spec import validate
 from keeptune.losses import Loss
 from keeptune.stages._anchor import Anchor, fisher
-from keeptune.stages._prepared import _backward, _row_losses
+from keeptune.stages._prepared import _backward, mean_losses
 from tests.stages.test_step import gradients, objective
 from tests.stages.tiny_training import rows, stage
 
@@ -113,7 +113,7 @@ def test_ewc_weighs_the_pull_by_importance():
 
 def test_row_losses_are_those_of_transformers(batch):
     goal = objective()
-    found = _row_losses(goal.reference, batch)
+    found = mean_losses(goal.reference, batch)
     for row, loss in zip(batch, found, strict=True):
         labels = [token if learned else -100 for token, learned in zip(row.tokens, row.learned, strict=True)]
         with torch.no_grad():
