@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from keeptune.evaluations import Subject
 
 LOG, RESULT, PAGE = "probes.jsonl", "probe.json", "probe.html"
-REVISION = 1
+REVISION = 2
 """Of how probes learn and are scored: measurements of another one are made again."""
 
 
