@@ -49,9 +49,10 @@ def _bert(config: Mapping[str, Any]) -> Fields:
     fields = _common(config)
     d, vocabulary, context = fields["width"], count(config, "vocab_size"), count(config, "max_position_embeddings", 512)
     types = count(config, "type_vocab_size", 2)
-    outside = (vocabulary + context + types) * d + 2 * d
-    outside += d * d + d if bare(config) else _mask_head(config, d, vocabulary)
-    return {**fields, "vocabulary": vocabulary, "context": context, "positions": context, "outside": outside}
+    before = (vocabulary + context + types) * d + 2 * d
+    outside = before + (d * d + d if bare(config) else _mask_head(config, d, vocabulary))
+    counts = {"vocabulary": vocabulary, "context": context, "positions": context}
+    return {**fields, **counts, "outside": outside, "before": before}
 
 
 def _deberta(config: Mapping[str, Any]) -> Fields:
@@ -60,9 +61,10 @@ def _deberta(config: Mapping[str, Any]) -> Fields:
     d, vocabulary, context = fields["width"], count(config, "vocab_size"), count(config, "max_position_embeddings", 512)
     if config.get("embedding_size") not in (None, d):
         raise PlanError("this DeBERTa embeds tokens in another width than its blocks have.", code="E-MODEL-SHAPE")
-    outside = (vocabulary + int(config.get("type_vocab_size") or 0)) * d + 2 * d
+    before = (vocabulary + int(config.get("type_vocab_size") or 0)) * d + 2 * d
     if config.get("position_biased_input", True):
-        outside += context * d
+        before += context * d
+    outside = before
     if config.get("relative_attention"):
         reach = int(config.get("max_relative_positions", -1))
         buckets = int(config.get("position_buckets", -1))
@@ -73,7 +75,7 @@ def _deberta(config: Mapping[str, Any]) -> Fields:
     kernel = int(config.get("conv_kernel_size") or 0)
     outside += (kernel * d * d + 3 * d) if kernel else 0
     outside += 0 if bare(config) else _mask_head(config, d, vocabulary)
-    return {**fields, "vocabulary": vocabulary, "context": context, "outside": outside}
+    return {**fields, "vocabulary": vocabulary, "context": context, "outside": outside, "before": before}
 
 
 def _modernbert(config: Mapping[str, Any]) -> Fields:
@@ -97,6 +99,7 @@ def _modernbert(config: Mapping[str, Any]) -> Fields:
         "first_norms": 1,
         "biased": frozenset((*attention, *feed_forward)),
         "outside": outside,
+        "before": vocabulary * d + norm,
     }
 
 
@@ -162,14 +165,15 @@ def _vit(config: Mapping[str, Any]) -> Fields:
     patches = (count(config, "image_size", 224) // patch) ** 2
     channels, pooled = count(config, "num_channels", 3), count(config, "pooler_output_size", d)
     biased = (*ATTENTION, "up", "down") if config.get("qkv_bias", True) else ("o", "up", "down")
-    outside = d + (patches + 1) * d + channels * patch * patch * d + d + 2 * d + d * pooled + pooled
+    before = d + (patches + 1) * d + channels * patch * patch * d + d
     return {
         **fields,
         "vocabulary": 0,
         "context": patches + 1,
         "positions": patches + 1,
         "biased": frozenset(biased),
-        "outside": outside,
+        "outside": before + 2 * d + d * pooled + pooled,
+        "before": before,
     }
 
 

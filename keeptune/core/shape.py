@@ -112,6 +112,7 @@ class ModelShape:
         first_norms: norms over the width in layer 0, where they are fewer than in the others.
         first_extra: parameters that the first layer of each stack has more than the others.
         outside: parameters outside the blocks; None: embedding, positions, one norm, a head.
+        before: of an encoder, those of them that stand before the blocks.
     """
 
     family: str
@@ -131,6 +132,7 @@ class ModelShape:
     first_norms: int | None = None
     first_extra: int = 0
     outside: int | None = None
+    before: int | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
@@ -210,8 +212,8 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the tables of tokens and positions, of a decoder."""
-        return (self.vocabulary + self.positions) * self.width
+        """Parameters of the tables of tokens and positions; of an encoder, of all that stands before the blocks."""
+        return self.before if self.before is not None else (self.vocabulary + self.positions) * self.width
 
     @property
     def head_parameters(self) -> int:

@@ -38,7 +38,9 @@ class Freeze(Method):
         None,
         description="First and last trained block, counted from 0; final norm and head follow the last.",
     )
-    embeddings: bool = Field(False, description="Train the tables of tokens and positions too.")
+    embeddings: bool = Field(
+        False, description="Train the tables of tokens and positions, or the map from patches, too."
+    )
     head: bool | None = Field(None, description="Train the head; null: where it has a matrix of its own.")
 
     @model_validator(mode="after")
@@ -60,28 +62,30 @@ class Freeze(Method):
     def trained(self, model: PreTrainedModel) -> list[str]:
         """What lies in a trained block, the final norm, and the ends where they are asked for."""
         anatomy = anatomy_of(model)
-        self._check_ends(anatomy.kind == "decoder")
+        self._check_ends(decoder=anatomy.kind == "decoder", encoder=anatomy.kind in ("encoder", "image"))
         count = len(anatomy.layers)
         trained = self._trained_blocks(count)
         chosen = {anatomy.layers[index].block for index in trained}
         blocks = {layer.block for layer in anatomy.layers}
-        ends = {anatomy.embedding: False, anatomy.final_norm: trained.stop == count}
+        ends, rest = {anatomy.final_norm: trained.stop == count}, False
         if anatomy.kind == "decoder":
             tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
             head = self._trains_head(tied) and (trained.stop == count or bool(self.head))
-            ends |= {anatomy.embedding: self.embeddings, str(anatomy.head): head}
+            ends[str(anatomy.head)], rest = head, self.embeddings
+        elif self.embeddings:
+            ends[anatomy.embedding.rpartition(".")[0]] = True
         names = []
         for name, _ in base_parameters(model):
             block = next((path for path in blocks if name.startswith(f"{path}.")), None)
-            end = next((path for path in ends if path and name.startswith(f"{path}.")), anatomy.embedding)
-            if block in chosen or (block is None and ends[end]):
+            end = next((path for path in ends if path and name.startswith(f"{path}.")), "")
+            if block in chosen or (block is None and (ends[end] if end else rest)):
                 names.append(name)
         return names
 
     def cost(self, shape: ModelShape) -> Cost:
         """The trained blocks, the final norm, and the ends where they are asked for."""
         decoder = shape.outside is None
-        self._check_ends(decoder)
+        self._check_ends(decoder=decoder, encoder=shape.before is not None)
         blocks = self._trained_blocks(shape.layers)
         last = blocks.stop == shape.layers
         count = sum(shape.parameters_of(layer) for layer in blocks) + (shape.final_norm_parameters if last else 0)
@@ -93,13 +97,16 @@ class Freeze(Method):
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The weights are in place already."""
 
-    def _check_ends(self, decoder: bool) -> None:
-        if not decoder and (self.embeddings or self.head):
+    def _check_ends(self, *, decoder: bool, encoder: bool) -> None:
+        """Only a decoder's head is trained here, and embeddings where the blocks are one stack."""
+        asked = {"head": bool(self.head) and not decoder, "embeddings": self.embeddings and not (decoder or encoder)}
+        key = next((key for key, wrong in asked.items() if wrong), None)
+        if key is not None:
             raise PlanError(
-                "`embeddings` and `head` are ends of a decoder; of this model the blocks alone can be trained.",
+                f"`{key}` is an end that this model does not have, or that two stacks of blocks share.",
                 code="E-METHOD-FAMILY",
-                where={"key": "embeddings" if self.embeddings else "head"},
-                fix="Leave them out, or use `full`.",
+                where={"key": key},
+                fix="Leave it out, or use `full`.",
             )
 
     def _trained_blocks(self, count: int) -> range:

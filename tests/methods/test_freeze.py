@@ -38,6 +38,11 @@ def inside(family, *prefixes):
         ("gpt2", {"bottom": 0, "embeddings": True}, ("transformer.",)),
         ("gpt_neox", {"bottom": 1}, ("gpt_neox.layers.1.", "gpt_neox.final_layer_norm", "embed_out", "lm_head")),
         ("gemma3_text", {"top": 2}, ("model.layers.", "model.norm")),
+        ("vit", {"blocks": (0, 0), "embeddings": True}, ("embeddings.", "layers.0.")),
+        ("vit", {"top": 1}, ("layers.1.", "layernorm.")),
+        ("bert", {"top": 0, "embeddings": True}, ("bert.embeddings.",)),
+        ("deberta-v2", {"top": 0, "embeddings": True}, ("deberta.embeddings.",)),
+        ("modernbert", {"top": 0, "embeddings": True}, ("model.embeddings.", "model.final_norm")),
     ],
 )
 def test_what_trains_is_what_the_settings_say(family, settings, prefixes):
@@ -51,6 +56,21 @@ def test_a_tied_head_is_not_torn_from_its_embedding(settings):
         Freeze(**settings).attach(model)
     assert caught.value.code == "E-METHOD-TIED"
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [("t5", "embeddings"), ("bart", "embeddings"), ("vit", "head"), ("bert", "head")]
+)
+def test_an_end_that_a_model_has_not_or_twice_is_refused_by_name(family, key):
+    model = tiny_model(family)
+    for attempt in (
+        Freeze(**{key: True}).attach,
+        lambda m: Freeze(**{key: True}).cost(ModelShape.from_config(m.config.to_dict())),
+    ):
+        with pytest.raises(PlanError) as caught:
+            attempt(model)
+        assert caught.value.code == "E-METHOD-FAMILY"
+        assert caught.value.where["key"] == key
 
 
 @pytest.mark.parametrize("settings", [{"bottom": 3}, {"top": 3}])

@@ -8,7 +8,7 @@ import torch
 from keeptune.core.errors import PlanError
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.stacking import Block, stacked
-from tests.tiny_models import CONFIGS, tiny_model
+from tests.tiny_models import CONFIGS, ENCODERS, IMAGES, inputs_of, tiny_model
 
 TOKENS = torch.tensor([[3, 9, 27, 20, 5, 14, 41, 2]])
 
@@ -26,6 +26,19 @@ def test_a_model_of_its_own_blocks_is_itself(name):
     assert set(again.state_dict()) == set(model.state_dict())
     with torch.no_grad():
         assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *IMAGES])
+def test_so_is_an_encoder(name):
+    model = tiny_model(name)
+    blocks = [Block(model, layer.index) for layer in anatomy_of(model).layers]
+    again = stacked(model, blocks, first=model, last=model, seed=3).eval()
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+    assert state.keys() == model.state_dict().keys()
+    with torch.no_grad():
+        states = [one(**inputs_of(name), output_hidden_states=True).hidden_states[-1] for one in (model, again)]
+    assert torch.equal(*states)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
@@ -68,3 +81,24 @@ def test_parts_of_another_width_are_refused():
     with pytest.raises(PlanError) as caught:
         stacked(model, [Block(other, 0), Block(decoder("gpt2"), 1)], first=model, last=model, seed=1)
     assert caught.value.code == "E-STACK-SHAPE"
+
+
+def test_a_block_keeps_its_own_attention_in_a_model_of_another_order():
+    model = tiny_model("gemma3_text", num_hidden_layers=2)  # a window, then none
+    turned = stacked(model, [Block(model, 1), Block(model, 0)], first=model, last=model, seed=1)
+    back = stacked(model, [Block(turned, 1), Block(turned, 0)], first=turned, last=turned, seed=1).eval()
+    assert turned.config.layer_types == ["full_attention", "sliding_attention"]
+    assert back.config.layer_types == model.config.layer_types
+    with torch.no_grad():
+        assert torch.equal(back(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_a_block_that_would_lose_a_part_is_refused_and_so_are_two_stacks():
+    model = tiny_model("modernbert")  # its first block has no norm before its attention
+    for blocks in ([Block(model, 1)], [Block(model, 0), Block(model, 0)]):
+        with pytest.raises(PlanError) as caught:
+            stacked(model, blocks, first=model, last=model, seed=1)
+        assert caught.value.code == "E-STACK-SHAPE"
+    model = tiny_model("t5")
+    with pytest.raises(PlanError, match="two stacks"):
+        stacked(model, [None, None], first=model, last=model, seed=1)

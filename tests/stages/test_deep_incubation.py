@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import PlanError
+from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
+from keeptune.data.encode import Encoded
+from keeptune.models.anatomy import anatomy_of
 from keeptune.stages import Stage
 from keeptune.stages._step import Objective
+from tests.models.test_load import save_tokenizer
 from tests.stages.tiny_training import rows
+from tests.tiny_models import tiny_model
 
 FAST = {"name": "adamw", "lr": 1e-2}
 QUICK = {"modules": 2, "meta_steps": 6, "module_steps": 6, "batch_tokens": 96, "optimizer": FAST}
@@ -122,3 +130,69 @@ def test_adapters_are_not_dropped_in_silence(bench, incubate):
     with pytest.raises(PlanError) as caught:
         incubate(checkpoint=replace(adapted, base=str(incubate.base)))
     assert caught.value.code == "E-INCUBATE-ADAPTERS"
+
+
+LABELS = {"losses": ["label"], "head": {"pooling": "mean"}}
+STARTS = {"scratch": "random", "dropped": "pretrained"}
+
+
+def labelled(family):
+    """Rows whose label can be seen: bright and dark images, texts by the parity of a token."""
+    if family != "vit":
+        made = [replace(row, answer=("even", "odd")[row.tokens[0] % 2]) for row in rows("task", 40).rows]
+        return {"task": SimpleNamespace(rows=tuple(made))}
+    draw, made = random.Random(3), []
+    for number in range(40):
+        answer = draw.choice(["bright", "dark"])
+        tokens = tuple(draw.randrange(128) + 127 * (answer == "bright") for _ in range(64))
+        made.append(Encoded(f"r{number}", "task", tokens, (False,) * 64, answer))
+    return {"task": SimpleNamespace(rows=tuple(made))}
+
+
+@pytest.mark.parametrize(
+    ("family", "meta"),
+    [
+        ("vit", "scratch"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("vit", "dropped"), ("bert, bare", "scratch")]),
+    ],
+)
+def test_an_encoder_learns_labels_in_modules_and_a_joint_stage_goes_on_with_its_head(bench, family, meta):
+    folder = bench.folder / "encoder"
+    tiny_model(family, num_hidden_layers=4).save_pretrained(folder)
+    if family != "vit":
+        save_tokenizer(folder)
+    settings = {**QUICK, **LABELS, "meta": meta, "start": STARTS[meta], "batch_tokens": 640}
+    stage = validate(Stage, {"name": "deep_incubation", "id": "modules", **settings})
+    data = labelled(family)
+    with Run.open(bench.folder / "run") as run:
+        work = bench.work(run, data=data)
+        result = stage.run(Checkpoint(str(folder), dtype="float32"), work)
+    listed = json.loads((work.folder / "manifest.json").read_text())
+    parts = [Checkpoint.from_dict(one["checkpoint"], relative_to=work.folder) for one in listed.values()]
+    meta_model, first, second = (bench.open(replace(part, adapters=())).model.state_dict() for part in parts)
+    heads = [load_file(part.adapters[0].path / "adapter.safetensors") for part in (*parts, result)]
+    assert [ref.name for ref in result.adapters] == ["modules"]
+    whole = bench.open(replace(result, adapters=())).model
+    assert len(anatomy_of(whole).layers) == 4
+    whole = whole.state_dict()
+    before = [name for name in whole if name.startswith("embeddings.") and name.endswith("weight")]
+    for name in before:
+        assert torch.equal(whole[name], first[name])
+        assert torch.equal(second[name], meta_model[name])
+        assert not torch.equal(first[name], meta_model[name]) or "token_type" in name
+    meta_head, first_head, second_head, kept = heads
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, second_head[name])
+        assert torch.equal(meta_head[name], first_head[name]), "inside the first module's hybrid the head is frozen"
+    assert any(not torch.equal(kept[name], meta_head[name]) for name in kept), "the last module trains it"
+    settings = {"method": "full", "losses": ["label"], "optimizer": {"name": "adamw", "lr": 3e-3}, "steps": 30}
+    joint = bench.train("joint", result, **settings, thaw=["modules"], batch_tokens=640, work={"data": data})
+    after = load_file(joint.adapters[0].path / "adapter.safetensors")
+    assert any(not torch.equal(after[name], kept[name]) for name in kept)
+    assert bench.metrics("joint")[-1]["loss"] < 0.5 * math.log(2), "better than a coin"
+
+
+def test_labels_without_a_head_are_refused(incubate):
+    for settings in ({"losses": ["label"]}, {"head": {"pooling": "mean"}}):
+        with pytest.raises(RecipeError, match="set both, or neither"):
+            incubate(**settings)
