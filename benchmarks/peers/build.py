@@ -21,6 +21,7 @@ TORCH = "torch==2.13.0"
 PEERS = {
     "trl-1.16": [TORCH, "trl==1.16.0", "peft==0.21.2", "transformers==5.23.0"],
     "trl-1.14": [TORCH, "trl==1.14.2", "peft==0.21.2", "transformers==5.23.0"],
+    "trl-harness": [TORCH, "trl==1.14.2", "peft==0.21.2", "transformers==5.23.0", "lm-eval==0.4.13"],
     "trl-1.9": [TORCH, "trl==1.9.2", "peft==0.21.2", "transformers==4.57.6"],
 }
 
