@@ -18,6 +18,7 @@ from keeptune.recipes.material import Material, cache_folder, encoded
 from keeptune.recipes.measuring import measure
 from keeptune.recipes.recipe import Recipe
 from keeptune.stages._progress import Progress
+from keeptune.stages.train import Train
 from keeptune.studies import Work
 
 
@@ -35,6 +36,9 @@ def trained(work: Work, recipe: Recipe, material: Material, folder: Path) -> Che
     """
     options = Options(fork=True, skip_base=True, command="keeptune study")
     quiet = Progress(quiet=True)
+    if not any(stage.saving.watches_dev for stage in recipe.stages if isinstance(stage, Train)):
+        # A look at dev at every commit costs as much as a third of the training, and nobody sees it.
+        material = replace(material, dev=None)
     execute(
         recipe, folder, work.recipe_folder, options=options, progress=quiet, workshop=work.workshop, material=material
     )

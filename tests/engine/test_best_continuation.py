@@ -7,10 +7,9 @@ from math import inf
 import pytest
 import torch
 
-from keeptune.engine import best_continuation
 from keeptune.engine.best_continuation import AT_ONCE, MARGIN, best_logprobs
 from keeptune.engine.scoring import Scored
-from keeptune.engine.shared_prefix import group_logprobs
+from keeptune.engine.shared_prefix import Prompts, group_logprobs
 from tests.tiny_models import VOCABULARY, tiny_model
 
 
@@ -58,16 +57,21 @@ def test_what_is_ruled_out_lies_below_the_best_and_the_rest_has_its_value():
     assert all(value < best for value, best in out)
 
 
-def test_fewer_tokens_are_read(monkeypatch):
-    model, asked, read = sharp(tiny_model("llama")), groups(), []
-
-    def counted(model, groups, **settings):
-        read.append(sum(len(group) for group in groups))
-        return group_logprobs(model, groups, **settings)
-
-    monkeypatch.setattr(best_continuation, "group_logprobs", counted)
+def test_a_prompt_is_read_once_and_few_of_its_continuations(monkeypatch):
+    model, asked, read, heads = sharp(tiny_model("llama")), groups(), [], []
+    sums, begin = Prompts.sums, Prompts.__init__
+    monkeypatch.setattr(Prompts, "sums", lambda self, rows: read.append(len(rows)) or sums(self, rows))
+    monkeypatch.setattr(Prompts, "__init__", lambda self, *given: heads.append(len(given[1])) or begin(self, *given))
     best_logprobs(model, asked, [0] * len(asked))
-    assert sum(read[1:]) < 0.5 * sum(map(len, asked))
+    assert sum(heads) == len(asked)
+    assert sum(read) < 0.5 * sum(map(len, asked))
+
+
+def test_continuations_are_read_in_parts_where_the_cache_would_be_large():
+    model, asked = tiny_model("llama"), groups()
+    whole = best_logprobs(model, asked, [3] * len(asked))
+    for own, other in zip(best_logprobs(model, asked, [3] * len(asked), batch_tokens=1), whole, strict=True):
+        assert own == pytest.approx(other, abs=2e-5)
 
 
 def test_a_model_that_knows_nothing_rules_nothing_out_wrongly():
