@@ -125,9 +125,9 @@ class Context:
         raise RecipeError(f"no data source is called '{source}'.", code="E-RECIPE-DATA", fix=fix)
 
     def answers(self, source: str) -> list[str]:
-        """The different answers that the rows of a source give, over all its splits, in alphabetical order."""
+        """The different answers that the conversations of a source give, over all its splits, in alphabetical order."""
         own = [rows for name, rows in self.data.items() if name.split("/")[0] == source]
-        return sorted({row.target for rows in own for row in rows})
+        return sorted({row.target for rows in own for row in rows if row.text is None})
 
     def tell(self, what: str, done: int, total: int) -> None:
         """Reports progress, if anybody listens."""

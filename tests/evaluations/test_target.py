@@ -26,6 +26,12 @@ ROWS = {
 }
 
 
+def test_texts_that_are_learned_beside_the_questions_are_no_answers():
+    texts = [Example(f"x{i}", text=f"text number {i}") for i in range(600)]
+    found = context(Subject(tiny(), tokenizer()), data={**ROWS, "task/train": [*ROWS["task/train"], *texts]})
+    assert found.answers("task") == sorted(LABELS)
+
+
 def test_label_accuracy_ranks_whole_answers_as_a_slow_loop_does():
     subject = Subject(tiny(), tokenizer())
     score = Target(metric="label_accuracy").measure(BASE, context(subject, data=ROWS))[0]
