@@ -19,7 +19,7 @@ from transformers.utils import logging
 import keeptune.pocket
 from keeptune.core.errors import ModelError, PlanError
 from keeptune.models.anatomy import Anatomy, anatomy_of
-from keeptune.models.auto_class import auto_class, spare
+from keeptune.models.auto_class import auto_class, spare, unread
 from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint, template_digest, tokenizer_digest
@@ -232,7 +232,11 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
             trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     found["unexpected_keys"] = [key for key in found["unexpected_keys"] if not spare(config.to_dict(), key)]
+    absent = [key for key in found["missing_keys"] if unread(config.to_dict(), key)]
+    found["missing_keys"] = [key for key in found["missing_keys"] if key not in absent]
     _check_complete(folder, found)
+    for key in absent:  # not as they were drawn: loaded twice, a model is the same one
+        torch.nn.init.zeros_(model.get_parameter(key))
     model.config.architectures = [type(model).__name__]
     return model
 

@@ -42,7 +42,12 @@ def passes_of(examples: Sequence[Example], tokenizer: Any | None, *, share: floa
         batch_tokens: of one step.
     """
     tokens = max(1, round(sum(map(_letters, examples)) * _tokens_per_letter(examples, tokenizer)))
-    epochs: float = 3 if len(examples) < 5000 else 2
+    return passes_over(tokens, len(examples), share=share, batch_tokens=batch_tokens)
+
+
+def passes_over(tokens: int, rows: int, *, share: float, batch_tokens: int) -> Passes:
+    """The same, where the tokens are counted; those of an image are its pixels."""
+    epochs: float = 3 if rows < 5000 else 2
     per_epoch = tokens / (share * batch_tokens)
     if epochs * per_epoch > MOST_STEPS:
         epochs = max(0.01, float(f"{MOST_STEPS / per_epoch:.2g}"))

@@ -11,11 +11,12 @@ from typing import Any
 from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
+from keeptune.core.image import Image
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.hub import PREFIX
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, stated_parts
-from keeptune.recipes.passes import Passes, minutes_of, passes_of, tokenizer_of
+from keeptune.recipes.passes import Passes, minutes_of, passes_of, passes_over, tokenizer_of
 from keeptune.report.words import seconds
 
 # Above this share of bad rows the format or the file is wrong, not some rows.
@@ -56,7 +57,7 @@ stages:
     losses: [label]
     optimizer: {{name: adamw, lr: 1.0e-2, schedule: cosine, warmup: 0.03}}
     epochs: {epochs}
-    batch_tokens: 4096
+    batch_tokens: {batch_tokens}
   - name: train                             # then head and body; off the task the encoder stays the base, bitwise
     id: both
     method: [{{name: head, kind: linear, pooling: mean, layer: mix, start_from: probe}}, {{name: lora, rank: 16}}]
@@ -65,17 +66,19 @@ stages:
     losses: [label]
     optimizer: {{name: adamw, lr: 1.0e-3, schedule: cosine, warmup: 0.03}}
     epochs: {epochs}
-    batch_tokens: 4096
+    batch_tokens: {batch_tokens}
 proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}
 """
+IMAGES_OF_A_STEP = 32
 
 
 def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     """Guesses the format of `data`, writes a recipe to `output` and says what was guessed.
 
     Raises:
-        RecipeError: `output` exists (E-RECIPE-EXISTS), no format fits (from the guess), or the model is an encoder and
-            the answers are no labels (E-INIT-ENCODER).
+        RecipeError: `output` exists (E-RECIPE-EXISTS), no format fits (from the guess), the model is an encoder and
+            the answers are no labels (E-INIT-ENCODER), or one of both is made for images and the other for texts
+            (E-INIT-IMAGES).
         DataError: the file cannot be read.
     """
     if output.exists():
@@ -95,23 +98,19 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     labels = label_set(examples)
     plain = all(example.text is not None for example in examples)
     metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
-    encoder = kind_of(model) == "encoder"
-    if encoder and not labels:
-        raise RecipeError(
-            f"'{model}' is an encoder, which learns labels, and these answers are no label set.",
-            code="E-INIT-ENCODER",
-            where={"file": data},
-            fix="Name a model that writes, or data with a few different answers.",
-        )
+    kind = kind_of(model)
+    _check_kind(kind, model, data, images=guess.format.name == "images", labels=bool(labels))
+    encoder = kind in ("encoder", "image")
     small = model == "pocket"
     stated = Counter(example.part for example in examples)
     named = stated_parts(stated)
-    passes = passes_of(_trained(examples), tokenizer_of(model), share=1.0 if encoder else 0.5, batch_tokens=4096)
+    batch_tokens = IMAGES_OF_A_STEP * _pixels(examples[0]) if kind == "image" else 4096
+    passes = _passes(_trained(examples), model, kind, batch_tokens)
     text = (HEAD + (ENCODER if encoder else CHAT)).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
         seed=SEED, name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
         too_long="split" if plain else "drop",
-        rate="2.0e-3" if small else "2.0e-4", epochs=f"{passes.epochs:g}",
+        rate="2.0e-3" if small else "2.0e-4", epochs=f"{passes.epochs:g}", batch_tokens=batch_tokens,
         held_out="as the column `split` says" if named else "by a stable hash of each row",
     )  # fmt: skip
     atomic_write(output, text)
@@ -140,6 +139,39 @@ def kind_of(model: str) -> str:
     return "decoder" if family is None else family.kind
 
 
+def _check_kind(kind: str, model: str, data: Path, *, images: bool, labels: bool) -> None:
+    """Refuses data that the model cannot read, or answers that it cannot learn."""
+    if images != (kind == "image"):
+        what = f"these rows are images, and '{model}' is no" if images else f"these rows are texts, and '{model}' is an"
+        raise RecipeError(
+            f"{what} image encoder{' that is at hand' if images else ''}.",
+            code="E-INIT-IMAGES",
+            where={"file": data},
+            fix="Name a ViT: --model FOLDER." if images else "Name a model that reads texts.",
+        )
+    if kind in ("encoder", "image") and not labels:
+        raise RecipeError(
+            f"'{model}' is an encoder, which learns labels, and these answers are no label set.",
+            code="E-INIT-ENCODER",
+            where={"file": data},
+            fix="Name a model that writes, or data with a few different answers.",
+        )
+
+
+def _pixels(example: Example) -> int:
+    """The numbers of an image, which is what `batch_tokens` counts."""
+    found = [image for turn in example.messages if (image := Image.from_dict(turn.extra)) is not None]
+    return sum(len(image.pixels) for image in found)
+
+
+def _passes(examples: Sequence[Example], model: str, kind: str, batch_tokens: int) -> Passes:
+    """What the recipe goes through; a decoder's batches are half replay."""
+    if kind == "image":
+        return passes_over(sum(map(_pixels, examples)), len(examples), share=1.0, batch_tokens=batch_tokens)
+    share = 1.0 if kind == "encoder" else 0.5
+    return passes_of(examples, tokenizer_of(model), share=share, batch_tokens=batch_tokens)
+
+
 def _trained(examples: Sequence[Example]) -> list[Example]:
     """The rows that the recipe's split leaves to train on."""
     try:
@@ -164,7 +196,7 @@ def flow(plain: dict[str, Any]) -> str:
     kept = {
         key: value
         for key, value in plain.items()
-        if value not in (None, 0, 16 << 20) and key not in ("row_bytes", "subset")
+        if value not in (None, 0, 16 << 20, {}) and key not in ("row_bytes", "subset")
     }
     return yaml.safe_dump(kept, default_flow_style=True, sort_keys=False, width=200, allow_unicode=True).strip()
 

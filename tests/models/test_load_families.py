@@ -7,7 +7,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from transformers import AutoModelForSequenceClassification, BertForPreTraining
+from transformers import AutoModelForSequenceClassification, BertForPreTraining, ViTForImageClassification
 
 from keeptune.core.errors import KeeptuneError
 from keeptune.core.shape import ModelShape
@@ -83,3 +83,26 @@ def test_code_that_a_folder_names_is_never_run(tmp_path, name):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('this ran')")
     assert load(folder, dtype="float32", device="cpu").anatomy.family == name
+
+
+def test_a_vit_that_was_saved_with_a_classifier_is_its_body(tmp_path):
+    """Without a pooler, which is zeros then, and so the same model whenever it is loaded."""
+    whole = ViTForImageClassification(tiny_model("vit").config).eval()
+    whole.save_pretrained(tmp_path)
+    one, two = (load(tmp_path, dtype="float32", device="cpu") for _ in range(2))
+    assert type(one.model).__name__ == "ViTModel"
+    assert one.fingerprint == two.fingerprint
+    assert not one.model.pooler.dense.weight.any()
+    pixels = inputs_of("vit")
+    with torch.no_grad():
+        torch.testing.assert_close(one.model(**pixels).last_hidden_state, whole.vit(**pixels).last_hidden_state)
+
+
+def test_a_vit_whose_body_is_not_whole_is_refused(tmp_path):
+    folder = saved(tmp_path, "vit")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    del tensors[next(name for name in tensors if name.endswith("cls_token"))]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(KeeptuneError) as caught:
+        load(folder, device="cpu")
+    assert caught.value.code == "E-MODEL-WEIGHTS"

@@ -13,6 +13,7 @@ from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.recipes.start import write_recipe
 from tests.methods.test_templates import folder_of
+from tests.tiny_models import tiny_model
 
 
 def documents(count, letters):
@@ -74,3 +75,31 @@ def test_an_encoder_is_not_asked_for_free_answers(tmp_path, encoder):
         write_recipe(rows_of(tmp_path, free), encoder, tmp_path / "recipe.yaml")
     assert caught.value.code == "E-INIT-ENCODER"
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def images_of(tmp_path, top):
+    """Twenty images of eight rows, as whole numbers up to `top`."""
+    file = tmp_path / "images.jsonl"
+    rows = [[[[(n * y + x) % (top + 1) for x in range(8)] for y in range(8)], "ab"[n % 2]] for n in range(1, 21)]
+    file.write_text("".join(json.dumps({"image": image, "label": label}) + "\n" for image, label in rows))
+    return file
+
+
+def test_images_are_seen_with_their_largest_level_and_the_recipe_teaches_a_vit_labels(tmp_path):
+    tiny_model("vit").save_pretrained(tmp_path / "vit")
+    told = write_recipe(images_of(tmp_path, 16), str(tmp_path / "vit"), tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert told["format"] == recipe.data["task"].name == "images"
+    assert recipe.data["task"].top == 16
+    assert [[method.name for method in stage.methods] for stage in recipe.stages] == [["head"], ["head", "lora"]]
+    assert all(stage.batch_tokens == 32 * 64 for stage in recipe.stages)
+    assert [loss.name for stage in recipe.stages for loss in stage.losses] == ["label", "label"]
+
+
+def test_a_model_of_texts_is_not_given_images_nor_a_vit_texts(tmp_path):
+    tiny_model("vit").save_pretrained(tmp_path / "vit")
+    texts = rows_of(tmp_path, [{"prompt": f"word {n}", "completion": "ab"[n % 2]} for n in range(20)])
+    for data, model in ((images_of(tmp_path, 255), "pocket"), (texts, str(tmp_path / "vit"))):
+        with pytest.raises(RecipeError) as caught:
+            write_recipe(data, model, tmp_path / "recipe.yaml")
+        assert caught.value.code == "E-INIT-IMAGES"

@@ -39,7 +39,7 @@ class Format(Spec, shelf="keeptune.data.formats"):
         return 0.0
 
     @classmethod
-    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The settings, such as column names, with which this format reads `rows`."""
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -12,6 +12,9 @@ from keeptune.core.image import image_of
 from keeptune.data.fields import required_text
 from keeptune.data.formats import FileFormat, guessable, identity, licence
 from keeptune.data.place import Place
+
+TOPS = (1, 16, 255)
+"""Usual largest levels: shares, scikit-learn's digits, bytes."""
 
 
 class Images(FileFormat):
@@ -44,9 +47,20 @@ class Images(FileFormat):
         return 1.0 if _is_rows(row.get("image")) and guessable(row.get("label")) else 0.0
 
     @classmethod
-    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """None: the columns have their usual names."""
-        return {}
+    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`top`: the smallest of 1, 16 and 255 that no pixel of these rows passes; columns have their usual names."""
+        levels = [level for row in rows for level in _levels(row.get("image"))]
+        found = next((top for top in TOPS if max(levels, default=255) <= top), None)
+        return {} if found in (None, 255) else {"top": found}
+
+
+def _levels(value: Any) -> Iterator[float]:
+    """The numbers of a nested list."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _levels(inner)
+    elif isinstance(value, (int, float)):
+        yield value
 
 
 def _is_rows(value: Any) -> bool:
