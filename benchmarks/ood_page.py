@@ -118,7 +118,7 @@ def scores(sizes: Mapping[str, Any], shifts: Mapping[str, Shift]) -> list[str]:
         for shift in shifts.values():
             known, shifted = shift.scores(method, len(shift.paths[method].known_KSN) - 1)
             cells = [cells[0] if cells else cell(known, sign=False), *cells[1:], cell(shifted, sign=False)]
-        lines.append(f"| {method} | {rate:.0e} | {' | '.join(cells)} |")
+        lines.append(f"| {method} | {rate:.1e} | {' | '.join(cells)} |")
     return lines
 
 

@@ -55,7 +55,7 @@ def test_a_method_that_only_learned_less_gains_nothing_and_one_that_holds_up_doe
     plain, better = ood_page.page(report(), resamples=300), ood_page.page(report(lift=0.2), resamples=300)
     assert "Of 1 gains at equal score the interval lies beyond 0 in none." in plain
     assert "beyond 0 in 1: prompt on rte (+" in better
-    assert "| prompt | 1e-02 | 7" in plain
+    assert "| prompt | 1.0e-02 | 7" in plain
     assert "a processor, one thread, 6 minutes" in plain
 
 
