@@ -65,14 +65,14 @@ def verdict(asked: str, rows: list[Result]) -> str:
     """One sentence on one question."""
     told = [one for one in rows if one["verdict"] != "no difference shown"]
     if not told:
-        return "No difference is shown."
+        return "No difference is shown that holds beside all the other comparisons."
     said = [
         f"{one['first']} {'beats' if one['verdict'] == 'better' else 'loses against'} {one['second']} on {one['exam']} "
         f"({NAMES.get(one['metric'], one['metric'])} {_change(one, one['change'])})"
         for one in told
     ]
     left = len(rows) - len(told)
-    rest = f" In {left} of {len(rows)} comparisons no difference is shown." if left else ""
+    rest = f" In {left} of {len(rows)} comparisons no such difference is shown." if left else ""
     return f"{'; '.join(said)}.{rest}"
 
 

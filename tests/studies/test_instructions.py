@@ -154,7 +154,7 @@ def test_the_page_says_what_the_numbers_say():
     text = instructions_text(result)
     assert "| 1.100 | 1.200 | −0.100 (−0.120 to −0.080) **better** | 0.030 |" in text
     assert "| 20.0% | 21.0% | −1.0 (−3.0 to +1.0) | 3.0 |" in text
-    assert "500 rows beats 500 rejected rows on test rows (bits per byte −0.100). In 1 of 2 comparisons" in text
+    assert "500 rows beats 500 rejected rows on test rows (bits per byte −0.100). In 1 of 2 comparisons no such" in text
     assert "- quantity: 9,000 rows: 'task' has 100 training rows." in text
     assert "1 arms, 3 seeds each, 3 runs" in text
 
