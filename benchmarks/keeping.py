@@ -45,15 +45,15 @@ ARMS: dict[str, tuple[str, list[str]]] = {
 }
 """Recipe of the shelf and settings of each arm."""
 SEEDS, RATES = (7, 8, 9, 10, 11), (0.3, 1.0)
-PLANE = ("sft", "promot", "replay_kl", "lora")
+PLANE = ("sft", "text_5", "promot", "replay_kl", "chats_10")
+"""Of the first picture, and compared with plain tuning at equal task score."""
 BLOCKS: tuple[tuple[Sequence[str], float, int], ...] = (
-    (PLANE[:3], 1.0, 3),
+    (("sft", "promot", "replay_kl"), 1.0, 3),
     (("sft",), 0.3, 3),
     (("sft",), 0.0, 3),
     (("text_5", "chats_10", "text_1", "kl_text_5"), 1.0, 3),
-    (PLANE[:3], 1.0, 5),
     (("promot",), 0.0, 3),
-    (("lora", "kl_chats_10"), 1.0, 3),
+    (("kl_chats_10", "lora"), 1.0, 3),
     (PLANE, 1.0, 5),
 )
 """(arms, factor on the rate, seeds), in the order in which they are run; a factor of 0 stands for the curves."""
@@ -111,7 +111,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The record of what is there."""
     done = Finished.read(folder / "study")
     few = Table(done, done.cells(list(ARMS), RATES, SEEDS[:3]), SEEDS[:3])
-    most = max(count for count in range(3, len(SEEDS) + 1) if len(done.cells(PLANE[:3], [1.0], SEEDS[:count])) == 3)
+    most = max(n for n in range(3, len(SEEDS) + 1) if len(done.cells(PLANE, [1.0], SEEDS[:n])) == len(PLANE))
     plane = Table(done, done.cells(PLANE, [1.0], SEEDS[:most]), SEEDS[:most])
     rates = sum(cell[0] == "sft" for cell in few.cells)  # one is a line from the base, which no run has walked
     found = {path.name: curve_of(path) for path in sorted((folder / "curves").glob("*-*"))}

@@ -14,8 +14,8 @@ DARK = ("#1b1d22", "#e9e9ec", "#a3a6b1", "#777", "#7fb0ff", "#ff9f6e", "#5cd6c0"
 """Paper, ink, soft ink, lines, and the four series, as on the pages of a run."""
 NAMES = {
     "sft": "plain tuning (sft)", "lora": "LoRA (lora)", "promot": "ProMoT (promot)",
-    "replay_kl": "the keep recipe (replay_kl)", "text_1": "text, 1%", "text_5": "text, 5%",
-    "kl_text_5": "KL on text, 5%", "chats_10": "conversations, 10%", "kl_chats_10": "KL on conversations, 10%",
+    "replay_kl": "keep recipe (replay_kl)", "text_1": "text replay, 1%", "text_5": "text replay, 5%",
+    "kl_text_5": "KL on text, 5%", "chats_10": "conversation replay, 10%", "kl_chats_10": "KL on conversations, 10%",
 }  # fmt: skip
 
 
