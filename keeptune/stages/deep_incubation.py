@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -66,6 +65,8 @@ class DeepIncubation(Stage):
     def _check(self) -> Self:
         if any(loss.reads_labels for loss in self.losses) != (self.head is not None):
             raise ValueError("'head' and the loss 'label' come together: set both, or neither")
+        if self.head is not None and self.head.layer != "last":
+            raise ValueError("'head' reads the last states here: the meta model has fewer layers than the whole one")
         return self
 
     def sources(self) -> list[str]:
@@ -188,12 +189,15 @@ class DeepIncubation(Stage):
 
 def _written(folder: Path, name: str, model: PreTrainedModel, source: Loaded, heads: Sequence[AdapterRef] = ()) -> Path:
     """A model's folder, with each head in a folder of its name inside."""
+    from keeptune.methods import load_adapter, save_adapter
     from keeptune.models.writing import save_model
 
     def fill(place: Path) -> None:
         save_model(replace(source, model=model), place)
         for ref in heads:
-            copytree(ref.path, place / ref.name)
+            load_adapter(model, ref.path, ref.name, force=True)  # it was trained on a part of this model
+            (place / ref.name).mkdir()
+            save_adapter(model, ref.name, place / ref.name)
 
     path = write_commit(folder, name, fill, info={})
     verify(path)

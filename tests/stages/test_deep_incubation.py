@@ -17,6 +17,8 @@ from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
 from keeptune.data.encode import Encoded
+from keeptune.engine.book import detach
+from keeptune.methods import load_adapter
 from keeptune.models.anatomy import anatomy_of
 from keeptune.stages import Stage
 from keeptune.stages._step import Objective
@@ -174,6 +176,8 @@ def test_an_encoder_learns_labels_in_modules_and_a_joint_stage_goes_on_with_its_
     assert [ref.name for ref in result.adapters] == ["modules"]
     whole = bench.open(replace(result, adapters=())).model
     assert len(anatomy_of(whole).layers) == 4
+    load_adapter(whole, result.adapters[0].path, "unforced")  # the head says that it belongs to the whole model
+    detach(whole, "unforced")
     whole = whole.state_dict()
     before = [name for name in whole if name.startswith("embeddings.") and name.endswith("weight")]
     for name in before:
@@ -196,3 +200,5 @@ def test_labels_without_a_head_are_refused(incubate):
     for settings in ({"losses": ["label"]}, {"head": {"pooling": "mean"}}):
         with pytest.raises(RecipeError, match="set both, or neither"):
             incubate(**settings)
+    with pytest.raises(RecipeError, match="reads the last states"):
+        incubate(losses=["label"], head={"layer": "mix"})
