@@ -29,9 +29,9 @@ def write_digits(file: Path) -> int:
     return len(digits.target)
 
 
-def write_vit(folder: Path, *, width: int = 96, layers: int = 4) -> None:
+def write_vit(folder: Path, *, width: int = 96, layers: int = 4, seed: int = SEED) -> None:
     """Writes a ViT of `layers` blocks for images of 8 x 8 pixels of one channel, patches of 2 x 2."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     config = ViTConfig(
         hidden_size=width,
         num_hidden_layers=layers,
