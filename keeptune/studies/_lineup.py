@@ -7,6 +7,8 @@ from typing import Any
 
 from keeptune.core.errors import RecipeError, did_you_mean
 from keeptune.core.spec import validate
+from keeptune.data.formats import Format
+from keeptune.data.formats.embedded import Embedded
 from keeptune.recipes.recipe import Recipe, load_recipe
 from keeptune.stages.train import Train
 
@@ -45,7 +47,7 @@ def arm_recipe(study: Recipe, name: str, tokens: int, rate: float, seed: int) ->
     places = [place for place, stage in enumerate(arm.stages) if isinstance(stage, Train)]
     if not places:
         raise RecipeError(f"the recipe '{name}' trains nothing.", code="E-STUDY-STAGES", fix="See: keeptune show sft")
-    own_task = study.data.get("task") == arm.data.get("task")
+    own_task = _same_labels(study.data.get("task"), arm.data.get("task"))
     plain = [stage.to_dict() for stage in arm.stages]
     for place, steps in zip(places, _steps(arm, places, tokens), strict=True):
         plain[place].update(epochs=None, steps=steps)
@@ -82,6 +84,11 @@ def _steps(arm: Recipe, places: Sequence[int], tokens: int) -> list[int]:
         own = stage.steps or round(max(0, tokens - fixed) * (stage.epochs or 1) / epochs / stage.batch_tokens)
         steps.append(max(1, own))
     return steps
+
+
+def _same_labels(one: Format | None, other: Format | None) -> bool:
+    """Whether two sources answer with the same words; those of the embedded task are the same at any size."""
+    return one == other or (isinstance(one, Embedded) and isinstance(other, Embedded))
 
 
 def _without_labels(method: Any) -> Any:

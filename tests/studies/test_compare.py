@@ -65,7 +65,9 @@ def test_arms_draw_the_same_tokens_and_only_the_last_rate_moves():
 
 
 def test_a_prompt_forgets_labels_of_another_task_and_a_missing_source_is_named(tmp_path):
-    study = load_recipe("sft", ["data.task.train=9"])
+    smaller = load_recipe("sft", ["data.task.train=9"])
+    assert arm_recipe(smaller, "promot", 10_000, 1.0, 7).stages[0].method.init == "labels"
+    study = load_recipe("sft", ["data.task={format: prompt_completion, path: other.csv}"])
     assert arm_recipe(study, "promot", 10_000, 1.0, 7).stages[0].method.init == "vocabulary"
     data, stages = "{notes: {format: plain_text, path: notes.txt}}", "[{name: train, method: full, data: notes}]"
     (tmp_path / "other.yaml").write_text(f"name: other\ndata: {data}\nstages: {stages}\nproof: null\n")
