@@ -24,6 +24,7 @@ from keeptune.engine.readout import Reading, Readout
 from keeptune.engine.shared_rows import can_share
 from keeptune.engine.trunk import from_trunk, trunk_states
 from keeptune.models.anatomy import anatomy_of
+from keeptune.models.families import FAMILIES
 from keeptune.models.tensor_store import TensorStore
 from keeptune.stages._plan import Plan
 
@@ -71,7 +72,9 @@ def trunk_of(model: PreTrainedModel, plan: Plan, cache: Path | None) -> Trunk | 
     cut = lowest_changed_layer(model)
     rows = plan.unique_rows()
     alone = can_share(model) or cut == len(anatomy_of(model).layers)  # above all layers, a head looks at whole rows
-    if cut == 0 or plan.drawn <= len(rows) or not alone or not _named_apart(rows):
+    family = FAMILIES.get(model.config.model_type)
+    images = family is not None and family.kind == "image"  # their rows are pixels, which a trunk does not read
+    if images or cut == 0 or plan.drawn <= len(rows) or not alone or not _named_apart(rows):
         return None
     width = model.get_input_embeddings().weight
     if sum(len(row.tokens) for row in rows) * width.shape[1] * width.element_size() > LIMIT_BYTES:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from keeptune.methods import LoRA, Prompt
+from keeptune.methods import Head, LoRA, Prompt
 from keeptune.stages import _trunk
 from keeptune.stages._trunk import lowest_changed_layer
 from tests.stages.tiny_training import Bench, rows
@@ -101,3 +101,12 @@ def test_the_lowest_layer_is_that_of_any_adapter_or_trained_weight():
     assert lowest_changed_layer(model) == 1
     Prompt(length=2).attach(model)
     assert lowest_changed_layer(model) == 0
+
+
+def test_an_image_encoder_has_no_trunk():
+    model = tiny_model("vit")
+    Head(labels=["even", "odd"]).attach(model)
+    made = [replace(row, id=f"image-{number}") for number, row in enumerate(rows("task", 4).rows)]
+    plan = SimpleNamespace(unique_rows=lambda: made, drawn=3 * len(made))
+    assert lowest_changed_layer(model) == model.config.num_hidden_layers
+    assert _trunk.trunk_of(model, plan, None) is None
