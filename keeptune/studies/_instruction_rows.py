@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from keeptune.core.example import Example
 from keeptune.data.split import TRAIN, split
 from keeptune.recipes.sources import Source
-from keeptune.studies._design import Design, Rows, drawn, unlike
+from keeptune.studies._instruction_design import Design, Rows, drawn, unlike
 
 TEST, OUTSIDE, DIALOGUES = "test rows", "rows from outside", "later turns of dialogues"
 HALF = 0.5
@@ -47,7 +47,7 @@ class Pool:
         return self.sources[name].train if name in self.sources else ()
 
 
-def add_questions(design: Design, pool: Pool) -> None:
+def add_rows(design: Design, pool: Pool) -> None:
     """`dialogues`, `quantity`, `diversity` and `quality`; those that the data does not carry are named."""
     train = pool.train
     design.exams[TEST] = drawn(pool.sources[pool.target].test, pool.items, pool.seed)

@@ -12,7 +12,7 @@ from keeptune.core.spec import validate
 from keeptune.data.build import BuildPlan, build_task
 from keeptune.data.split import TRAIN, split
 from keeptune.recipes.yaml_file import read_yaml
-from keeptune.studies._design import BASE, Design, Rows, drawn
+from keeptune.studies._instruction_design import BASE, Design, Rows, drawn
 
 ONE, TEN, ALONE = "one template", "ten templates", "its own task"
 OWN, UNSEEN = "the trained tasks", "the kinds held out"
@@ -48,7 +48,7 @@ def read_plan(path: Path) -> BuildPlan:
     return plan
 
 
-def add_questions(design: Design, plan: BuildPlan, folder: Path, test: float, items: int, seed: int) -> None:
+def add_wordings(design: Design, plan: BuildPlan, folder: Path, test: float, items: int, seed: int) -> None:
     """`templates`, `tasks` and `held-out kind`, where the plan has what they need.
 
     All arms are trained on the training rows of the same files; `one template` asks each in the first wording of its

@@ -22,9 +22,11 @@ from keeptune.recipes.measuring import measure
 from keeptune.report.instructions_table import instructions_text
 from keeptune.stages._progress import Progress
 from keeptune.statistics.two_arms import FEWEST_SEEDS, between
-from keeptune.studies import Plain, Study, Work, _asked, _rows_of
+from keeptune.studies import Plain, Study, Work
 from keeptune.studies._arms import target_of, trained
-from keeptune.studies._design import BASE, Contrast, Design, Rows
+from keeptune.studies._instruction_design import BASE, Contrast, Design, Rows
+from keeptune.studies._instruction_rows import Pool, add_rows
+from keeptune.studies._instruction_wordings import add_wordings, read_plan
 
 LEVEL = 0.9
 LOSS = "bits_per_byte"
@@ -123,11 +125,9 @@ class Bench:
             made.refused |= dict.fromkeys(("templates", "tasks", "held-out kind"), "the study has no plan.")
         else:
             path = (self.work.recipe_folder or Path()) / study.plan
-            _asked.add_questions(made, _asked.read_plan(path), path.parent, test, study.items, seed)
-        pool = _rows_of.Pool(
-            self.material.sources, self.source, study.least, study.sizes, study.added, study.items, seed
-        )
-        _rows_of.add_questions(made, pool)
+            add_wordings(made, read_plan(path), path.parent, test, study.items, seed)
+        pool = Pool(self.material.sources, self.source, study.least, study.sizes, study.added, study.items, seed)
+        add_rows(made, pool)
         made.exams = {name: self._whole(rows) for name, rows in made.exams.items()}
         return made
 

@@ -11,10 +11,9 @@ from keeptune.core.example import Example, Message
 from keeptune.data.normalise import question
 from keeptune.recipes.sources import Source
 from keeptune.report.instructions_table import instructions_text
-from keeptune.studies._asked import ALONE, ONE, OWN, TEN, UNSEEN, add_questions, read_plan
-from keeptune.studies._design import BASE, Design, drawn
-from keeptune.studies._rows_of import DIALOGUES, OUTSIDE, TEST, Pool, opening
-from keeptune.studies._rows_of import add_questions as add_row_questions
+from keeptune.studies._instruction_design import BASE, Design, drawn
+from keeptune.studies._instruction_rows import DIALOGUES, OUTSIDE, TEST, Pool, add_rows, opening
+from keeptune.studies._instruction_wordings import ALONE, ONE, OWN, TEN, UNSEEN, add_wordings, read_plan
 from keeptune.studies._session import run_study
 
 PLAN = """\
@@ -37,7 +36,7 @@ def plan(tmp_path):
 
 def asked(plan, items=1000):
     design = Design()
-    add_questions(design, read_plan(plan), plan.parent, test=0.25, items=items, seed=3)
+    add_wordings(design, read_plan(plan), plan.parent, test=0.25, items=items, seed=3)
     return design
 
 
@@ -94,7 +93,7 @@ def sources(**others):
 
 def row_questions(found, least=50, sizes=(100, 200), added=3):
     design = Design()
-    add_row_questions(design, Pool(found, "task", least, sizes, added, 30, 1))
+    add_rows(design, Pool(found, "task", least, sizes, added, 30, 1))
     return design
 
 
