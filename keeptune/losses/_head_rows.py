@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from keeptune.engine.even import LEAST
+
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
 
@@ -41,7 +43,7 @@ def rows_at_once(head: Head, chunk: int | None = None, *, heads: int = 1) -> int
     weight = head.weight
     limit = LOGITS_BYTES_GPU if weight.is_cuda else LOGITS_BYTES
     fit = limit // (heads * len(weight) * weight.element_size())
-    return chunk or max(1, fit // 32 * 32 or fit)
+    return chunk or max(1, fit // LEAST * LEAST or fit)  # an even size: nothing is added to it
 
 
 def few(head: Head, rows: slice) -> Iterator[tuple[slice, slice]]:

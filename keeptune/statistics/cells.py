@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keeptune.statistics.clusters import cluster_weights
 from keeptune.statistics.frontiers import Reading
 from keeptune.statistics.seeds import seed_interval
 
@@ -56,9 +57,7 @@ class Cells:
             seed: of the draws.
         """
         scores, sizes = np.asarray(scores_CSN, dtype=np.float64), np.asarray(sizes_N, dtype=np.float64)
-        kinds, place_N = np.unique(np.asarray(clusters_N), return_inverse=True)
-        drawn = np.random.default_rng(seed).multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), size=resamples)
-        weights_BN = np.concatenate([np.ones((1, len(kinds))), drawn])[:, place_N]
+        weights_BN = cluster_weights(clusters_N, resamples, np.random.default_rng(seed))
         totals_BCS = np.einsum("bn,csn->bcs", weights_BN, scores, optimize=True)
         return cls(totals_BCS / (weights_BN @ sizes)[:, None, None], higher_is_better)
 

@@ -93,3 +93,16 @@ def cluster_sums(
         top, bottom = totals
     distinct, multiplicity = np.unique(np.stack([top, bottom], axis=1), axis=0, return_counts=True)
     return Sums(distinct[None, :, 0], distinct[None, :, 1], multiplicity.astype(np.int64))
+
+
+def cluster_weights(labels_N: ArrayLike, resamples: int, generator: np.random.Generator) -> Floats:
+    """How often each item counts when clusters are drawn with replacement, (1 + B, N); row 0: every item once.
+
+    Args:
+        labels_N: of each item's cluster.
+        resamples: draws B.
+        generator: that draws.
+    """
+    kinds, place_N = np.unique(np.asarray(labels_N), return_inverse=True)
+    drawn = generator.multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), size=resamples)
+    return np.asarray(np.concatenate([np.ones((1, len(kinds))), drawn])[:, place_N])

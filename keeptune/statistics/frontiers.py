@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from keeptune.statistics.clusters import cluster_weights
 from keeptune.statistics.interpolate import retention_at
 
 Floats = NDArray[np.float64]
@@ -104,10 +105,7 @@ class Grid:
 
     def _means(self, part: Part, weights_BCS: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """(replicates x cells, replicates) of the mean score of the cells and of the base."""
-        _, clusters_N = np.unique(part.clusters_N, return_inverse=True)
-        count = int(clusters_N.max()) + 1
-        drawn_BK = generator.multinomial(count, np.full(count, 1 / count), size=self.resamples)
-        weights_BN = np.concatenate([np.ones((1, count)), drawn_BK])[:, clusters_N]
+        weights_BN = cluster_weights(part.clusters_N, self.resamples, generator)
         weights_BN = weights_BN / weights_BN.sum(axis=1, keepdims=True)
         means_BCS = np.einsum("bn,csn->bcs", weights_BN, part.cells_CSN, optimize=True)
         return (means_BCS * weights_BCS).sum(axis=2), weights_BN @ part.base_N

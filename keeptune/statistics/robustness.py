@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import norm, t
 
+from keeptune.statistics.clusters import cluster_weights
 from keeptune.statistics.frontiers import Reading
 from keeptune.statistics.interpolate import common_target, retention_at
 
@@ -161,12 +162,10 @@ def _logit(scores: Floats, items: int) -> Floats:
 
 def _item_weights(items: int, clusters: Sequence[int] | None, resamples: int, generator: np.random.Generator) -> Floats:
     """(1 + B, N) that add up to 1: equal, then clusters drawn with replacement."""
-    _, own_N = np.unique(np.arange(items) if clusters is None else np.asarray(clusters), return_inverse=True)
-    if len(own_N) != items:
-        raise ValueError(f"{len(own_N)} clusters for {items} items")
-    count = int(own_N.max()) + 1
-    drawn_BG = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights_BN = np.concatenate([np.ones((1, count)), drawn_BG])[:, own_N]
+    own = np.arange(items) if clusters is None else np.asarray(clusters)
+    if len(own) != items:
+        raise ValueError(f"{len(own)} clusters for {items} items")
+    weights_BN = cluster_weights(own, resamples, generator)
     return np.asarray(weights_BN / weights_BN.sum(axis=1, keepdims=True))
 
 
