@@ -22,6 +22,8 @@ from typing_extensions import Self
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError, did_you_mean
 
+QUOTES = '"""'
+
 
 class Spec(BaseModel):
     """One set of settings with its behaviour.
@@ -162,17 +164,22 @@ def dotted(location: tuple[str | int, ...]) -> str:
 
 @cache
 def shelf_folder(shelf: str) -> Path:
-    """The folder of a shelf package, found without importing its members."""
-    spec = importlib.util.find_spec(shelf)
-    assert spec is not None, f"{shelf} is not a package"
-    assert spec.submodule_search_locations, f"{shelf} is not a package"
-    return Path(next(iter(spec.submodule_search_locations)))
+    """The folder of a shelf package, found without importing it or the packages that it lies in."""
+    top, *inner = shelf.split(".")
+    spec = importlib.util.find_spec(top)
+    assert spec is not None, f"{top} is not a package"
+    assert spec.submodule_search_locations, f"{top} is not a package"
+    folder = Path(next(iter(spec.submodule_search_locations)), *inner)
+    assert (folder / "__init__.py").is_file(), f"{shelf} is not a package"
+    return folder
 
 
 @cache
 def first_line(path: Path) -> str:
-    """The first line of a module's docstring, read with `ast`."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    """The first line of a module's docstring; code behind it is not parsed."""
+    source = path.read_text(encoding="utf-8")
+    end = source.find(QUOTES, len(QUOTES)) if source.startswith(QUOTES) else -1
+    text = ast.get_docstring(ast.parse(source if end < 0 else source[: end + len(QUOTES)])) or ""
     return text.strip().splitlines()[0] if text.strip() else ""
 
 

@@ -120,6 +120,7 @@ def measured(model, tokenizer, suite):
     return Retention().measure(Checkpoint("pocket"), Context(subject=lambda checkpoint: subject, suite=suite))
 
 
+@pytest.mark.slow
 def test_pocket_can_do_it_and_a_damaged_copy_fails(suite):
     """Oracle: noise of half its own spread on every matrix is damage, whatever else a suite may find."""
     from keeptune.models.load import load

@@ -82,6 +82,7 @@ def test_what_a_family_cannot_answer_is_refused_by_name():
     assert Probe.names() == ["bilinear", "linear", "mlp"]
 
 
+@pytest.mark.slow
 def test_the_linear_probe_ends_where_logistic_regression_does():
     train, dev, test = labels(4000), labels(400, seed=1), labels(1000, seed=2)
     fitted = fit(Linear(), 4, train, dev, 0)

@@ -30,6 +30,7 @@ def no_weights(monkeypatch):
     monkeypatch.setattr(planner, "product_rate", lambda device: 1e11)
 
 
+@pytest.mark.slow
 def test_every_method_is_planned_or_refused_with_its_reason(no_weights):
     result = planner.plan_recipe("lora", SMALL)
     named = {row["name"].removesuffix(" (nf4)") for row in result["methods"]} | {

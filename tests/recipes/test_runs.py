@@ -101,6 +101,7 @@ def test_a_look_at_the_test_rows_between_two_stages_is_told_by_the_certificate(w
     assert "在这份证明之前已经看过测试集（阶段 evaluate）" in page
 
 
+@pytest.mark.slow
 def test_a_run_that_asks_in_parts_stops_or_uses_all_and_says_which(work):
     certificate = run_recipe("recipe.yaml", work / "run", ["proof.sequential=true"], quiet=True)["certificate"]
     told = certificate["sequential"]
@@ -124,6 +125,7 @@ def test_a_run_that_is_asked_to_diagnose_tells_the_kind_of_loss(work):
     assert "上下文学习" in (work / "run" / "certificate.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
     mix = ["stages.train.method=[{name: prompt, length: 4, frozen: true}, {name: lora, rank: 2}]"]
     run_recipe("recipe.yaml", work / "run", mix, quiet=True)
@@ -217,6 +219,7 @@ def test_conversations_that_the_base_makes_up_have_a_request_and_an_answer_witho
     assert not any(token in row["request"] + row["answer"] for row in rows for token in special)
 
 
+@pytest.mark.slow
 def test_a_guard_has_questions_of_its_own_and_a_spent_budget_is_told(work):
     settings = ["guard.every=2", "guard.share=0.4", "stages.train.optimizer.lr=0.02"]
     result = run_recipe("recipe.yaml", work / "run", settings, budget=["kl=0.001"], quiet=True)

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import gc
 import os
 
 import pytest
-import transformers  # noqa: F401
 
 from tests.stages.tiny_training import Bench
-
-# Trainer collects garbage at every start; what the imports made need not be looked at each time.
-gc.freeze()
 
 
 @pytest.fixture

@@ -112,6 +112,7 @@ def test_a_second_run_trains_nothing_and_a_lost_module_is_trained_again_alone(be
     assert all(torch.equal(weights[name], redone[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_other_rows_train_every_part_anew(bench, incubate):
     one, _ = incubate()
     before = bench.open(one).model.state_dict()

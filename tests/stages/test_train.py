@@ -56,6 +56,10 @@ def interrupted(bench, name, after, **settings):
     assert caught.value.exit_code == 75
 
 
+def slow(settings):
+    return pytest.param(settings, marks=pytest.mark.slow)
+
+
 def weights(bench, name):
     """SHA-256 of what the stage left."""
     folder = bench.folder / name / "stages" / "0-train"
@@ -68,7 +72,7 @@ def commits(bench, name):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, FULL, PROMPT, ADALORA, HYBRID, SPOTTUNE, COMPACT, PISSA],
+    [{}, FULL, PROMPT, ADALORA, slow(HYBRID), SPOTTUNE, slow(COMPACT), slow(PISSA)],
     ids=["lora with dropout", "full", "prompt", "adalora", "hybrid, a part frozen", "spottune", "compact", "pissa"],
 )
 def test_interrupted_and_resumed_gives_the_weights_of_an_uninterrupted_run(bench, settings):
