@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := .stamps/ready
+# Tests run two at a time; a file is never split, for what it sets up is shared.
+SPREAD := -n 2 --dist loadfile
 
 .PHONY: demo demo-full test test-all test-extras check format clean
 
@@ -19,10 +21,10 @@ demo-full: $(READY)     ## the same with three seeds: the result that the README
 	$(BIN)/keeptune demo --seeds 3 --output runs/demo-full
 
 test: $(READY)          ## the suite: minutes
-	$(BIN)/python -m pytest -q -m "not slow and not claims"
+	$(BIN)/python -m pytest -q $(SPREAD) -m "not slow and not claims"
 
 test-all: $(READY)      ## everything, the slow claims too
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(SPREAD)
 
 test-extras:            ## what needs lm-eval, scikit-learn or a pretrained encoder: an environment of its own
 	test -d .venv-extras || $(PYTHON) -m venv .venv-extras
