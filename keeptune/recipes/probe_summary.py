@@ -15,7 +15,7 @@ from keeptune.data.probe_tasks import UNSCORED
 from keeptune.probes import EPOCHS
 from keeptune.recipes.probe_data import LABEL, PARTS, ProbeData
 from keeptune.report.words import points
-from keeptune.statistics.ratio import ratio_interval
+from keeptune.statistics.ratio import ratio_over_seeds
 
 SCHEMA = 1
 Row = Mapping[str, Any]
@@ -24,8 +24,8 @@ Row = Mapping[str, Any]
 def summary(rows: Sequence[Row], data: ProbeData, models: Sequence[str], task: str) -> dict[str, Any]:
     """Plain data: one result for each model, probe and layer, and the changes between two models.
 
-    Accuracies and selectivities are fractions with two-sided 90% intervals whose clusters are texts; with several seeds
-    a text's units count once per seed, and `seeds` holds each seed's own values.
+    Accuracies and selectivities are fractions, means over seeds, with two-sided 90% intervals over texts and, of
+    several, seeds (`statistics.ratio`); `seeds` holds each seed's own values.
     """
     ordered = sorted(rows, key=lambda row: (*_place(row), row["seed"]))
     found = [_result(list(group)) for _, group in groupby(ordered, key=_place)]
@@ -66,9 +66,7 @@ def _place(row: Row) -> tuple[str, str, int]:
 
 def _result(rows: Sequence[Row]) -> dict[str, Any]:
     model, title, layer = _place(rows[0])
-    asked, own, control = (
-        _totals(rows, *where) for where in (("task", "asked"), ("task", "right"), ("control", "right"))
-    )
+    asked, own, control = rows[0]["task"]["asked"], _right(rows, "task"), _right(rows, "control")
     sent = rows[0]["task"]["bits"] is not None
     return {
         "model": model, "title": title, "layer": layer, "probe": rows[0]["probe"],
@@ -96,9 +94,8 @@ def _changes(rows: Sequence[Row], models: Sequence[str]) -> list[dict[str, Any]]
         if set(own) != set(models):
             continue
         before, after = (own[name] for name in models)
-        asked = _totals(before, "task", "asked")
-        gained = _totals(after, "task", "right") - _totals(before, "task", "right")
-        learned = _totals(after, "control", "right") - _totals(before, "control", "right")
+        asked = before[0]["task"]["asked"]
+        gained, learned = (_right(after, which) - _right(before, which) for which in ("task", "control"))
         changes.append({
             "title": title, "layer": layer, "accuracy": _interval(gained, asked),
             "selectivity": _interval(gained - learned, asked),
@@ -106,14 +103,13 @@ def _changes(rows: Sequence[Row], models: Sequence[str]) -> list[dict[str, Any]]
     return changes
 
 
-def _totals(rows: Sequence[Row], which: str, what: str) -> np.ndarray[Any, Any]:
-    """By text, over seeds."""
-    totals: np.ndarray[Any, Any] = np.sum([row[which][what] for row in rows], axis=0)
-    return totals
+def _right(rows: Sequence[Row], which: str) -> np.ndarray[Any, Any]:
+    """By seed and text."""
+    return np.array([row[which]["right"] for row in rows])
 
 
-def _interval(top: np.ndarray[Any, Any], bottom: np.ndarray[Any, Any]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in ratio_interval(top, bottom)._asdict().items()}
+def _interval(right: np.ndarray[Any, Any], asked: Sequence[int]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in ratio_over_seeds(right, asked)._asdict().items()}
 
 
 def _share(row: Row, which: str) -> float:
@@ -168,4 +164,6 @@ def probe_text(result: Mapping[str, Any], page: Path) -> str:
     capped = sum(epochs == EPOCHS for row in result["rows"] for epochs in row["epochs"])
     if capped:
         lines += ["", f"{capped} probes still learned after {EPOCHS} epochs, the most of this regime: more texts help."]
-    return "\n".join([*lines, "", "Intervals are 90%, texts as units. Layer 0 is the embeddings.", f"page  {page}"])
+    seeds = len(result["rows"][0]["seeds"])
+    over = "texts" if seeds == 1 else f"texts and {seeds} seeds"
+    return "\n".join([*lines, "", f"Intervals are 90%, over {over}. Layer 0 is the embeddings.", f"page  {page}"])

@@ -21,10 +21,11 @@ def probe_page(result: Mapping[str, Any]) -> str:
     series = series_of(result["rows"], result["models"])
     texts, units = result["texts"], result["units"]
     asked = "heads" if result["kind"] == "edges" else f"{len(result['classes'])} labels"
+    seeds = len(result["rows"][0]["seeds"])
     facts = (
         f"{asked}, {units['test']:,} answers in {texts['test']:,} test texts, learned from {units['train']:,} in "
         f"{texts['train']:,}. Without any state {points(result['baseline'], sign=False)}% are right. "
-        "Intervals are 90%, with texts as units."
+        f"Intervals are 90%, over {'texts' if seeds == 1 else f'texts and {seeds} seeds'}."
     )
     body = [
         element("p", f"Probes of {' and '.join(result['models'])}", class_="kicker"),
