@@ -58,6 +58,15 @@ class Finished:
         wanted = [(name, rate) for name in names for rate in sorted(rates)]
         return [cell for cell in wanted if set(seeds) <= self.arms.get(cell, {}).keys()]
 
+    def seeds(self, cells: Sequence[Cell], seeds: Sequence[int]) -> int:
+        """How many of these seeds, from the first on, all the cells have."""
+        owns = [self.arms.get(cell, {}).keys() for cell in cells]
+        return next((n for n in range(len(seeds), 0, -1) if all(set(seeds[:n]) <= own for own in owns)), 0)
+
+    def alone(self, cell: Cell, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """The row of one cell, with all of these seeds that it has."""
+        return Table(self, [cell], seeds[: self.seeds([cell], seeds)]).rows()
+
 
 class Table:
     """Cells with the same seeds, read on the same items.

@@ -3,8 +3,9 @@
     forgotten = max(base accuracy - accuracy, leak - base leak)       kept = 1 - forgotten
 
 accuracy is the equal-weight mean of the tasks. One replicate draws clusters of items (the same ones for every cell and
-the base, since all answered them) and seeds; every figure below is read once on what was measured and once in each
-replicate, and its interval is the percentile interval of these.
+the base, since all answered them) and seeds of each cell, whose weights are stretched from 1/S where they are few
+(`few_seeds`); every figure below is read once on what was measured and once in each replicate, and its interval is the
+percentile interval of these.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from keeptune.statistics.clusters import cluster_weights
+from keeptune.statistics.few_seeds import stretched
 from keeptune.statistics.interpolate import retention_at
 
 Floats = NDArray[np.float64]
@@ -90,7 +92,7 @@ class Grid:
         generator = np.random.default_rng(self.seed)
         cells, seeds, _ = self.target.cells_CSN.shape
         drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=(self.resamples, cells)) / seeds
-        weights_BCS = np.concatenate([np.full((1, cells, seeds), 1 / seeds), drawn])
+        weights_BCS = np.concatenate([np.full((1, cells, seeds), 1 / seeds), stretched(drawn, self.confidence)])
         self.target_BC, self.start_B = self._means(self.target, weights_BCS, generator)
         lost = []
         if self.general:

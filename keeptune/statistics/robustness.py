@@ -13,7 +13,7 @@ reference's checkpoints, one point for each seed, on the logit scale, where such
 
 One replicate draws clusters of the task's items, clusters of the shifted items and seeds, each once for all paths:
 everybody answered the same items, and a seed draws the same training rows for every method. Few seeds vary too little
-when drawn with replacement; their weights are stretched from 1/S by t(S - 1)/z sqrt(S / (S - 1)) as in `seeds`.
+when drawn with replacement; their weights are stretched from 1/S (`few_seeds`).
 
 Shapes: K checkpoints, S seeds, N items of the task, M shifted items, B replicates; row 0 is what was measured.
 """
@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import norm, t
 
 from keeptune.statistics.clusters import cluster_weights
+from keeptune.statistics.few_seeds import stretched
 from keeptune.statistics.frontiers import Reading
 from keeptune.statistics.interpolate import common_target, retention_at
 
@@ -174,7 +174,5 @@ def _seed_weights(seeds: int, confidence: float, resamples: int, generator: np.r
     equal = np.full(seeds, 1 / seeds)
     if seeds == 1:
         return np.ones((resamples + 1, 1))
-    tail = (1 + confidence) / 2
-    stretch = t.ppf(tail, seeds - 1) / norm.ppf(tail) * np.sqrt(seeds / (seeds - 1))
     drawn_BS = generator.multinomial(seeds, equal, size=resamples) / seeds
-    return np.asarray(np.concatenate([equal[None], equal + stretch * (drawn_BS - equal)]))
+    return np.asarray(np.concatenate([equal[None], stretched(drawn_BS, confidence)]))

@@ -5,10 +5,8 @@ seeds with replacement, then clusters of items once for all seeds:
 
     r* - r = mean over drawn s of [ k (r_s - r) + (r_s* - r_s) ]        k = t(S - 1) / z sqrt(S / (S - 1))
 
-Few seeds drawn with replacement vary too little: their spread is that of S seeds divided by S, not by S - 1, and its
-tails are normal where Student's t has the sample's own. k makes up for both (Hesterberg 2015, section 5.3, who does it
-for items). The ends are the wider of the replicates' quantiles and of two margins of error put together as Zou and
-Donner (2008) do:
+Few seeds drawn with replacement vary too little, for which k makes up (`few_seeds`). The ends are the wider of the
+replicates' quantiles and of two margins of error put together as Zou and Donner (2008) do:
 
     mean r_s -+ sqrt( (mean over s of seed s's own half-width)^2 + (t(S - 1) s / sqrt(S))^2 )
 
@@ -26,11 +24,12 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from keeptune.statistics.bootstrap import RESAMPLES, replicate_deviations
 from keeptune.statistics.clusters import Sums
 from keeptune.statistics.comparison import LEVEL, Comparison, decide
+from keeptune.statistics.few_seeds import expansion
 
 Floats = NDArray[np.float64]
 FEWEST_SEEDS = 3
@@ -103,7 +102,6 @@ def seed_interval(
     """
     own, low, high = (np.asarray(values, dtype=np.float64) for values in (deltas, lows, highs))
     seeds, mean = len(own), float(own.mean())
-    z = float(norm.ppf((1 + LEVEL) / 2))
     student = float(t.ppf((1 + LEVEL) / 2, seeds - 1))
     reach = student * float(own.std(ddof=1)) / np.sqrt(seeds)
     ends = (
@@ -112,8 +110,7 @@ def seed_interval(
     )
     generator = np.random.default_rng([seed, zlib.crc32(b"seeds")])
     drawn_BS = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=deviation_SB.shape[1]) / seeds
-    expansion = student / z * np.sqrt(seeds / (seeds - 1))
-    replicates = drawn_BS @ (expansion * (own - mean)) + (drawn_BS * deviation_SB.T).sum(axis=1)
+    replicates = drawn_BS @ (expansion(seeds, LEVEL) * (own - mean)) + (drawn_BS * deviation_SB.T).sum(axis=1)
     tail = (1 - LEVEL) / 2
     quantiles = mean + np.quantile(replicates, [tail, 1 - tail])
     return float(min(ends[0], quantiles[0])), float(max(ends[1], quantiles[1]))

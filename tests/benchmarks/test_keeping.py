@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.keeping import ARMS, BLOCKS, CONTRASTS, SIZES, arm_file
-from benchmarks.keeping_page import DOCS, PAGE, RECORD, drawn, page, reading, told
+from benchmarks.keeping import ARMS, CONTRASTS, LARGE, SMALL, arm_file
+from benchmarks.keeping_page import DOCS, PAGE, drawn, page, records
 from benchmarks.keeping_reading import Finished, Table
+from benchmarks.keeping_words import reading, told
 from keeptune.core.score import Item, Score
 from keeptune.recipes.recipe import load_recipe
 from keeptune.studies._lineup import arm_recipe
@@ -81,10 +81,18 @@ def test_a_difference_that_is_not_told_apart_names_what_would_have_been():
     assert reading({"value": 0.5, "low": None, "high": None}, sign=False, unit="%") == "50.0%"
 
 
+def test_a_comparison_rests_on_the_first_seeds_that_all_its_arms_have(found):
+    assert found.seeds([("sft", 0.3), ("sft", 1.0)], [7, 8, 9]) == 2
+    assert found.seeds([("sft", 1.0), ("lora", 1.0)], [7, 8, 9]) == 1
+    assert found.seeds([("sft", 1.0), ("text_5", 1.0)], [7, 8, 9]) == 0
+    assert [row["seeds"] for name in ("sft", "lora") for row in found.alone((name, 1.0), [7, 8, 9])] == [[7, 8], [7]]
+
+
+@pytest.mark.parametrize("plan", [SMALL, LARGE], ids=lambda plan: plan.record)
 @pytest.mark.parametrize("name", ARMS)
-def test_an_arm_is_its_recipe_at_the_sizes_of_the_study_without_commits_on_the_way(name, tmp_path):
-    study = load_recipe("sft", SIZES)
-    arm = arm_recipe(study, arm_file(tmp_path, name), 80_000, 1.0, 8)
+def test_an_arm_is_its_recipe_at_the_sizes_of_the_study_without_commits_on_the_way(name, plan, tmp_path):
+    study = load_recipe("sft", plan.sizes)
+    arm = arm_recipe(study, arm_file(tmp_path, name, plan.sizes), 80_000, 1.0, 8)
     assert arm.data["task"] == study.data["task"]
     stages = [stage for stage in arm.stages if stage.name == "train"]
     assert {stage.saving.every for stage in stages} == {500}
@@ -94,19 +102,25 @@ def test_an_arm_is_its_recipe_at_the_sizes_of_the_study_without_commits_on_the_w
 
 
 def test_every_contrast_is_between_arms_that_are_run():
-    run = {(name, rate) for names, rate, _ in BLOCKS for name in names}
+    run = {(name, rate) for names, rate, _ in SMALL.blocks for name in names}
     assert {(name, 1.0) for first, second, _ in CONTRASTS for name in (first, second)} <= run
 
 
-def test_the_page_and_its_pictures_are_those_that_the_record_makes():
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    assert PAGE.read_text(encoding="utf-8") == page(record)
-    made = drawn(record)
-    assert {name for name in made if f"({name})" in page(record)} == set(made)
-    for name, text in made.items():
-        assert (DOCS / name).read_text(encoding="utf-8") == text
-        assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
-    marks = [
-        part for part in ElementTree.fromstring(made["keeping_plane.svg"]).iter() if "mark" in part.get("class", "")
-    ]
-    assert len(marks) == 2 * len(record["plane"]), "one in the picture and one in the legend"
+def test_the_larger_plan_differs_in_its_training_rows_only_and_runs_what_its_plane_shows():
+    assert LARGE.sizes[1:] == SMALL.sizes[1:]
+    run = {(name, rate) for names, rate, _ in LARGE.blocks for name in names}
+    assert {*((name, 1.0) for name in LARGE.plane), *(("sft", rate) for rate in LARGE.rates)} <= run
+
+
+def test_the_page_and_its_pictures_are_those_that_the_records_make():
+    taken = records()
+    text = page(*taken)
+    assert PAGE.read_text(encoding="utf-8") == text
+    made = drawn(*taken)
+    assert {name for name in made if f"({name})" in text} == set(made)
+    for name, one in made.items():
+        assert (DOCS / name).read_text(encoding="utf-8") == one
+        assert ElementTree.fromstring(one).tag == "{http://www.w3.org/2000/svg}svg"
+    for name, record in zip(["keeping_plane.svg", "keeping_plane_larger.svg"], taken, strict=False):
+        marks = [part for part in ElementTree.fromstring(made[name]).iter() if "mark" in part.get("class", "")]
+        assert len(marks) == 2 * len(record["plane"]), "one in the picture and one in the legend"
