@@ -14,6 +14,8 @@ from keeptune.data.probe_tasks import UNSCORED, Answers
 from keeptune.probes import Kind
 
 BATCH_TEXTS = 20
+ALIKE_TEXTS = 5
+"""Texts of a batch, by length, whose pairs of words are scored together: padding is squared there."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,18 @@ class Material:
         """`[A, C]` (labels) or `[A, N]` (heads) log softmax of the scores of the A units that are asked, in order."""
         if self.kind == "labels":
             return functional.log_softmax(net(self.states[self.scored()]), dim=-1)
-        lengths = self.lengths()
-        padded = nn.utils.rnn.pad_sequence(list(torch.split(self.states, lengths)), batch_first=True)
-        real = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
-        scores = net(padded).masked_fill(~real[:, None, :], -torch.inf)
-        return functional.log_softmax(scores[real][self.scored()], dim=-1)
+        lengths, states = self.lengths(), torch.split(self.states, self.lengths())
+        ascending, widest = sorted(range(self.texts), key=lengths.__getitem__), max(lengths)
+        shares = [self.states] * self.texts
+        for start in range(0, self.texts, ALIKE_TEXTS):
+            own = ascending[start : start + ALIKE_TEXTS]
+            padded = nn.utils.rnn.pad_sequence([states[text] for text in own], batch_first=True)
+            real = torch.arange(padded.shape[1]) < torch.tensor([lengths[text] for text in own])[:, None]
+            scores = functional.log_softmax(net(padded).masked_fill(~real[:, None, :], -torch.inf), dim=-1)
+            scores = functional.pad(scores, (0, widest - padded.shape[1]), value=-torch.inf)
+            for text, rows in zip(own, scores, strict=True):
+                shares[text] = rows[: lengths[text]]
+        return torch.cat(shares)[self.scored()]
 
     def asked(self) -> Tensor:
         """`[A]` the answers of the units that are asked."""

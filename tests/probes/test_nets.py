@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.testing import assert_close
 
 from keeptune.core.errors import DivergedError, RecipeError
-from keeptune.probes import Probe, _codelength, _regime
+from keeptune.probes import Probe, _codelength, _material, _regime
 from keeptune.probes._codelength import block_ends, codelength
 from keeptune.probes._material import Material
 from keeptune.probes._regime import fit, right
@@ -37,8 +37,11 @@ def labels(texts: int, classes: int = 4, seed: int = 0, noise: float = 1.0) -> M
     return Material.of(states, [tuple(row) for row in own.view(texts, 3).tolist()], "labels")
 
 
+@pytest.mark.parametrize("alike", [3, 5])
 @pytest.mark.parametrize("probe", [Bilinear(rank=3), MLP(width=5), MLP(depth=2, width=5)])
-def test_a_heads_share_is_the_softmax_over_the_words_of_its_own_text(probe):
+def test_a_heads_share_is_the_softmax_over_the_words_of_its_own_text(probe, alike, monkeypatch):
+    """Whether the four texts, of lengths that do not ascend, are scored together or not."""
+    monkeypatch.setattr(_material, "ALIKE_TEXTS", alike)
     torch.manual_seed(0)
     net, given = probe.net(WIDTH, 0, "edges"), edges()
     got, place = given.log_shares(net), 0
