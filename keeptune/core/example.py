@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
+TEXTS = "texts"
+"""In a turn's `extra`: the texts that it is made of, where a row has several."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from keeptune.core.errors import DataError
-from keeptune.core.example import Example, Message
+from keeptune.core.example import TEXTS, Example, Message
 from keeptune.data.control_tokens import ControlTokens
 from keeptune.data.encoder import Encoded
 
@@ -15,7 +15,8 @@ from keeptune.data.encoder import Encoded
 class TextEncoder:
     """Encodes examples as plain text in the tokenizer's own frame of special tokens (`[CLS] ... [SEP]`).
 
-    Control tokens that stand in the text as letters stay letters.
+    Control tokens that stand in the text as letters stay letters. A request of several texts is written for an encoder
+    as its tokenizer joins two: `[CLS] a [SEP] b [SEP]`.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -28,6 +29,7 @@ class TextEncoder:
         self.tokenizer, self.answers = tokenizer, answers
         self._control = ControlTokens(tokenizer)
         self._before, self._behind = frame(tokenizer)
+        self._between = () if answers else separator(tokenizer)
 
     @property
     def end_id(self) -> int:
@@ -57,7 +59,13 @@ class TextEncoder:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the request."""
-        return list(self._framed("\n".join(turn.content for turn in messages)))
+        texts = messages[0].extra.get(TEXTS) if len(messages) == 1 else None
+        if texts is None or not self._between:
+            return list(self._framed("\n".join(turn.content for turn in messages)))
+        joined = self._ids(texts[0])
+        for text in texts[1:]:
+            joined += [*self._between, *self._ids(text)]
+        return [*self._before, *joined, *self._behind]
 
     def stop_ids(self) -> set[int]:
         """Tokens at which generation ends."""
@@ -94,3 +102,17 @@ def frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     whole = tokenizer("a")["input_ids"]
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
     return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+
+
+def separator(tokenizer: Any) -> tuple[int, ...]:
+    """The special tokens between two texts; none where the tokenizer puts them end to end."""
+    before, behind = frame(tokenizer)
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", "a")["input_ids"]
+    between = whole[len(before) + len(bare) : len(whole) - len(behind) - len(bare)]
+    return tuple(between) if set(between) <= set(tokenizer.all_special_ids) else ()
+
+
+def has_types(tokenizer: Any) -> bool:
+    """Whether the tokenizer tells the tokens of a second text from those of the first."""
+    return any(tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"])

@@ -22,6 +22,7 @@ from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.template_slot import TemplateSlot
+from keeptune.engine.token_types import token_types
 from keeptune.models.families import FAMILIES
 
 
@@ -83,8 +84,10 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> State
     with _serving(model, batch), _decided(model, batch):
         book = getattr(model, "keeptune", None)
         expanded = book.expand(batch) if book is not None else None
+        types = _types(model, batch)
         if expanded is None:
-            return _body(model, batch.positions, batch.offsets, batch.parents, layers, input_ids=batch.tokens[None])
+            tokens = {"input_ids": batch.tokens[None], **{name: own[None] for name, own in types.items()}}
+            return _body(model, batch.positions, batch.offsets, batch.parents, layers, **tokens)
         assert batch.parents is None, "rows that share their beginning have no soft prompts"
         embedded, positions, offsets, keep = expanded
         lengths = [end - start for start, end in itertools.pairwise(offsets)]
@@ -95,7 +98,8 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> State
                 code="E-MODEL-ROPE",
                 fix="Leave room for the virtual tokens: use shorter rows.",
             )
-        states = _body(model, positions, offsets, None, layers, inputs_embeds=embedded)
+        wide = {name: torch.zeros_like(positions).index_copy_(0, keep, own)[None] for name, own in types.items()}
+        states = _body(model, positions, offsets, None, layers, inputs_embeds=embedded, **wide)
         return States(states.hidden[keep], tuple(state[keep] for state in states.layers))
 
 
@@ -141,6 +145,15 @@ def _longer(
     # (1, T) ids or (1, T, D) embeddings.
     inputs = {name: functional.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) for name, x in inputs.items()}
     return torch.cat([positions, further]), [*offsets[:-1], offsets[-1] + missing], inputs
+
+
+def _types(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Tensor]:
+    """The types of an encoder's tokens, where a row has several texts."""
+    family = FAMILIES.get(model.config.model_type)
+    if family is None or family.kind != "encoder":
+        return {}
+    found = token_types(model, batch.tokens, batch.offsets)
+    return {} if found is None else {"token_type_ids": found}
 
 
 def _templates(model: PreTrainedModel) -> TemplateSlot | None:

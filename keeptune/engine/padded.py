@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from keeptune.engine.batch import IGNORED, PackedBatch
 from keeptune.engine.captured import capturing
+from keeptune.engine.token_types import token_types
 
 if TYPE_CHECKING:
     from keeptune.engine.template_slot import TemplateSlot
@@ -55,9 +56,13 @@ def padded_encoder(
     model: PreTrainedModel, batch: PackedBatch, templates: TemplateSlot | None, *, layers: bool
 ) -> States:
     """The states of an encoder; `batch` is on its device, and `templates` are those on the model."""
-    tokens, mask = _padded([batch.tokens[a:b] for a, b in itertools.pairwise(batch.offsets)], _pad(model))
+    spans = list(itertools.pairwise(batch.offsets))
+    tokens, mask = _padded([batch.tokens[a:b] for a, b in spans], _pad(model))
+    types, given = token_types(model, batch.tokens, batch.offsets), {}
+    if types is not None:
+        given["token_type_ids"] = _padded([types[a:b] for a, b in spans], 0)[0]
     with capturing(model, layers) as between:
-        hidden = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        hidden = model.base_model(input_ids=tokens, attention_mask=mask, **given).last_hidden_state
     real, width = mask.bool(), mask.shape[1]
     if templates is not None and templates.layout is not None:
         return States(hidden[real], tuple(templates.aligned(state)[real] for state in between), templates.masked)

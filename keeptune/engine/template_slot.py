@@ -1,10 +1,12 @@
 """Templates: vectors that stand around and inside the text of an encoder's row, among them one for the mask.
 
     [CLS] a_1 .. a_i  x  b_1 .. b_j [SEP]
+    [CLS] a_1 .. a_i  x [SEP] c_1 .. c_k  y  b_1 .. b_j [SEP]
 
-The a and b are soft tokens, embedded words and the embedded mask, as a delta says; `frame` is how many special tokens
-the tokenizer puts before and behind a text, and they stay outside. What the body returns is aligned with what it was
-given: the states of inserted vectors are taken out again, and that of the mask is kept aside for a readout.
+The a, b and c are soft tokens, embedded words and the embedded mask, as a delta says; `frame` is how many special
+tokens the tokenizer puts before and behind a text, and they stay outside. In a row of several texts, what the template
+has between two of them stands behind their separator. What the body returns is aligned with what it was given: the
+states of inserted vectors are taken out again, and that of the mask is kept aside for a readout.
 
 Shapes: B rows, T tokens, D width, W vectors of the longest template in the batch.
 """
@@ -37,14 +39,16 @@ class Around(Delta):
     """The vectors of one template.
 
     Attributes:
-        before: how many of them stand before the text; the others stand behind it.
+        ends: for each text of a row, how many of them stand before it; the others stand behind the last.
         mask: which of them is the mask, or None.
         frame: special tokens of the tokenizer before and behind a text.
+        separator: the special token that ends a text which another follows.
     """
 
-    before: int
+    ends: tuple[int, ...]
     mask: int | None
     frame: Frame
+    separator: int | None
 
     def virtual(self) -> Tensor:
         """`[room, D]`, on the scale of what the model's embedding returns."""
@@ -114,7 +118,8 @@ class TemplateSlot(Slot):
             return None
         mask = given.get("attention_mask")
         mask = torch.ones(source.shape[:2], dtype=torch.long) if mask is None else mask.long().cpu()
-        self.layout = layout = Layout(*(part.to(source.device) for part in layout_of(served, mask)))
+        layout = layout_of(served, mask, None if embedded is not None else given["input_ids"].tolist())
+        self.layout = layout = Layout(*(part.to(source.device) for part in layout))
         positions = None if self.usual is None else self._positions(given, source, served, layout)
         embedded = self.embedding(given["input_ids"]) if embedded is None else embedded
         joined = torch.cat([embedded, self._block(served).to(embedded.dtype)], dim=1)
@@ -123,8 +128,7 @@ class TemplateSlot(Slot):
         if positions is not None:
             given["position_ids"] = positions
         if given.get("token_type_ids") is not None:
-            width = layout.order.shape[1] - source.shape[1]
-            given["token_type_ids"] = nn.functional.pad(given["token_type_ids"], (0, width)).gather(1, layout.order)
+            given["token_type_ids"] = _types(given["token_type_ids"], layout)
         return (), given
 
     def take_out(self, body: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -186,24 +190,31 @@ class TemplateSlot(Slot):
         return torch.where(has_template[:, None], counted, usual)
 
 
-def layout_of(served: Sequence[Around | None], mask: Tensor) -> Layout:
+def layout_of(served: Sequence[Around | None], mask: Tensor, ids: Sequence[Sequence[int]] | None = None) -> Layout:
     """How each row becomes [pads; frame; before; text; behind; frame; pads].
 
     Args:
         served: the template of each row.
         mask: `[B, T]` of the rows as given.
+        ids: their tokens, which say where the texts of a row end.
+
+    Raises:
+        PlanError: a row has not as many texts as its template (E-ROWS-TEMPLATE).
     """
     tokens = mask.shape[1]
     width = max(template.room for template in served if template)
     orders, masks, keeps, masked = [], [], [], []
-    for template, real in zip(served, mask.tolist(), strict=True):
+    for row, (template, real) in enumerate(zip(served, mask.tolist(), strict=True)):
         order = list(range(tokens))
         if template is not None:
             first, last = real.index(1), tokens - real[::-1].index(1)
             start, end = first + template.frame[0], last - template.frame[1]
+            starts = [start, *_later_texts(template, ids[row] if ids else None, start, end)]
             vectors = list(range(tokens, tokens + template.room))
-            ahead, after = vectors[: template.before], vectors[template.before :]
-            order = [*order[:start], *ahead, *order[start:end], *after, *order[end:]]
+            order = order[:start]
+            for here, after, a, b in zip(starts, [*starts[1:], end], (0, *template.ends), template.ends, strict=False):
+                order += [*vectors[a:b], *range(here, after)]
+            order += [*vectors[template.ends[-1] :], *range(end, tokens)]
         place = {index: column for column, index in enumerate(order)}
         rest = tokens + width - len(order)
         orders.append(order + [0] * rest)
@@ -212,3 +223,28 @@ def layout_of(served: Sequence[Around | None], mask: Tensor) -> Layout:
         at = None if template is None else template.mask
         masked.append(-1 if at is None else place[tokens + at])
     return Layout(torch.tensor(orders), torch.tensor(masks), torch.tensor(keeps), torch.tensor(masked))
+
+
+def _later_texts(template: Around, ids: Sequence[int] | None, start: int, end: int) -> list[int]:
+    """Where each text but the first begins: behind the separators, which are one token or several."""
+    if len(template.ends) == 1:
+        return []
+    row = [] if ids is None else list(ids)
+    apart = [place for place in range(start, min(end, len(row))) if row[place] == template.separator]
+    found = [place + 1 for place in apart if place + 1 not in apart]
+    if len(found) != len(template.ends) - 1:
+        raise PlanError(
+            f"the template has {len(template.ends)} texts, and a row of this batch has {len(found) + 1}.",
+            code="E-ROWS-TEMPLATE",
+            fix="Name as many columns in the data's `prompt` as the template has texts.",
+        )
+    return found
+
+
+def _types(types: Tensor, layout: Layout) -> Tensor:
+    """Token types `[B, T]` to `[B, T + W]`: a vector has that of the token behind it."""
+    width = layout.order.shape[1] - types.shape[1]
+    most = types.max() + 1
+    wide = nn.functional.pad(types, (0, width), value=int(most)).gather(1, layout.order)
+    behind = wide.masked_fill(layout.mask == 0, int(most)).flip(1).cummin(dim=1).values.flip(1)
+    return behind.clamp(max=int(most) - 1)

@@ -51,6 +51,11 @@ class Method(Spec, shelf="keeptune.methods"):
         """Whether it works on a base in 4 bits; `attach` refuses where it does not."""
         return not self.trains_base
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the columns that it reads apart, where a row has several texts."""
+        return ()
+
     def fitted(self, answers: Sequence[str]) -> Self:
         """The same method with the settings that only the data can decide.
 

@@ -1,8 +1,10 @@
 """Templates of P-tuning: soft tokens, words, the mask and the row's own text, in any order.
 
     {soft:3} {text} {soft:3} It was {mask}.
+    {text:premise} {soft:2} {mask} {soft:2} {text:hypothesis}
 
-`{text}` stands once: it is the request of a row. Everything else becomes vectors before or behind it.
+`{text}` is the request of a row; where a row has several texts, each stands once, in their order. Everything else
+becomes vectors before, between or behind them.
 """
 
 from __future__ import annotations
@@ -32,35 +34,39 @@ class Template:
     """A template, read.
 
     Attributes:
-        before: what stands before the text: numbers of soft tokens, words, and `MASK`.
-        behind: what stands behind it.
+        parts: in order: numbers of soft tokens, words, `MASK`, and the texts as they are written.
     """
 
-    before: tuple[int | str, ...]
-    behind: tuple[int | str, ...]
+    parts: tuple[int | str, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the texts; of a single `{text}`, nothing."""
+        return tuple(str(part)[6:-1] for part in self.parts if _is_text(part))
 
     @property
     def soft(self) -> int:
         """Soft tokens p."""
-        return sum(part for part in (*self.before, *self.behind) if isinstance(part, int))
+        return sum(part for part in self.parts if isinstance(part, int))
 
     @property
     def masks(self) -> int:
         """Masks: one or none."""
-        return sum(part == MASK for part in (*self.before, *self.behind))
+        return self.parts.count(MASK)
 
     @property
     def room(self) -> int:
         """About how many vectors: a word counts one."""
-        words = (len(part.split()) if isinstance(part, str) else part for part in (*self.before, *self.behind))
-        return sum(words)
+        words = (part for part in self.parts if not _is_text(part))
+        return sum(len(part.split()) if isinstance(part, str) else part for part in words)
 
 
 def read_template(text: str) -> Template:
     """Reads a template.
 
     Raises:
-        ValueError: it has an unknown part, not exactly one `{text}`, more than one `{mask}`, or no soft token.
+        ValueError: it has an unknown part, no text, texts that are not told apart, more than one `{mask}`, or no soft
+            token.
     """
     parts: list[int | str] = []
     end = 0
@@ -68,13 +74,15 @@ def read_template(text: str) -> Template:
         parts += _words(text[end : found.start()])
         parts.append(_slot(found[1]))
         end = found.end()
-    parts += _words(text[end:])
-    if parts.count(TEXT) != 1:
+    template = Template((*parts, *_words(text[end:])))
+    names = template.texts
+    if not names:
+        raise ValueError(f"a template has {TEXT}, for the row's own text; this one has none")
+    if len(names) > 1 and (len(set(names)) < len(names) or "" in names):
         raise ValueError(
-            f"a template has {TEXT} once, for the row's own text; this one has it {parts.count(TEXT)} times"
+            f"a template has {TEXT} once, for the row's own text; several are told apart by their columns' names, "
+            "{text:premise} and {text:hypothesis}"
         )
-    place = parts.index(TEXT)
-    template = Template(tuple(parts[:place]), tuple(parts[place + 1 :]))
     if template.masks > 1:
         raise ValueError(f"a template has {MASK} at most once; this one has it {template.masks} times")
     if not template.soft:
@@ -83,12 +91,16 @@ def read_template(text: str) -> Template:
 
 
 def _slot(inside: str) -> int | str:
-    name, _, number = inside.partition(":")
-    if name == "soft" and number.isdigit() and 1 <= int(number) <= 4096:
-        return int(number)
-    if inside in ("text", "mask"):
-        return f"{{{inside}}}"
+    name, colon, rest = inside.partition(":")
+    if name == "soft" and rest.isdigit() and 1 <= int(rest) <= 4096:
+        return int(rest)
+    if inside in ("text", "mask") or (name == "text" and rest.strip()):
+        return f"{{{name}{colon}{rest.strip()}}}"
     raise ValueError(f"'{{{inside}}}' is no part of a template. {did_you_mean(inside, KNOWN)}")
+
+
+def _is_text(part: int | str) -> bool:
+    return isinstance(part, str) and part.startswith(TEXT[:-1])
 
 
 def _words(text: str) -> list[int | str]:
@@ -113,10 +125,11 @@ class TemplatePrompt(Around):
         words: list[int] = []
         self.order: list[int] = []
         self.mask = None
+        ends: list[int] = []
         taken = 0
-        for place, part in enumerate((*template.before, None, *template.behind)):
-            if part is None:
-                self.before = len(self.order)
+        for place, part in enumerate(template.parts):
+            if _is_text(part):
+                ends.append(len(self.order))
             elif isinstance(part, int):
                 self.order += range(taken, taken + part)
                 taken += part
@@ -125,8 +138,9 @@ class TemplatePrompt(Around):
                 self.mask = len(self.order) if part == MASK else self.mask
                 self.order += [template.soft + len(words) + number for number in range(len(ids))]
                 words += ids
-        self.soft, self.room = soft, len(self.order)
+        self.soft, self.room, self.ends = soft, len(self.order), tuple(ends)
         self.frame = (0, 0) if tokenizer is None else _frame(tokenizer)
+        self.separator = None if tokenizer is None else tokenizer.sep_token_id
         self.embedding = [embedding]  # in a list: it is the model's, no part of the adapter
         self.register_buffer("words", torch.tensor(words, dtype=torch.long), persistent=False)
 
@@ -170,8 +184,8 @@ def verbalised(model: PreTrainedModel, verbaliser: Mapping[str, str]) -> dict[st
 
 
 def _plain(template: Template) -> bool:
-    """Whether it needs no tokenizer: soft tokens before the text alone."""
-    return not template.behind and all(isinstance(part, int) for part in template.before)
+    """Whether it needs no tokenizer: soft tokens before a single text alone."""
+    return template.parts[-1] == TEXT and all(isinstance(part, int) for part in template.parts[:-1])
 
 
 def _frame(tokenizer: Any) -> tuple[int, int]:

@@ -11,8 +11,8 @@ In a masked language model it may stand around the text, inside the tokenizer's 
 
     score_c = logit of verbaliser(c) at the mask
 
-which the loss `label` learns and `label_accuracy` reads, as of a head. In a decoder and an encoder-decoder the answer
-follows the text, so `{text}` stands last.
+which the loss `label` learns and `label_accuracy` reads, as of a head. Rows of several texts have a `{text:column}` for
+each. In a decoder and an encoder-decoder the answer follows the text, so `{text}` stands last, and alone.
 """
 
 from __future__ import annotations
@@ -116,14 +116,20 @@ class PTuning(Method):
         return {**self.to_dict(), "encoder": "none", "hidden": None}
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns that the template names."""
+        names = read_template(self.template).texts if self.template else ()
+        return names if len(names) > 1 else ()
+
+    @property
     def _count(self) -> int:
         """Virtual tokens that are trained."""
         return read_template(self.template).soft if self.template else self.length
 
     def _check_last(self, family: str, template: Template) -> None:
-        if template.behind or template.masks:
+        if template.parts[-1] != TEXT or len(template.texts) > 1 or template.masks:
             raise PlanError(
-                f"in a {family} model the answer follows the text, so a template ends with {TEXT} and has no {MASK}.",
+                f"in a {family} model the answer follows the text, so its template ends with {TEXT} and has no {MASK}.",
                 code="E-METHOD-TEMPLATE",
                 where={"key": "template"},
                 fix="Put everything before {text}; or use an encoder such as BERT.",

@@ -116,9 +116,22 @@ class Recipe(Spec):
             for method in stage.methods
             if not method.fits_4bit
         ]
+        problems += self._other_texts()
         if problems:
             raise ValueError(" ".join(problems))
         return self
+
+    def _other_texts(self) -> list[str]:
+        """Templates that name other columns than the rows have."""
+        return [
+            f"stages[{index}]: the template names the texts {', '.join(method.texts)}, and the rows of '{source}' have "
+            f"{', '.join(columns) or 'one text'}. Name its columns in data.{source}.prompt, in the template's order."
+            for index, stage in enumerate(self.stages)
+            if isinstance(stage, Train)
+            for method in stage.methods
+            for source in stage.sources()
+            if method.texts and (columns := getattr(self.data.get(source), "columns", ())) != method.texts
+        ]
 
     def _sources_used(self) -> list[tuple[str, str, list[str]]]:
         """(place, source name, names that can be used there) of every reference to a source."""

@@ -1,13 +1,13 @@
-"""A prompt and its completion, in two columns of any name."""
+"""A prompt and its completion, in columns of any name; a prompt of several columns is several texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from keeptune.core.example import Example, Message
+from keeptune.core.example import TEXTS, Example, Message
 from keeptune.data.fields import empty, optional_text, required_text
 from keeptune.data.formats import FileFormat, guessable, identity, licence
 from keeptune.data.place import Place
@@ -29,28 +29,48 @@ PROMPTS = (
 )
 COMPLETIONS = (
     "completion targets_pretokenized targets answer response output target label category intent solution summary "
-    "class label_text label_coarse code"
+    "class label_text label_coarse gold_label entailment_judgment code"
 ).split()
+PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("sentence_a", "sentence_b"),
+    ("text_a", "text_b"),
+    ("sentence", "sentence2"),
+)
 ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>")
 
 
 class PromptCompletion(FileFormat):
-    """`{"prompt", "completion"}`; `prompt: text, completion: label` names other columns."""
+    """`{"prompt", "completion"}`; `prompt: text, completion: label` names other columns.
 
-    prompt: str = Field("prompt", description="column of the prompt")
+    `prompt: [premise, hypothesis]`: an encoder reads the texts as its tokenizer joins a pair, `[CLS] a [SEP] b [SEP]`;
+    every other model reads one per line.
+    """
+
+    prompt: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=8)] = Field(
+        "prompt", description="column of the prompt, or a list of columns"
+    )
     completion: str = Field("completion", description="column of the answer")
     end: str | None = Field(None, description="text behind every answer of the file that is taken off, such as </s>")
     system: str | None = Field(None, description="column of an optional system text")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the prompt."""
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
         """One user turn and one assistant turn."""
-        asked = required_text(row, self.prompt, place, setting="prompt", part="prompt")
+        texts = [required_text(row, column, place, setting="prompt", part="prompt") for column in self.columns]
         answer = required_text(row, self.completion, place, setting="completion", part="answer")
         if self.end and answer.rstrip().endswith(self.end):
             answer = answer.rstrip().removesuffix(self.end)
             if not answer.strip():
                 raise empty(answer, self.completion, place, "answer")
-        turns = [Message("user", asked), Message("assistant", answer)]
+        asked = Message("user", "\n".join(texts), {TEXTS: texts} if len(texts) > 1 else {})
+        turns = [asked, Message("assistant", answer)]
         if self.system is not None:
             if self.system not in row:
                 raise place.missing(row, self.system, "system")
@@ -66,7 +86,7 @@ class PromptCompletion(FileFormat):
         return 0.8 if columns_of(row) else 0.0
 
     @classmethod
-    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The columns found in the first row."""
         found = columns_of(rows[0]) if rows else None
         if found is None:
@@ -76,9 +96,10 @@ class PromptCompletion(FileFormat):
         return {"prompt": found[0], "completion": found[1], **({"end": end} if end else {})}
 
 
-def columns_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The columns that hold a prompt and an answer by their names, in any letter case."""
+def columns_of(row: Mapping[str, Any]) -> tuple[str | list[str], str] | None:
+    """The columns that hold a prompt and an answer by their names, in any letter case; two for a pair of sentences."""
     texts = {str(key).lower(): str(key) for key, value in row.items() if guessable(value)}
-    prompt = next((texts[name] for name in PROMPTS if name in texts), None)
+    pair = next(([texts[name] for name in pair] for pair in PAIRS if all(name in texts for name in pair)), None)
+    prompt = pair or next((texts[name] for name in PROMPTS if name in texts), None)
     completion = next((texts[name] for name in COMPLETIONS if name in texts), None)
     return (prompt, completion) if prompt and completion else None
