@@ -77,6 +77,8 @@ class TestRows:
 
     def see(self, index: int, example: Example) -> None:
         """Takes a row that is learned from."""
+        if not self._asked:
+            return
         asked = question(example)
         for found in self._asked.get(asked, ()):
             self._found["exact"].setdefault(found, index)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from keeptune.core.errors import DataError, ModelError
 
@@ -19,6 +19,7 @@ PLAIN = (
 
 Turns = Sequence[Mapping[str, Any]]
 Tools = list[Any] | None
+Found = TypeVar("Found")
 
 
 class Rendering:
@@ -49,10 +50,35 @@ class Rendering:
         Raises:
             DataError: the template refuses the conversation (E-TEMPLATE-DROPS for its system turn, E-TEMPLATE-ROLES).
         """
+        return self._told(lambda: self._apply(turns, prompt=prompt, tools=tools), turns, prompt, tools)
+
+    def generated(self, turns: Turns, tools: Tools = None) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as `text` writes it, and its spans inside `{% generation %}`, in one rendering.
+
+        Raises:
+            DataError: as `text`.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        def rendered() -> tuple[str, list[tuple[int, int]]]:
+            texts, spans = render_jinja_template(
+                conversations=[list(turns)],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(None, tools),
+                return_assistant_tokens_mask=True,
+                date_string=DATE,
+                **self.tokenizer.special_tokens_map,
+            )
+            return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
+
+        return self._told(rendered, turns, False, tools)
+
+    def _told(self, rendered: Callable[[], Found], turns: Turns, prompt: bool, tools: Tools) -> Found:
+        """What `rendered` gives; a template's refusal is told in our words."""
         import jinja2
 
         try:
-            return self._apply(turns, prompt=prompt, tools=tools)
+            return rendered()
         except (jinja2.TemplateError, TypeError, KeyError) as error:
             if turns and turns[0]["role"] == "system" and self._renders(turns[1:], prompt, tools):
                 raise dropped("system", 0, f'The template says: "{error}".') from error
@@ -61,21 +87,6 @@ class Rendering:
                 code="E-TEMPLATE-ROLES",
                 fix="Check the order of the turns, or use `template: plain`.",
             ) from error
-
-    def generated(self, turns: Turns, tools: Tools, text: str) -> list[tuple[int, int]]:
-        """The spans of `text` inside `{% generation %}`."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        rendered, spans = render_jinja_template(
-            conversations=[list(turns)],
-            tools=tools,
-            chat_template=self.tokenizer.get_chat_template(None, tools),
-            return_assistant_tokens_mask=True,
-            date_string=DATE,
-            **self.tokenizer.special_tokens_map,
-        )
-        assert rendered[0] == text, "the same conversation is rendered to the same text"
-        return [(int(start), int(end)) for start, end in spans[0]]
 
     def _apply(self, turns: Turns, *, prompt: bool, tools: Tools) -> str:
         return str(

@@ -90,7 +90,11 @@ class ChatTemplate:
                 (E-TEMPLATE-ROLES), or writes it such that the answers cannot be found again (E-TEMPLATE-UNSTABLE).
         """
         turns, tools = self._turns(messages)
-        text = self.rendering.text(turns, prompt=prompt, tools=tools)
+        stated: list[Span] | None = None
+        if self.rendering.marks_answers and not prompt and all(message.extra.get("weight", 1) for message in messages):
+            text, stated = self.rendering.generated(turns, tools)
+        else:
+            text = self.rendering.text(turns, prompt=prompt, tools=tools)
         marked = unmark(self.rendering.text(mark(turns), prompt=prompt, tools=tools))
         same = marked.text == text
         for number, turn in enumerate(turns):
@@ -101,7 +105,10 @@ class ChatTemplate:
         if prompt:
             return Rendered(text, (), tuple(marked.contents()) if same else ())
         _refuse_lost_thoughts(turns, text)
-        learned = self._learned(messages, turns, tools, marked if same else None, text)
+        if stated is None:
+            learned = self._learned(messages, turns, tools, marked if same else None, text)
+        else:
+            learned = [self._to_the_end(*span, text) for span in stated]
         return Rendered(text, tuple(learned), tuple(marked.contents()) if same else ())
 
     def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], Tools]:
@@ -136,10 +143,11 @@ class ChatTemplate:
     def _learned(
         self, messages: Sequence[Message], turns: list[dict[str, Any]], tools: Tools, marked: Marked | None, text: str
     ) -> list[Span]:
-        weights = [message.extra.get("weight", 1) for message in messages]
-        if self.rendering.marks_answers and all(weights):
-            return [self._to_the_end(*span, text) for span in self.rendering.generated(turns, tools, text)]
-        answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and weights[number]]
+        answers = [
+            number
+            for number, turn in enumerate(turns)
+            if turn["role"] == "assistant" and messages[number].extra.get("weight", 1)
+        ]
         if marked is None:
             return [self._span_by_prefix(turns, number, tools, text) for number in answers]
         return [self._span_by_marks(turns, number, tools, marked) for number in answers]

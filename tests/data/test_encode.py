@@ -46,6 +46,15 @@ def test_a_document_is_learned_whole_but_for_its_first_token(tokenizer, make_tok
     assert encode(Example("1", text="one two"), begun).tokens[0] == begun.bos_token_id
 
 
+def test_a_tokenizer_that_was_left_cutting_and_padding_still_encodes_rows_whole(make_tokenizer):
+    one, other = make_tokenizer("byte_level", "chatml"), make_tokenizer("byte_level", "chatml")
+    other.backend_tokenizer.enable_truncation(5)
+    other.backend_tokenizer.enable_padding(length=400)
+    expected, found = encode(chat(1), one), encode(chat(1), other)
+    assert 5 < len(expected.tokens) < 400
+    assert found == expected
+
+
 def test_rows_that_fit_are_kept_and_counted(tokenizer):
     done = encode_all([chat(1), chat(2)], tokenizer, too_long="drop", context=512)
     assert (done.counts["read"], done.counts["kept"], done.counts["open_ended"]) == (2, 2, 0)
