@@ -73,15 +73,15 @@ def balanced(rows: Sequence[Example], count: int, seed: str) -> list[Example]:
 def pairs(data: Path, encoder: Path) -> Setting:
     """Sentence pairs on the encoder."""
     others = {
-        name: balanced([row for part in ("test", "train") for row in _pairs(data, f"{name}_{part}")], most, name)
+        name: balanced([row for part in ("test", "train") for row in read_pairs(data, f"{name}_{part}")], most, name)
         for name, most in SHIFTED.items()
     }
     head = {"name": "head", "kind": "linear", "pooling": "mean"}
     return Setting(
         base=Checkpoint(str(encoder), dtype="bfloat16"),
-        pool=list(_pairs(data, "sick_train")),
+        pool=list(read_pairs(data, "sick_train")),
         drawn=600,
-        known=balanced(list(_pairs(data, "sick_test")), 300, "sick"),
+        known=balanced(list(read_pairs(data, "sick_test")), 300, "sick"),
         shifted=others,
         methods={
             "full": (["full", head], {"lr": 2e-4}),
@@ -121,7 +121,7 @@ def packages() -> Setting:
     )
 
 
-def _pairs(data: Path, name: str) -> Iterator[Example]:
+def read_pairs(data: Path, name: str) -> Iterator[Example]:
     """The rows of one file, as the two sentences in one text; MNLI rows without a label (`-`) are left out."""
     with gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):

@@ -129,6 +129,11 @@ def test_a_study_measures_every_domain_on_rows_of_its_own(settings, tmp_path, mo
     assert {(one["domain"], one["than"]) for one in first["contrasts"]} == {
         (name, "sequential") for name in ("task", "second", "general")
     }
+    assert [(one["domain"], one["than"], one["share"]) for one in first["gains"]] == [
+        (name, 0.5, 1.0) for name in ("task", "second", "general")
+    ]
+    half, whole = (cell["scores"]["second"]["value"] for cell in first["cells"][:2])
+    assert first["gains"][1]["value"] == pytest.approx(half - whole), "fewer bits are a gain"
     for cell in first["cells"]:
         assert all(reading["low"] <= reading["value"] <= reading["high"] for reading in cell["scores"].values())
     page = (tmp_path / "study" / "mixture.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -27,5 +28,14 @@ class Vary(Design):
         ]
 
     def read(self, ground: Ground, table: Table) -> dict[str, Any]:
-        """The slope of every domain over doublings of the rows."""
-        return {"trends": trends(table, "share", "doubling of the varied rows")}
+        """The slope of every domain over doublings of the rows, and what each share gains over the one below it."""
+        own = table.own()
+        gains = [
+            {
+                "domain": one.data, "share": table.points[place].at["share"], "than": table.points[below].at["share"],
+                **table.cells[one.data].gain(place, below).to_dict(),
+            }
+            for one in table.domains
+            for below, place in pairwise(own)
+        ]  # fmt: skip
+        return {"trends": trends(table, "share", "doubling of the varied rows"), "gains": gains}
