@@ -7,9 +7,9 @@
 The peer is what a careful user would script: for each learning rate a process of TRL's trainer (bfloat16 weights, no
 checkpointing, batches grouped by length: its fastest setting) that saves an adapter, and a process of
 lm-evaluation-harness that scores it; the base is scored once. Both sides train LoRA of rank 16 on the same rows for the
-same number of epochs at about as many tokens a step, answer the same multiple-choice questions and the same test rows.
-Ours ranks all labels of a test row and measures two things more, bits per byte on three corpora and what unrelated
-requests are answered with; the harness writes an answer to a test row and measures neither. One thread each.
+same number of epochs at about as many tokens a step, and measure the same with every model: multiple-choice questions,
+all labels of each test row and of each row of other packages, bits per byte of the documents of three corpora, and the
+answers to unrelated requests. Rows and questions lie ready for both, and no score does. One thread each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ import keeptune.pocket
 from benchmarks import record
 from benchmarks.peers.build import python_of
 from benchmarks.peers.pipe import CALM, ROOT
-from keeptune.core.example import Message
+from keeptune.core.example import Example, Message
+from keeptune.data.encode import stop_ids
 from keeptune.data.suite import ChoiceTask
-from keeptune.evaluations._likelihood import Answers
-from keeptune.recipes.material import Material, gather
+from keeptune.evaluations._likelihood import Answers, opening_token
+from keeptune.evaluations.format_drift import FormatDrift
+from keeptune.recipes.material import gather
 from keeptune.recipes.measuring import context_of
 from keeptune.recipes.recipe import Recipe, load_recipe
 from keeptune.recipes.workshop import Workshop
@@ -41,6 +44,8 @@ from keeptune.stages.train import Train
 
 RECIPE, PEER = "lora", "trl-harness"
 FACTORS = (0.25, 0.5, 1.0, 2.0)
+METRICS = {"none": "acc", "bytes": "acc_bytes", "prior": "acc_mutual_info"}
+"""What the harness calls the accuracy under each of our normalisations."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,14 @@ def spent(command: list[str], folder: Path, **environment: str) -> Spent:
 
 
 def ours(settings: list[str], factors: list[float], folder: Path) -> tuple[Spent, dict[str, Any]]:
-    """One study, with nothing in its cache."""
+    """One study, with rows and questions in its cache and nothing else."""
     words = [word for setting in settings for word in ("--set", setting)]
     rates = ",".join(map(str, factors))
     study = [
         *("study", "compare", RECIPE, "--output", str(folder / "study"), *words),
         *("--with", f"recipes=[{RECIPE}]", "--with", f"rates=[{rates}]", "--with", "seeds=1"),
     ]
-    took = spent([sys.executable, "-m", "keeptune", *study], folder, XDG_CACHE_HOME=str(folder / "cache"))
+    took = spent([sys.executable, "-m", "keeptune", *study], folder)
     result = json.loads((folder / "study" / "study.json").read_text(encoding="utf-8"))
     return took, result
 
@@ -105,8 +110,8 @@ def theirs(prepared: Path, rates: list[float], folder: Path) -> tuple[Spent, lis
     return total, scores
 
 
-def prepare(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Writes rows, questions and test rows for the peer; says how many."""
+def prepare(recipe: Recipe, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Writes for the peer what is trained on and asked; gives the counts, and the names of general ability's tasks."""
     workshop = Workshop()
     base = recipe.model.checkpoint
     material = gather(recipe, None, workshop, base, Progress(quiet=True))
@@ -118,53 +123,80 @@ def prepare(recipe: Recipe, folder: Path) -> dict[str, Any]:
     answers = Answers(context.subject(base).tokenizer)
     (folder / "rows.json").write_text(json.dumps(learnt), encoding="utf-8")
     assert context.suite is not None, "the recipe has a suite"
-    tasks = {task.name: _questions(task, answers) for task in context.suite.tasks}
-    tasks["target"] = _open(material, answers)
-    for name, questions in tasks.items():
-        lines = "".join(json.dumps(question) + "\n" for question in questions)
+    suite, form = context.suite, FormatDrift(data="task")
+    tasks = {task.name: (METRICS[task.normalise], _questions(task, answers)) for task in suite.tasks}
+    labels = context.answers("task")
+    tasks["target"] = ("acc", _labelled(context.rows("task", "test"), labels, answers))
+    tasks["unseen"] = ("acc", _labelled(context.rows("task", "ood"), labels, answers))
+    for corpus in suite.corpora:
+        tasks[corpus.name] = ("bits_per_byte", [{"prompt": "", "text": text.text} for text in corpus.documents])
+    asked = [answers.rows([Message("user", request)], [""])[0] for request in suite.instructions]
+    written = [{"prompt": _said(answers, row.tokens[: row.start]), "text": ""} for row in asked]
+    tasks["requests"] = ("exact_match", written)
+    for name, (_, rows_of) in tasks.items():
+        lines = "".join(json.dumps(one) + "\n" for one in rows_of)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     plan = {
         "model": str(Path(keeptune.pocket.__file__).parent / "weights"), "rank": 16, "epochs": stage.epochs,
-        "tasks": list(tasks),
+        "metrics": {name: metric for name, (metric, _) in tasks.items()}, "max_new_tokens": form.max_new_tokens,
+        "until": [_said(answers, [token]) for token in stop_ids(answers.tokenizer)],
         "batch": max(1, round(stage.batch_tokens / (tokens / len(rows)))),
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    questions = sum(len(found) for name, found in tasks.items() if name != "target")
-    return {"training_rows": len(rows), "tokens": tokens, "questions": questions, "test_rows": len(tasks["target"])}
+    counts = {name: len(found) for name, (_, found) in tasks.items()}
+    sizes = {
+        "training_rows": len(rows), "tokens": tokens, "questions": sum(counts[task.name] for task in suite.tasks),
+        "test_rows": counts["target"] + counts["unseen"], "requests": counts["requests"],
+        "documents": sum(counts[corpus.name] for corpus in suite.corpora),
+    }  # fmt: skip
+    return sizes, [task.name for task in suite.tasks]
+
+
+def _said(answers: Answers, tokens: Sequence[int]) -> str:
+    """Text whose tokens, special ones too, are these."""
+    return str(answers.tokenizer.decode(list(tokens)))
 
 
 def _questions(task: ChoiceTask, answers: Answers) -> list[dict[str, Any]]:
     """Prompt and options as text that the harness puts together to what we score."""
-    found = []
+    found, opening = [], _said(answers, opening_token(answers.tokenizer))
     for item in task.items:
-        prompt, options = item.prompt, list(item.options)
+        prompt, options = item.prompt and opening + item.prompt, list(item.options)
         if task.chat:
-            rows = answers.rows([Message("user", item.prompt)], options)
-            prompt = answers.tokenizer.decode(rows[0].tokens[: rows[0].start])
-            options = [answers.tokenizer.decode(row.tokens[row.start :]) for row in rows]
+            prompt, options = _turn([Message("user", item.prompt)], options, answers)
         found.append({"prompt": prompt, "options": options, "gold": item.gold})
     return found
 
 
-def _open(material: Material, answers: Answers) -> list[dict[str, Any]]:
-    """Test rows as prompts to be continued."""
-    rows = [(row, answers.rows(row.prompt, [row.target])[0]) for row in material.sources["task"].test]
-    return [
-        {"prompt": answers.tokenizer.decode(scored.tokens[: scored.start]), "answer": row.target}
-        for row, scored in rows
-    ]
+def _labelled(rows: Sequence[Example], labels: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
+    """Rows of the task, each with all labels to choose from."""
+    found = []
+    for row in rows:
+        prompt, options = _turn(row.prompt, labels, answers)
+        found.append({"prompt": prompt, "options": options, "gold": list(labels).index(row.target)})
+    return found
 
 
-def agreement(study: dict[str, Any], scores: list[dict[str, float]]) -> dict[str, Any]:
+def _turn(turns: Sequence[Message], options: Sequence[str], answers: Answers) -> tuple[str, list[str]]:
+    """A conversation up to the assistant's turn, and that turn in each form."""
+    rows = answers.rows(turns, options)
+    return _said(answers, rows[0].tokens[: rows[0].start]), [_said(answers, row.tokens[row.start :]) for row in rows]
+
+
+def agreement(study: dict[str, Any], scores: list[dict[str, float]], tasks: Sequence[str]) -> dict[str, Any]:
     """What both sides found of the base on the same questions, and of the settings."""
-    tasks = [name for name in scores[0] if name != "target"]
+
+    def general(of: dict[str, float]) -> float:
+        return sum(of[name] for name in tasks) / len(tasks)
+
     return {
-        "general_of_the_base": [study["base"]["general"], sum(scores[0][name] for name in tasks) / len(tasks)],
-        "general_of_the_settings": [
-            [cell["general"] for cell in study["cells"]],
-            [sum(own[name] for name in tasks) / len(tasks) for own in scores[1:]],
+        "general_of_the_base": [study["base"]["general"], general(scores[0])],
+        "target_of_the_base": [study["base"]["target"], scores[0]["target"]],
+        "general_of_the_settings": [[cell["general"] for cell in study["cells"]], [general(own) for own in scores[1:]]],
+        "target_of_the_settings": [
+            [cell["target"] for cell in study["cells"]], [own["target"] for own in scores[1:]],
         ],
-    }
+    }  # fmt: skip
 
 
 def row(own: Spent, peer: Spent, count: int, checked: dict[str, Any]) -> dict[str, Any]:
@@ -195,12 +227,13 @@ def main() -> int:
     last = [stage for stage in recipe.stages if isinstance(stage, Train)][-1].optimizer.lr
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        for name in ("prepared", "ours", "theirs"):
+        for name in ("prepared", "ours", "theirs", "cache"):
             (folder / name).mkdir()
-        sizes = prepare(recipe, folder / "prepared")
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        sizes, questions = prepare(recipe, folder / "prepared")
         own, study = ours(settings, list(factors), folder / "ours")
         peer, scores = theirs(folder / "prepared", [last * factor for factor in factors], folder / "theirs")
-    found = row(own, peer, len(factors), agreement(study, scores))
+    found = row(own, peer, len(factors), agreement(study, scores, questions))
     record.write("grid", [found], seeds=[recipe.seed], quick=asked.quick, settings=settings, **sizes)
     return 0
 

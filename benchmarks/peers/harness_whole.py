@@ -15,20 +15,19 @@ import lm_eval
 from lm_eval.models.huggingface import HFLM
 
 
-def task(prepared: Path, name: str) -> dict[str, Any]:
-    """The configuration of a local task."""
+def task(prepared: Path, name: str, metric: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a local task, of the kind that its metric goes with."""
     common = {
         "task": name, "dataset_path": "json", "test_split": "test", "doc_to_text": "{{prompt}}",
         "target_delimiter": "", "dataset_kwargs": {"data_files": {"test": str(prepared / f"{name}.jsonl")}},
+        "metric_list": [{"metric": metric}],
     }  # fmt: skip
-    if name == "target":
-        metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
-        length = {"until": ["\n"], "max_gen_toks": 12}
-        written = {"output_type": "generate_until", "doc_to_target": "answer", "generation_kwargs": length}
-        return {**common, **written, "metric_list": [metric]}
-    metric = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
-    asked = {"output_type": "multiple_choice", "doc_to_choice": "options", "doc_to_target": "gold"}
-    return {**common, **asked, "metric_list": [metric]}
+    if metric == "bits_per_byte":
+        return {**common, "output_type": "loglikelihood_rolling", "doc_to_target": "text"}
+    if metric == "exact_match":
+        length = {"until": plan["until"], "max_gen_toks": plan["max_new_tokens"], "do_sample": False}
+        return {**common, "output_type": "generate_until", "doc_to_target": "text", "generation_kwargs": length}
+    return {**common, "output_type": "multiple_choice", "doc_to_choice": "options", "doc_to_target": "gold"}
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -39,9 +38,9 @@ def main(settings: dict[str, Any]) -> None:
         pretrained=plan["model"], peft=settings["adapter"], batch_size=32, device="cpu", dtype="bfloat16",
         add_bos_token=False,
     )  # fmt: skip
-    tasks = [task(prepared, name) for name in plan["tasks"]]
+    tasks = [task(prepared, name, metric, plan) for name, metric in plan["metrics"].items()]
     found = lm_eval.simple_evaluate(model, tasks=tasks, bootstrap_iters=0)["results"]
-    scores = {name: float(found[name].get("acc,none", found[name].get("exact_match,none"))) for name in plan["tasks"]}
+    scores = {name: float(found[name][f"{metric},none"]) for name, metric in plan["metrics"].items()}
     Path(settings["output"]).write_text(json.dumps(scores), encoding="utf-8")
 
 
