@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.errors import DataError
 
 PREFIX = "hub:"
@@ -28,8 +28,7 @@ def hub_file(path: str) -> Path:
             f"'{path}' is no name of a data set.", code="E-DATA-HUB",
             fix="Write hub:OWNER/NAME, with @REVISION and #SPLIT or #CONFIG/SPLIT behind it where needed.",
         )  # fmt: skip
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keeptune" / "hub"
-    target = place / f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.parquet"
+    target = cache_folder() / "hub" / f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.parquet"
     if not target.is_file():
         _fetch(named, path, target)
     return target

@@ -1,7 +1,8 @@
 """Read text that every machine has: the docstrings of installed Python packages, taken from source with `ast`.
 
-Nothing is imported and nothing is stored. What is found depends on the installed versions, so the results are the
-same from run to run on one machine and may differ between machines; a certificate's provenance has the digests.
+Nothing is imported. What is found depends on the installed versions, so the results are the same from run to run on one
+machine and may differ between machines; a certificate's provenance has the digests. It is kept in the cache, for
+thousands of files take seconds to parse, and is found again while no file has another size or time.
 """
 
 from __future__ import annotations
@@ -9,15 +10,22 @@ from __future__ import annotations
 import ast
 import gc
 import importlib.util
+import json
 import os
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from keeptune.core.cache import cache_folder
+from keeptune.core.digest import digest_of
+from keeptune.core.files import atomic_write, make_folder
+
+VERSION = 1
+"""Of what is kept."""
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"})
 
 
@@ -80,18 +88,49 @@ def docstrings(
         most_files: read at most so many files of each place, spread evenly over it; None reads all.
     """
     left_out = tuple(without)
+    files = [
+        pair
+        for place in places
+        for pair in _spread(
+            [
+                (module, path)
+                for module, path in source_files(place)
+                if not any(module == other or module.startswith(other + "/") for other in left_out)
+            ],
+            most_files,
+        )
+    ]
     seen: set[str] = set()
-    for place in places:
-        files = [
-            (module, path)
-            for module, path in source_files(place)
-            if not any(module == other or module.startswith(other + "/") for other in left_out)
-        ]
-        for module, path in _spread(files, most_files or len(files)):
-            for found in _of_file(module, path):
-                if found.text not in seen:
-                    seen.add(found.text)
-                    yield found
+    for found in kept(files):
+        if found.text not in seen:
+            seen.add(found.text)
+            yield found
+
+
+def kept(files: Sequence[tuple[str, Path]]) -> list[Docstring]:
+    """The docstrings of these files, from the cache where they lie there."""
+    place = cache_folder() / "docstrings" / f"{digest_of([module for module, _ in files])[:16]}.json"
+    stamp = digest_of([[VERSION, str(path), *_state(path)] for _, path in files])
+    try:
+        old = json.loads(place.read_bytes())
+        if old["stamp"] == stamp:
+            return [Docstring(*parts) for parts in old["found"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, not whole, or of another version: made again
+    found = [one for module, path in files for one in _of_file(module, path)]
+    with suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        make_folder(place.parent)
+        rows = [[one.module, one.name, one.text] for one in found]
+        atomic_write(place, json.dumps({"stamp": stamp, "found": rows}))
+    return found
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        known = path.stat()
+    except OSError:
+        return 0, 0
+    return known.st_size, known.st_mtime_ns
 
 
 def reference_topics() -> dict[str, str]:
@@ -103,8 +142,8 @@ def reference_topics() -> dict[str, str]:
     return {}
 
 
-def _spread(files: list[tuple[str, Path]], most: int) -> list[tuple[str, Path]]:
-    return [files[i * len(files) // most] for i in range(most)] if len(files) > most else files
+def _spread(files: list[tuple[str, Path]], most: int | None) -> list[tuple[str, Path]]:
+    return files if most is None or len(files) <= most else [files[i * len(files) // most] for i in range(most)]
 
 
 def _parse(path: Path) -> ast.Module:

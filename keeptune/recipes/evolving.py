@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.data.formats.generated import Generated
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.recipes.evol_instruct import evolve
-from keeptune.recipes.material import cache_folder
 from keeptune.recipes.self_instruct import self_instruct
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.workshop import Workshop

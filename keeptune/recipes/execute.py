@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import KeeptuneError
@@ -24,7 +25,7 @@ from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.guarding import budget_settings, guarded, told
 from keeptune.recipes.jobs import jobs_of, training_bytes
 from keeptune.recipes.looks import Looked, adapted_in_parts
-from keeptune.recipes.material import Material, cache_folder, encoded, fitted, gather
+from keeptune.recipes.material import Material, encoded, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path

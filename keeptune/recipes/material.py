@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import DataError
@@ -134,8 +134,3 @@ def longest_row(config: Mapping[str, Any]) -> int:
         return LONGEST_IMAGE
     taken = config["pad_token_id"] + 1 if family.positions == "offset" else 0
     return int(config.get("max_position_embeddings") or 2048) - taken
-
-
-def cache_folder() -> Path:
-    """Where things are kept that can be made again: base scores, the base's own text."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keeptune"

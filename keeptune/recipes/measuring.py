@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keeptune.data
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import Interrupted
 from keeptune.core.score import Score
@@ -20,7 +21,7 @@ from keeptune.evaluations.halves import Halves
 from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
-from keeptune.recipes.material import Material, cache_folder
+from keeptune.recipes.material import Material
 
 if TYPE_CHECKING:
     from keeptune.core.signals import StopRequest

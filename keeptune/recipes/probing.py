@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError, did_you_mean
@@ -17,7 +18,7 @@ from keeptune.core.spec import validate
 from keeptune.data.probe_tasks import ProbeTask, control_of
 from keeptune.data.word_tokens import Pooling, UnitEncoder
 from keeptune.probes import Probe
-from keeptune.recipes.material import cache_folder, context_length
+from keeptune.recipes.material import context_length
 from keeptune.recipes.probe_data import EDGES, PARTS, ProbeData, probe_data
 from keeptune.recipes.probe_summary import probe_text, summary
 from keeptune.recipes.proof import checkpoint_from

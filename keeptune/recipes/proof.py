@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.run import Run
@@ -29,7 +30,6 @@ from keeptune.recipes.chat import checkpoint_of
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.execute import finished
 from keeptune.recipes.looks import Looked, adapted_in_parts
-from keeptune.recipes.material import cache_folder
 from keeptune.recipes.measuring import measure, suite_of
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.sources import refuse_new_labels

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
@@ -18,7 +19,6 @@ from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
-from keeptune.recipes.material import cache_folder
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.workshop import Workshop
 from keeptune.selectors import Context, Selection, Selector

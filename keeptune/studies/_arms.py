@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError
@@ -14,7 +15,7 @@ from keeptune.core.score import Score
 from keeptune.evaluations import Context
 from keeptune.evaluations.target import Target
 from keeptune.recipes.execute import Options, execute
-from keeptune.recipes.material import Material, cache_folder, encoded
+from keeptune.recipes.material import Material, encoded
 from keeptune.recipes.measuring import measure
 from keeptune.recipes.recipe import Recipe
 from keeptune.stages._progress import Progress

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError
@@ -17,7 +18,7 @@ from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
 from keeptune.evaluations import Context
 from keeptune.evaluations.target import Target
-from keeptune.recipes.material import Material, cache_folder, encoded, gather
+from keeptune.recipes.material import Material, encoded, gather
 from keeptune.recipes.measuring import measure
 from keeptune.report.instructions_table import instructions_text
 from keeptune.stages._progress import Progress

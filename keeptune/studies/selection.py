@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
-from keeptune.recipes.material import Material, cache_folder, fitted, gather
+from keeptune.recipes.material import Material, fitted, gather
 from keeptune.report.selection_table import selection_text
 from keeptune.selectors import Context, Selector
 from keeptune.selectors._appraisal import Appraiser

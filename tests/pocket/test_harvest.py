@@ -107,3 +107,33 @@ def test_sentences_are_cut_at_full_stops_that_a_capital_follows():
 )
 def test_a_plain_sentence_has_common_words_only(sentence, plain):
     assert is_plain(sentence, 8, 18) is plain
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/keeptune/docstrings"
+
+
+def test_what_was_found_is_kept_until_a_file_changes(shelf, cache, tmp_path, monkeypatch):
+    first, parsed = list(docstrings(["shelf"])), harvest._of_file
+    monkeypatch.setattr(harvest, "_of_file", lambda *_: pytest.fail("parsed again"))
+    assert list(docstrings(["shelf"])) == first
+    monkeypatch.setattr(harvest, "_of_file", parsed)
+    (tmp_path / "a.py").write_text('"""Another text, of another length."""\n')
+    assert next(iter(docstrings(["shelf"]))).text == "Another text, of another length."
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"stamp": 1}'])
+def test_a_damaged_cache_is_made_again(shelf, cache, damage):
+    first = list(docstrings(["shelf"]))
+    (file,) = cache.glob("*.json")
+    whole = file.read_bytes()
+    file.write_bytes(damage)
+    assert list(docstrings(["shelf"])) == first
+    assert file.read_bytes() == whole
+
+
+def test_without_a_place_to_keep_it_nothing_is_lost(shelf, cache):
+    cache.parent.parent.write_text("a file where a folder should be")
+    assert len(list(docstrings(["shelf"]))) == len(list(docstrings(["shelf"]))) > 0
