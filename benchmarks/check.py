@@ -1,6 +1,6 @@
 """`keeptune check` beside the preprocessing of a trainer: rows a second, on the same file, tokenizer and rows.
 
-    python -m benchmarks.check            # 20,000 conversations of one answer
+    python -m benchmarks.check            # 1,000 and 20,000 conversations of one answer
     python -m benchmarks.check --quick    # 1,000; prints, writes nothing
 
 Ours reads the file, validates each row, encodes it, compares it with all others (exact and near duplicates), and says
@@ -127,7 +127,7 @@ def main() -> int:
     """Measures and writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 20_000])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
@@ -137,7 +137,8 @@ def main() -> int:
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as made:
         os.environ["XDG_CACHE_HOME"] = made
-        rows = compare(Path(made), 1_000 if asked.quick else asked.rows, asked.rounds, asked.seed)
+        sizes = [1_000] if asked.quick else asked.rows
+        rows = [row for size in sizes for row in compare(Path(made), size, asked.rounds, asked.seed)]
     libraries = record.versions("datasets", "tokenizers")
     record.write("check", rows, seeds=[asked.seed], quick=asked.quick, rounds=asked.rounds, libraries=libraries)
     return 0
