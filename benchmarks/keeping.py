@@ -13,7 +13,7 @@ guard that looks every few steps.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from benchmarks import keeping_page, record
-from benchmarks.keeping_reading import Finished, Table, curve_of
+from benchmarks.keeping_reading import Finished, Table, curve_of, gates_of
 from keeptune.core.files import atomic_write, make_folder, read_json
 from keeptune.core.machine import calm_process
 from keeptune.recipes.execute import Options, execute
@@ -103,9 +103,10 @@ LARGE = Plan(
         (("sft",), 0.1, 3),
         (("promot", "sft"), 0.0, 1),
         (SHARING[:3], 1.0, 5),
-        (("chats_10",), 1.0, 3),
         (("sft",), 0.3, 5),
         (("sft",), 0.1, 5),
+        (("promot", "sft"), 0.0, 3),
+        (("chats_10",), 1.0, 3),
     ),
 )
 """Twice the tokens, and low rates of plain tuning, so that an equal score lies between points that were measured."""
@@ -176,7 +177,7 @@ def read(folder: Path, plan: Plan) -> dict[str, Any]:
         "tokens": read_json(folder / "study" / "study.json")["tokens"],
         "stretched": True,
         "base": table.base(),
-        "missing": sorted(set(plan.plane) - set(arms)),
+        "missing": missing(plan, done, found),
         "plane": [row for name in arms for row in done.alone((name, 1.0), SEEDS)],
         "matched": {name: table.matched(name, "sft") for name in arms if name != "sft"} if len(path) > 1 else {},
         "differences": [
@@ -186,10 +187,25 @@ def read(folder: Path, plan: Plan) -> dict[str, Any]:
             for what in whats
         ],
         "kl_predicts": table.kl_predicts(),
+        "gates": gates_of(folder / "study", "promot", SEEDS[: done.seeds([("promot", 1.0)], SEEDS)]),
         "looks": plan.looks,
         "curves": found,
         "cells": table.rows(),
     }
+
+
+def missing(plan: Plan, done: Finished, curves: Mapping[str, Any]) -> list[str]:
+    """What the plan has and was not run, in words."""
+    wanted: dict[tuple[str, float], int] = {}
+    for arms, rate, seeds in plan.blocks:
+        wanted |= {(name, rate): max(seeds, wanted.get((name, rate), 0)) for name in arms}
+    words = []
+    for (name, rate), seeds in wanted.items():
+        there = done.arms.get((name, rate), {}) if rate else [seed for seed in SEEDS if f"{name}-{seed}" in curves]
+        left = [str(seed) for seed in SEEDS[:seeds] if seed not in there]
+        what = f"`{name}` at {rate:g} times its rate" if rate else f"the curve of `{name}`"
+        words += [f"{what}, {'seeds' if len(left) > 1 else 'seed'} {', '.join(left)}"] if left else []
+    return words
 
 
 def main() -> int:

@@ -32,9 +32,11 @@ def looks(record: Row) -> str:
         "run; one figure per seed. A curve ends when 95 points are lost."
     )
     if "promot" in by_arm:
+        read = share(by_arm["promot"][0][-1]["tokens"] / record["tokens"])
         note += (
             " ProMoT spends the first half of its tokens on the prompt, with the model frozen; its answers to requests "
-            "are given with the prompt off, as it is off the task; its steps are those of the second stage."
+            "are given with the prompt off, as it is off the task; its steps are those of the second stage. Its "
+            f"prompt's own positions count as drawn: {read} of its tokens are text, and there its curve ends."
         )
     return f"{table(head, rows)}\n\n{note}"
 

@@ -19,17 +19,35 @@ NAMES = {
 }  # fmt: skip
 
 
-def plane(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> str:
-    """Recipes on the plane of target score and share kept, with their intervals; the base at 100% kept."""
+def plane(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any], gentle: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Recipes on the plane of target score and share kept, with their intervals; the base at 100% kept.
+
+    Args:
+        rows: of the recipes.
+        base: its scores.
+        gentle: the first recipe at lower rates, which a line joins to the base and to its own rate.
+    """
     ends = ("value", "low", "high")
-    xs = [base["target"], *(row["target"][end] for row in rows for end in ends)]
+    xs = [base["target"], *(row["target"][end] for row in [*rows, *gentle] for end in ends)]
     across, up = svg.Axis(*svg.around(xs), LEFT, RIGHT), svg.Axis(-0.02, 1.06, BOTTOM, TOP)
+
+    def place(row: Mapping[str, Any], end: str = "value") -> tuple[float, float]:
+        return across(row["target"][end]), up(1 - row["forgotten"][end])
+
+    def cross(row: Mapping[str, Any], index: int) -> list[object]:
+        (left, top), (right, bottom) = place(row, "low"), place(row, "high")
+        return _cross(place(row), (left, right, bottom, top), index)
+
     parts = _ground(across, up, base["target"], 1.0, "base")
+    way = sorted(gentle, key=lambda row: float(row["rate"]))
+    for row in way:
+        x, y = place(row)
+        parts += [*cross(row, 0), svg.text(x - 8, y + 17, f"× {row['rate']:g}", anchor="end")]
+    if way:
+        steps = [(across(base["target"]), up(1.0)), *map(place, [*way, rows[0]])]
+        parts += [svg.path(steps, "series-0 thin"), *_sample(len(rows), 0, " thin", "sft at lower rates")]
     for index, row in enumerate(rows):
-        target, lost = row["target"], row["forgotten"]
-        point = (across(target["value"]), up(1 - lost["value"]))
-        bars = (across(target["low"]), across(target["high"]), up(1 - lost["high"]), up(1 - lost["low"]))
-        parts += _cross(point, bars, index) + _legend(index, NAMES[row["arm"]])
+        parts += cross(row, index) + _legend(index, NAMES[row["arm"]])
     parts += svg.bottom_axis(_percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
     parts += svg.left_axis(_percent(up), LEFT, "kept, %", "{:g}")
     return alone("What each recipe kept against its score on the task", parts)

@@ -107,6 +107,7 @@ class Table:
                     "leak_gained": self.leak.cell(place)["forgotten"].to_dict(),
                     "bits_rise": _interval(self._rises()[:, place]),
                     "kl_to_base": round(float(np.mean(kl)), 5), "kl_of_seeds": [round(one, 5) for one in kl],
+                    "leak_of_seeds": [_leak(self.done.arms[name, rate][seed]) for seed in self.seeds],
                     "seconds": round(self.done.seconds[name, rate], 1),
                 }
             )  # fmt: skip
@@ -170,6 +171,20 @@ class Table:
             "target": target.value, **self.start, "target_rows": target.n, "questions": count["accuracy"],
             "requests": count["leak"], "documents": count["corpus"],
         }  # fmt: skip
+
+
+def gates_of(folder: Path, name: str, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Of each seed of an arm at its own rate: whether the gate passed, and the share of answers in the form."""
+    found = {}
+    for seed in seeds:
+        for event in read_lines(folder / "arms" / f"{name}-x1-{seed}" / "events.jsonl"):
+            if event.get("kind") == "gate":
+                found[str(seed)] = {key: event[key] for key in ("passed", "valid_format")}
+    return found
+
+
+def _leak(scores: Sequence[Score]) -> float:
+    return round(next(score.value for score in scores if score.kind == "leak"), 5)
 
 
 def curve_of(folder: Path) -> list[dict[str, float]]:

@@ -110,7 +110,9 @@ class Grid:
         weights_BN = cluster_weights(part.clusters_N, self.resamples, generator)
         weights_BN = weights_BN / weights_BN.sum(axis=1, keepdims=True)
         means_BCS = np.einsum("bn,csn->bcs", weights_BN, part.cells_CSN, optimize=True)
-        return (means_BCS * weights_BCS).sum(axis=2), weights_BN @ part.base_N
+        own_BC = (means_BCS * weights_BCS).sum(axis=2)
+        # Stretched weights may be negative; a mean lies among its items all the same.
+        return np.clip(own_BC, part.cells_CSN.min(), part.cells_CSN.max()), weights_BN @ part.base_N
 
     def cell(self, place: int) -> dict[str, Reading]:
         """Target score and share forgotten of one cell."""

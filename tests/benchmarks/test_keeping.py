@@ -6,7 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.keeping import ARMS, CONTRASTS, LARGE, SMALL, arm_file
+from benchmarks.keeping import ARMS, CONTRASTS, LARGE, SMALL, arm_file, missing
+from benchmarks.keeping_larger import drawn as pictures_of
+from benchmarks.keeping_larger import section
 from benchmarks.keeping_page import DOCS, PAGE, drawn, page, records
 from benchmarks.keeping_reading import Finished, Table
 from benchmarks.keeping_words import reading, told
@@ -112,6 +114,28 @@ def test_the_larger_plan_differs_in_its_training_rows_only_and_runs_what_its_pla
     assert {*((name, 1.0) for name in LARGE.plane), *(("sft", rate) for rate in LARGE.rates)} <= run
 
 
+def test_the_larger_plane_says_how_many_seeds_each_row_has_and_what_is_missing(found):
+    table = Table(found, found.cells(list(ARMS), [0.3, 1.0], [7, 8]), [7, 8])
+    record = {
+        "command": "python", "tokens": 166_782, "settings": LARGE.sizes, "base": table.base(), "seeds": [7, 8],
+        "plane": [row for name in ("sft", "promot") for row in found.alone((name, 1.0), [7, 8, 9])],
+        "matched": {"promot": table.matched("promot", "sft")}, "curves": {}, "rows": table.rows(),
+        "gates": {"7": {"passed": True, "valid_format": 1.0}, "8": {"passed": False, "valid_format": 0.4}},
+        "missing": missing(LARGE, found, {"promot-7": []}), "machine": {"processor": "a processor"},
+    }  # fmt: skip
+    text = section(record)
+    assert "| `promot` | 1 | 2 | 40.0% (" in text
+    assert "| `sft` | 0.3 | 2 | 30.0% (" in text, "lower rates of plain tuning beside its own"
+    assert "through its runs at 0.3 and 1 times its rate" in text
+    assert "`promot` at 1 times its rate, seeds 9, 10, 11; `replay_kl`" in text.splitlines()[-1]
+    assert text.endswith("`chats_10` at 1 times its rate, seeds 7, 8, 9.")
+    assert "one by one: 0% and 0% of the requests" in text
+    assert "does not promise" not in text, "nothing leaked where the gate had passed"
+    assert "passed 1 of 2, with at least 40% of" in text
+    assert "; the curve of `promot`, seeds 8, 9; the curve of `sft`, seeds 7, 8, 9;" in text
+    assert list(pictures_of(record)) == ["keeping_plane_larger.svg"], "no curve, no picture of curves"
+
+
 def test_the_page_and_its_pictures_are_those_that_the_records_make():
     taken = records()
     text = page(*taken)
@@ -123,4 +147,5 @@ def test_the_page_and_its_pictures_are_those_that_the_records_make():
         assert ElementTree.fromstring(one).tag == "{http://www.w3.org/2000/svg}svg"
     for name, record in zip(["keeping_plane.svg", "keeping_plane_larger.svg"], taken, strict=False):
         marks = [part for part in ElementTree.fromstring(made[name]).iter() if "mark" in part.get("class", "")]
-        assert len(marks) == 2 * len(record["plane"]), "one in the picture and one in the legend"
+        gentle = [row for row in record["rows"] if row["rate"] != 1.0] if record is not taken[0] else []
+        assert len(marks) == 2 * len(record["plane"]) + len(gentle), "one in the picture and one in the legend"

@@ -103,3 +103,10 @@ def test_three_seeds_that_differ_are_covered_at_least_as_often_as_the_interval_s
         found = Grid({"m": [0]}, part(own, base), [part(own, base)], None, resamples=200).cell(0)["target"]
         hits += found.low <= 0.5 <= found.high
     assert hits / tries > 0.88
+
+
+def test_a_share_stays_a_share_where_one_seed_of_three_differs_from_the_others():
+    leak = np.stack([np.zeros(50), np.zeros(50), np.ones(50)])[None]
+    quiet = part(np.ones((1, 3, 50)), np.ones(50))
+    found = Grid({"m": [0]}, quiet, [], part(leak, np.zeros(50)), resamples=200).cell(0)["forgotten"]
+    assert (found.low, found.value, found.high) == (0.0, pytest.approx(1 / 3), 1.0)
