@@ -23,6 +23,8 @@ META, MODULE, JOINT, BATCH = 150, 150, 50, 50
 EQUAL = equal_steps(META, MODULE, JOINT)
 HEAD = {"name": "head", "pooling": "cls"}
 RATES = (1e-3, 3e-3)
+TRAINED, TESTED = 900, 600
+"""Images of each part."""
 ARMS = ("random", "assembled", "joint", "same joint steps", "same compute")
 
 

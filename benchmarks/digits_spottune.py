@@ -41,6 +41,8 @@ ARMS: dict[str, list[Method]] = {
     "spottune copy": [SpotTune(branch="copy")],
 }
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+TESTED = 305
+"""Test images of the target digits."""
 NAME = "one"
 
 

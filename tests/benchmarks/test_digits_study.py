@@ -39,7 +39,10 @@ def test_the_page_pairs_tasks_and_arms_by_seed():
     assert "| `full` | 0.001 | 81.0 ± 1.7 | 71.0 ± 1.7 |" in text
     assert "| `spottune`, block 1 | 25.0 ± 0.0 | 75.0 ± 0.0 | 50.0 ± 0.0 |" in text
     assert "| `spottune`, all blocks | 31.2 ± 0.0 | 43.8 ± 0.0 | 12.5 ± 0.0 |" in text
-    assert "from end to end: -20.0 ± 0.0 points" in text
+    assert "| `spottune` - `full` | 0.0 ± 0.0 | 0.0 ± 0.0 |" in text
+    assert "- assembled, before any joint step, minus random weights: 10.0 ± 0.0" in text
+    assert "the same block passes from end to end: -20.0 ± 0.0" in text
+    assert "| assembled, before any joint step | 0.003 | 11.0 ± 1.7 |" in text
 
 
 @needs_digits
@@ -49,6 +52,9 @@ def test_parts_share_no_image_and_few_rows_are_the_same_number_of_each_label():
     data = parts("56789")
     ids = [row.id for part in data for row in part]
     assert len(ids) == len(set(ids))
+    assert len(data.test) == spottune.TESTED
+    every = parts(incubation.LABELS)
+    assert (len(every.train), len(every.test)) == (incubation.TRAINED, incubation.TESTED)
     few = drawn(data.train, 10, seed=3)
     assert sorted(row.answer for row in few) == sorted("56789" * 10)
     assert {row.id for row in few} <= {row.id for row in data.train}
