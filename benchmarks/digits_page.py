@@ -78,6 +78,7 @@ def _decisions(runs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[st
         "| branch, block | upright | inverted | inverted - upright |",
         "|---|---|---|---|",
     ]
+    beyond: list[bool] = []
     for arm in (arm for arm in spottune.ARMS if arm.startswith("spottune")):
         shares = {
             task: [runs[_key(runs, arm, task, seed)]["tuned"] for seed in seeds] for task in spottune.TASKS
@@ -87,7 +88,10 @@ def _decisions(runs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[st
             one, two = ([mean(row[block] for block in chosen) for row in shares[task]] for task in spottune.TASKS)
             apart = [b - a for a, b in zip(one, two, strict=True)]
             lines.append(f"| `{arm}`, {name} | {_percent(one)} | {_percent(two)} | {_percent(apart)} |")
-    return lines
+            if len(chosen) == 1:
+                beyond.append(abs(mean(apart)) > _reach(apart))
+    found = f"Single blocks whose two tasks differ beyond their own interval: {sum(beyond)} of {len(beyond)}"
+    return [*lines, "", f"{found}; if both were tuned alike, it would be one in ten."]
 
 
 def _incubation(runs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[str]:
@@ -130,7 +134,11 @@ def _listed(rates: Sequence[float]) -> str:
 
 def _percent(values: Sequence[float]) -> str:
     """Mean and half the 90% interval, times a hundred."""
+    return f"{100 * mean(values):.1f} ± {100 * _reach(values):.1f}"
+
+
+def _reach(values: Sequence[float]) -> float:
+    """Half the 90% interval of Student's t."""
     from scipy import stats
 
-    reach = stats.t.ppf(0.95, len(values) - 1) * stats.sem(values)
-    return f"{100 * mean(values):.1f} ± {100 * reach:.1f}"
+    return float(stats.t.ppf(0.95, len(values) - 1) * stats.sem(values))

@@ -39,6 +39,7 @@ def test_the_page_pairs_tasks_and_arms_by_seed():
     assert "| `full` | 0.001 | 81.0 ± 1.7 | 71.0 ± 1.7 |" in text
     assert "| `spottune`, block 1 | 25.0 ± 0.0 | 75.0 ± 0.0 | 50.0 ± 0.0 |" in text
     assert "| `spottune`, all blocks | 31.2 ± 0.0 | 43.8 ± 0.0 | 12.5 ± 0.0 |" in text
+    assert "differ beyond their own interval: 2 of 8;" in text
     assert "| `spottune` - `full` | 0.0 ± 0.0 | 0.0 ± 0.0 |" in text
     assert "- assembled, before any joint step, minus random weights: 10.0 ± 0.0" in text
     assert "the same block passes from end to end: -20.0 ± 0.0" in text
