@@ -37,6 +37,7 @@ TITLES = {
     "kcenter": "k-center greedy",
     "probe": "Probes and top-layer studies on a cached trunk",
     "study": "A study of several settings, each with its proof",
+    "grid": "The same study against a trainer and a harness for each setting",
     "check": "Rows before the first step: read, validated, encoded, compared",
     "startup": "From the command to the first step",
 }
@@ -124,6 +125,19 @@ def twice(row: Row) -> list[str]:
     return [row["what"], row["rows"], f"**{row['first_ms']:.3g} ms**", f"{row['later_ms']:.3g} ms"]
 
 
+def waits(row: Row) -> list[str]:
+    """By the wall clock, with processor seconds beside: both sides start processes of their own."""
+    both, ours, peers = row["processor"], f"{row['own_seconds']:.0f} s", f"{row['peer_seconds']:.0f} s"
+    return [
+        row["what"],
+        row["peer"],
+        f"**{row['speed']['median']:.2f}x**",
+        ours,
+        peers,
+        f"{both['peer'] / both['own']:.2f}x",
+    ]
+
+
 def waiting(row: Row) -> list[str]:
     """Processor and wall seconds."""
     shown = [f"**{row['processor_seconds']:.1f} s**", f"{row['wall_seconds']:.1f} s"]
@@ -142,6 +156,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "kcenter": (AGAINST, speed),
     "probe": (AGAINST, speed),
     "study": (AGAINST, speed),
+    "grid": ([*AGAINST, "less of the processor"], waits),
     "check": (["what", "peer", "faster", "our rows a second", "peer's"], throughput),
     "startup": (["what", "processor", "wall clock", "n"], waiting),
 }
