@@ -60,6 +60,7 @@ def guess_format(path: str, folder: Path | None = None) -> Guess:
         )
     settings = best.settings_for(rows)
     found: FileFormat = best.model_validate({"path": path, **settings})
-    chosen = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    shown = {key: " and ".join(value) if isinstance(value, list) else value for key, value in settings.items()}
+    chosen = ", ".join(f"{key}: {value}" for key, value in shown.items())
     reason = f"rows have {keys}" + (f"; {chosen}" if chosen else "")
     return Guess(found, reason, scores[best])

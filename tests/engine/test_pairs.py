@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -15,6 +17,7 @@ from keeptune.data.encode import encoder_of
 from keeptune.data.encoder import Encoded
 from keeptune.data.formats import Format
 from keeptune.data.formats.prompt_completion import PromptCompletion
+from keeptune.data.guess import guess_format
 from keeptune.data.place import Place
 from keeptune.engine.batch import pack
 from keeptune.engine.packed import packed_hidden
@@ -134,6 +137,16 @@ def test_several_columns_are_texts_for_an_encoder_and_lines_for_a_decoder(tmp_pa
     with pytest.raises(KeeptuneError) as caught:
         form.read_row({"a": "w3", "c": "x"}, Place("f", 1))
     assert caught.value.code == "E-DATA-KEY"
+
+
+def test_two_sentences_and_a_label_are_guessed_as_a_pair(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {"pair_ID": "1", "sentence_A": "A man sleeps.", "sentence_B": "Nobody sleeps.", "entailment_judgment": "no"}
+    path.write_text(json.dumps(row) + "\n")
+    found = guess_format(str(path))
+    assert found.format.columns == ("sentence_A", "sentence_B")
+    assert found.format.completion == "entailment_judgment"
+    assert "prompt: sentence_A and sentence_B" in found.reason
 
 
 def test_a_recipe_whose_template_names_other_columns_is_refused():
