@@ -51,7 +51,9 @@ class TextEncoder:
                     fix="Use conversations, or a decoder.",
                 )
             tokens = self._framed(example.text)
-            return Encoded(example.id, example.source, tokens, (False,) * len(tokens))
+            inside = len(tokens) - len(self._before) - len(self._behind)
+            learned = (False,) * len(self._before) + (True,) * inside + (False,) * len(self._behind)
+            return Encoded(example.id, example.source, tokens, learned)
         request = tuple(self.prompt(example.prompt))
         answer = (*self._ids(example.target), *self._behind) if self.answers else ()
         learned = (False,) * len(request) + (True,) * len(answer)

@@ -17,6 +17,7 @@ from keeptune.core.errors import PlanError
 from keeptune.engine.padded import States
 from keeptune.engine.readout import Readout, Span
 from keeptune.models.families import FAMILIES
+from keeptune.models.load import loaded_of
 
 
 class Cloze(Readout):
@@ -56,9 +57,8 @@ def cloze_paths(model: PreTrainedModel) -> tuple[str, ...]:
     Raises:
         PlanError: the model has none (E-MODEL-CLOZE).
     """
-    family = FAMILIES.get(model.config.model_type)
-    paths = () if family is None else family.cloze
-    if not paths or any(not hasattr(model, path) for path in paths):
+    paths = known_cloze_paths(model)
+    if not paths:
         raise PlanError(
             f"this {model.config.model_type} model has no head that says which word stands at a mask.",
             code="E-MODEL-CLOZE",
@@ -66,3 +66,27 @@ def cloze_paths(model: PreTrainedModel) -> tuple[str, ...]:
             "method `head`.",
         )
     return paths
+
+
+def known_cloze_paths(model: PreTrainedModel) -> tuple[str, ...]:
+    """The same; nothing where the model has no such head."""
+    family = FAMILIES.get(model.config.model_type)
+    paths = () if family is None else family.cloze
+    return paths if all(hasattr(model, path) for path in paths) else ()
+
+
+def mask_of(model: PreTrainedModel) -> tuple[int, list[int]]:
+    """The id of the mask, and those of all special tokens, of a model that has a masked-language-model head.
+
+    Raises:
+        PlanError: it has none, or its tokenizer has no mask (E-MODEL-CLOZE).
+    """
+    cloze_paths(model)
+    tokenizer = loaded_of(model).tokenizer
+    if tokenizer.mask_token_id is None:
+        raise PlanError(
+            "this model's tokenizer has no mask token.",
+            code="E-MODEL-CLOZE",
+            fix="Use a masked language model such as BERT or RoBERTa, with its own tokenizer.",
+        )
+    return int(tokenizer.mask_token_id), sorted(map(int, tokenizer.all_special_ids))

@@ -63,6 +63,13 @@ class Subject:
         return self.kind in ("decoder", "encoder_decoder")
 
     @property
+    def fills_masks(self) -> bool:
+        """Whether it has a masked-language-model head."""
+        from keeptune.engine.cloze import known_cloze_paths
+
+        return bool(known_cloze_paths(self.model))
+
+    @property
     def reads_labels(self) -> bool:
         """Whether a head among its adapters gives labels scores."""
         from keeptune.engine.readout import reads

@@ -8,7 +8,9 @@ from typing import Any
 
 from keeptune.core.example import Example, Message
 from keeptune.data.encode import encoder_of
+from keeptune.data.text_encoder import frame
 from keeptune.engine.best_continuation import best_logprobs
+from keeptune.engine.pseudo_scoring import pseudo_logprobs
 from keeptune.engine.scoring import Scored, token_logprobs
 from keeptune.evaluations import Context, Subject
 
@@ -19,15 +21,20 @@ ROWS_AT_ONCE = 2048
 def log_likelihoods(subject: Subject, rows: Sequence[Scored], context: Context, what: str) -> list[float]:
     """Sum of log p over the scored tokens of each row, in nats; what is active on the model stays active.
 
-    Rows are batched by length: neighbours of equal length share one attention call.
+    Rows are batched by length: neighbours of equal length share one attention call. Of an encoder they are
+    pseudo-log-likelihoods.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     sums = [0.0] * len(rows)
     for start in range(0, len(order), ROWS_AT_ONCE):
         part = order[start : start + ROWS_AT_ONCE]
-        found = token_logprobs(subject.model, [rows[i] for i in part], batch_tokens=context.batch_tokens)
-        for index, values in zip(part, found, strict=True):
-            sums[index] = sum(values)
+        own = [rows[i] for i in part]
+        if subject.kind == "encoder":
+            found = pseudo_logprobs(subject.model, own, batch_tokens=context.batch_tokens)
+        else:
+            found = [sum(values) for values in token_logprobs(subject.model, own, batch_tokens=context.batch_tokens)]
+        for index, value in zip(part, found, strict=True):
+            sums[index] = value
         context.tell(what, start + len(part), len(rows))
     return sums
 
@@ -44,6 +51,9 @@ def option_log_likelihoods(
     Given the place of each group's right option, long lists of options are searched: an option that cannot be the best
     one is -inf, and the best one and the right one have their values.
     """
+    if subject.kind == "encoder":
+        flat = iter(log_likelihoods(subject, [row for group in groups for row in group], context, what))
+        return [[next(flat) for _ in group] for group in groups]
     pad = subject.tokenizer.pad_token_id or 0
     at_once = max(1, ROWS_AT_ONCE // max(map(len, groups), default=1))
     sums: list[list[float]] = []
@@ -63,26 +73,27 @@ def best_option(values: Sequence[float]) -> int | None:
     return best if values.count(values[best]) == 1 else None
 
 
-def after_prompt(tokenizer: Any, prompts: Sequence[str], options: Sequence[str]) -> list[Scored]:
+def after_prompt(tokenizer: Any, prompts: Sequence[str], options: Sequence[str], kind: str = "decoder") -> list[Scored]:
     """One row per (prompt, option) pair; the option's tokens are scored, tokenised together with the prompt.
 
     A token that straddles the border counts for the option. The row opens with the beginning-of-text token, or with
-    the end-of-text token where there is none, so that a text's first token is scored too.
+    the end-of-text token where there is none, so that a text's first token is scored too; an encoder's stands in its
+    tokenizer's frame.
     """
-    first = opening_token(tokenizer)
+    first, last = frame(tokenizer) if kind == "encoder" else (opening_token(tokenizer), ())
     texts = [prompt + option for prompt, option in zip(prompts, options, strict=True)]
     # Not verbose: a text beyond the model's context is read in windows, which is no mistake.
     found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     rows = []
     for prompt, ids, offsets in zip(prompts, found["input_ids"], found["offset_mapping"], strict=True):
         start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
-        rows.append(Scored((*first, *ids), max(start + len(first), 1)))
+        rows.append(Scored((*first, *ids, *last), max(start + len(first), 1)))
     return rows
 
 
 def document_bits(subject: Subject, texts: Sequence[str], context: Context, what: str) -> list[float]:
     """Bits of each text: -sum log2 p(token). A text longer than the model's context is read in windows."""
-    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts)
+    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts, subject.kind)
     longest = context_of(subject.model)
     windows = [(index, window) for index, row in enumerate(rows) for window in _windows(row, longest)]
     bits = [0.0] * len(texts)
@@ -116,13 +127,16 @@ class Answers:
     """Builds rows in which a whole assistant's turn is scored, its end of turn included."""
 
     def __init__(self, tokenizer: Any, kind: str = "decoder") -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.kind = tokenizer, kind
         self._encoder = encoder_of(tokenizer, None, kind)
         self._ends = self._end_of_turn() if kind == "decoder" else None
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     def rows(self, prompt: Sequence[Message], answers: Sequence[str]) -> list[Scored]:
         """One row per possible answer to the same prompt."""
+        if self.kind == "encoder":
+            asked = "\n".join(turn.content for turn in prompt)
+            return after_prompt(self.tokenizer, [asked] * len(answers), [f" {one}" for one in answers], self.kind)
         if self._ends is None:
             return [self._whole(prompt, answer) for answer in answers]
         head = tuple(self._encoder.prompt(prompt))

@@ -87,6 +87,7 @@ def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list
         subject.tokenizer,
         [item.prompt for item in task.items for _ in item.options],
         [option for item in task.items for option in item.options],
+        subject.kind,
     )
     if any(item.prompt for item in task.items):
         return option_log_likelihoods(subject, by_question(rows, task), context, task.name)
@@ -96,7 +97,7 @@ def _option_values(subject: Subject, task: ChoiceTask, context: Context) -> list
 def _prior_values(subject: Subject, task: ChoiceTask, context: Context) -> list[list[float]]:
     """Log p of every option as a text of its own; an option that several questions have is scored once."""
     texts = list(dict.fromkeys(option for item in task.items for option in item.options))
-    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts)
+    rows = after_prompt(subject.tokenizer, [""] * len(texts), texts, subject.kind)
     found = dict(zip(texts, log_likelihoods(subject, rows, context, f"{task.name}, options alone"), strict=True))
     return [[found[option] for option in item.options] for item in task.items]
 

@@ -27,7 +27,11 @@ from keeptune.evaluations._summary import summarise
 from keeptune.evaluations._text_match import METRICS
 
 MOST_LABELS = 500
-Metric = Literal["exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte"]
+Metric = Literal[
+    "exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte", "cloze_accuracy"
+]
+
+LABELLED = ("label_accuracy", "cloze_accuracy")
 
 
 class Target(Evaluation):
@@ -37,7 +41,8 @@ class Target(Evaluation):
     metric: Metric = Field(
         "exact_match",
         description="label_accuracy ranks the labels by likelihood or by a head, bits_per_byte reads the answer or the "
-        "text; the others score a greedy answer",
+        "text, cloze_accuracy ranks the labels by how well each fills its place in a masked language model; the others "
+        "score a greedy answer",
     )
     split: Literal["dev", "test", "ood"] = Field("test", description="which rows: dev to select, test to prove")
     labels: tuple[str, ...] | None = Field(None, description="the possible answers; those of the data when absent")
@@ -50,7 +55,7 @@ class Target(Evaluation):
         with subject.on_task(self.data):
             if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind in ("encoder", "image")):
                 return [self._by_head(subject, rows, self._labels(context), context)]
-            if self.metric == "label_accuracy":
+            if self.metric in LABELLED:
                 return [self._by_likelihood(subject, rows, self._labels(context), context)]
             if self.metric == "bits_per_byte":
                 return [self._by_bits(subject, rows, context)]
@@ -59,14 +64,14 @@ class Target(Evaluation):
     def reads(self, context: Context) -> Any:
         """Prompts, answers and labels."""
         rows = context.rows(self.data, self.split)
-        labels = self._labels(context) if self.metric == "label_accuracy" else []
+        labels = self._labels(context) if self.metric in LABELLED else []
         return [[[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows], list(labels)]
 
     def _labels(self, context: Context) -> tuple[str, ...]:
         labels = self.labels or tuple(context.answers(self.data))
         if not 2 <= len(labels) <= MOST_LABELS:
             raise RecipeError(
-                f"label_accuracy needs 2 to {MOST_LABELS} labels; '{self.data}' has {len(labels)} different answers.",
+                f"{self.metric} needs 2 to {MOST_LABELS} labels; '{self.data}' has {len(labels)} different answers.",
                 code="E-RECIPE-METRIC",
                 fix="Use exact_match, token_f1 or rouge_l for free answers.",
             )

@@ -12,6 +12,7 @@ from keeptune.core.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from keeptune.engine.batch import PackedBatch
     from keeptune.engine.head import Head
@@ -43,6 +44,10 @@ class StepView(Protocol):
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states [N, D] of the base model at `rows` (positions of the batch), without gradient."""
+        ...
+
+    def cloze(self, rows: Tensor) -> Tensor:
+        """Logits [N, V] of a masked-language-model head at `rows`."""
         ...
 
 
@@ -77,12 +82,14 @@ class Loss(Spec, shelf="keeptune.losses"):
         reads_labels: it learns the labels of a head.
         weighs: its count is the sum of the weights of its tokens.
         pulls: it runs over no row, but over the weights: `pull` instead of `terms`.
+        alters: the model is given other tokens than the rows have: `given`.
     """
 
     needs_reference: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     pulls: ClassVar[bool] = False
+    alters: ClassVar[bool] = False
 
     on: str | None = Field(None, description="name of the source it is restricted to; unset: every source")
     weight: float = Field(1.0, gt=0, le=1e6, description="its factor in the objective")
@@ -97,6 +104,10 @@ class Loss(Spec, shelf="keeptune.losses"):
                 if source != self.on:
                     learned[start:end] = False
         return torch.nonzero(learned).squeeze(-1)
+
+    def given(self, batch: PackedBatch, model: PreTrainedModel) -> PackedBatch:
+        """What the model is given in place of a batch."""
+        return batch
 
     def terms(self, view: StepView) -> tuple[Tensor, float]:
         """The differentiable sum over `rows(view.batch)`, and the number of rows, or the sum of their weights."""

@@ -15,6 +15,7 @@ from keeptune.core.score import Score
 from keeptune.data.suite import Suite
 from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._stored import measure_unless_claimed
+from keeptune.evaluations.cloze import Cloze
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.halves import Halves
@@ -56,7 +57,9 @@ def context_of(
 
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items) if recipe.proof else None
     asked = tuple(task for source in material.sources.values() for task in source.tasks)
-    if suite is not None and asked:
+    if suite is not None and workshop.shared(base).anatomy.kind == "encoder":
+        suite = replace(suite, tasks=asked)
+    elif suite is not None and asked:
         suite = replace(suite, tasks=(*suite.tasks, *asked))
     return Context(
         subject=workshop.subject,
@@ -81,6 +84,8 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
     subject = context.subject(context.base)
     speaks = subject.speaks
     chosen: list[Evaluation] = [] if subject.kind == "image" else [Retention() if speaks else Halves()]
+    if subject.kind == "encoder" and context.suite is not None and context.suite.tasks and subject.fills_masks:
+        chosen.append(Cloze())
     if context.suite is not None and context.suite.harness:
         chosen.append(Harness())
     if isinstance(proof.target, Target):

@@ -100,7 +100,7 @@ def _target(proof: Proof, rows: Sequence[Example], length: _Length, *, head: boo
     if head:
         return Reading(asked, 0, 0)
     answers = sorted({row.target for row in rows})
-    if target.metric == "label_accuracy":
+    if target.metric in ("label_accuracy", "cloze_accuracy"):
         labels = round(length.mean(answers) * len(answers) * len(rows))
         return Reading(asked + labels, labels, 0)
     said = round(length.mean(row.target for row in rows) * len(rows))

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import MachineError
 from keeptune.data.packing import filled
 from keeptune.engine.batch import PackedBatch, pack
+from keeptune.engine.cloze import cloze_logits
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_states
 from keeptune.engine.padded import States
@@ -68,6 +69,10 @@ class View:
     def answers(self) -> list[Answer]:
         """What the heads that serve the rows say."""
         return answers(self._model, self.batch, self._states)
+
+    def cloze(self, rows: Tensor) -> Tensor:
+        """Logits of the masked-language-model head at `rows`."""
+        return cloze_logits(self._model, self.hidden[rows])
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states of the reference at `rows`."""
@@ -152,6 +157,7 @@ class Objective:
             self.masters.drop_gradients()
             try:
                 apart = BySource()
+                self.model.train()
                 result = self._backward(self._cut(rows), apart)
                 result.sources = apart.means(rows)
                 return result
@@ -179,7 +185,10 @@ class Objective:
         whole_rows = any(loss.reads_labels for loss in self.losses)
         packing = pack if whole_rows or not can_share(self.model) else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
-        return [served(batch, self.stacks).to(device) for batch in batches]
+        given = [served(batch, self.stacks).to(device) for batch in batches]
+        for loss in self.losses:
+            given = [loss.given(batch, self.model) for batch in given]
+        return given
 
     def _backward(self, batches: list[PackedBatch], apart: BySource) -> StepResult:
         learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]
@@ -187,7 +196,6 @@ class Objective:
         sums = torch.zeros(len(self.losses), dtype=torch.float64, device=batches[0].tokens.device)
         penalties: list[float] = []
         rows = sum(len(batch.ids) for batch in batches)
-        self.model.train()
         for batch in batches:
             objective: Any = 0.0
             for i, (total, count) in enumerate(self._pieces(batch, apart)):
@@ -234,6 +242,7 @@ class Objective:
             with torch.no_grad(), self.masters.unremembered():
                 for batch in batches:
                     masses = [mass + float(piece[1]) for mass, piece in zip(masses, self._pieces(batch), strict=True)]
+            self.model.train()
         return [masses[i] if self.losses[i].weighs else float(learned[i]) for i in self._each]
 
     def _pull(self) -> dict[int, float]:

@@ -234,7 +234,7 @@ class Attempt:
             return Teacher(self._teaching(plan, copied=copied), plan)
         if not any(loss.needs_reference for loss in losses):
             return None
-        if not any(self.stacks(new=False).values()):
+        if not any(self.stacks(new=False).values()) and not any(loss.alters for loss in losses):
             kept = kept_reference(model, losses, plan, self.work.cache, copied=copied)
             if kept is not None:
                 self.work.run.event("reference_kept", stage=self.label, rows=len(kept.states))
@@ -258,7 +258,7 @@ class Attempt:
         return Reference(copy, self.stacks(new=False), copied=True)
 
     def _trunk(self, plan: Plan) -> Trunk | None:
-        if isinstance(plan, OnPolicyPlan):
+        if isinstance(plan, OnPolicyPlan) or any(loss.alters for loss in self.stage.losses):
             return None
         trunk = trunk_of(self.loaded.model, plan, self.work.cache)
         if trunk is not None:
@@ -366,5 +366,7 @@ def _label(stage: Train) -> str:
 
 
 def _dev_loss(losses: Sequence[Loss]) -> Loss:
-    """What dev rows are judged by: the labels of a head where they are learned, else the next token."""
-    return Loss.find("label" if any(loss.reads_labels for loss in losses) else "next_token")()
+    """What dev rows are judged by: labels of a head or masked tokens where they are learned, else the next token."""
+    if any(loss.reads_labels for loss in losses):
+        return Loss.find("label")()
+    return Loss.find("masked_token" if any(loss.alters for loss in losses) else "next_token")()
