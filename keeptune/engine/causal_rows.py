@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from keeptune.engine.attention import Segments
 
-BLOCK, EVEN = 128, 16
+BLOCK, EVEN = 128, 8
 SCORES_IN_CACHE = 2**18
 """Scores of the rows that go at a time, if they are more than one."""
 
