@@ -69,6 +69,19 @@ stages:
     batch_tokens: {batch_tokens}
 proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}
 """
+MASKED = """\
+too_long: {too_long:<33}# drop | cut | split | refuse
+split: {{dev: 0.05, test: 0.2}}               # held out of the texts: {held_out}
+stages:
+  - name: train                             # a masked language model goes on reading, in texts of yours
+    method: {{name: lora, rank: 16}}          # keeptune list methods
+    data: task
+    losses: [masked_token]
+    optimizer: {{name: adamw, lr: 5.0e-4, schedule: cosine, warmup: 0.03}}
+    epochs: {epochs}
+    batch_tokens: {batch_tokens}
+proof: {{target: {{data: task, metric: {metric}}}, suite: embedded, seeds: 1}}   # each token masked in its turn
+"""
 IMAGES_OF_A_STEP = 32
 
 
@@ -99,14 +112,15 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     plain = all(example.text is not None for example in examples)
     metric = "bits_per_byte" if plain else "label_accuracy" if labels else "rouge_l"
     kind = kind_of(model)
-    _check_kind(kind, model, data, images=guess.format.name == "images", labels=bool(labels))
-    encoder = kind in ("encoder", "image")
+    reads = bool(labels) or (plain and kind == "encoder")
+    _check_kind(kind, model, data, images=guess.format.name == "images", reads=reads)
+    learning = CHAT if kind not in ("encoder", "image") else MASKED if plain else ENCODER
     small = model == "pocket"
     stated = Counter(example.part for example in examples)
     named = stated_parts(stated)
     batch_tokens = IMAGES_OF_A_STEP * _pixels(examples[0]) if kind == "image" else 4096
     passes = _passes(_trained(examples), model, kind, batch_tokens)
-    text = (HEAD + (ENCODER if encoder else CHAT)).format(
+    text = (HEAD + learning).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
         seed=SEED, name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
         too_long="split" if plain else "drop",
@@ -139,7 +153,7 @@ def kind_of(model: str) -> str:
     return "decoder" if family is None else family.kind
 
 
-def _check_kind(kind: str, model: str, data: Path, *, images: bool, labels: bool) -> None:
+def _check_kind(kind: str, model: str, data: Path, *, images: bool, reads: bool) -> None:
     """Refuses data that the model cannot read, or answers that it cannot learn."""
     if images != (kind == "image"):
         what = f"these rows are images, and '{model}' is no" if images else f"these rows are texts, and '{model}' is an"
@@ -149,9 +163,9 @@ def _check_kind(kind: str, model: str, data: Path, *, images: bool, labels: bool
             where={"file": data},
             fix="Name a ViT: --model FOLDER." if images else "Name a model that reads texts.",
         )
-    if kind in ("encoder", "image") and not labels:
+    if kind in ("encoder", "image") and not reads:
         raise RecipeError(
-            f"'{model}' is an encoder, which learns labels, and these answers are no label set.",
+            f"'{model}' is an encoder, which learns labels or plain texts, and these answers are no label set.",
             code="E-INIT-ENCODER",
             where={"file": data},
             fix="Name a model that writes, or data with a few different answers.",

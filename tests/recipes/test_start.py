@@ -77,6 +77,14 @@ def test_an_encoder_is_not_asked_for_free_answers(tmp_path, encoder):
     assert not (tmp_path / "recipe.yaml").exists()
 
 
+def test_an_encoder_goes_on_reading_plain_texts_by_masked_tokens(tmp_path, encoder):
+    texts = [{"text": f"w{n % 40} w7 w{n % 30} w8 w9"} for n in range(80)]
+    write_recipe(rows_of(tmp_path, texts), encoder, tmp_path / "recipe.yaml")
+    (stage,) = load_recipe(tmp_path / "recipe.yaml").stages
+    assert [method.name for method in stage.methods] == ["lora"]
+    assert [loss.name for loss in stage.losses] == ["masked_token"]
+
+
 def images_of(tmp_path, top):
     """Twenty images of eight rows, as whole numbers up to `top`."""
     file = tmp_path / "images.jsonl"
