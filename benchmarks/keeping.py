@@ -170,7 +170,8 @@ def read(folder: Path, plan: Plan) -> dict[str, Any]:
     path = [("sft", rate) for rate in plan.rates if done.seeds([("sft", rate)], SEEDS) >= FEWEST_SEEDS]
     shared = done.seeds([*path, *((name, 1.0) for name in arms)], SEEDS)
     table = Table(done, done.cells(list(ARMS), plan.rates, SEEDS[:shared]), SEEDS[:shared])
-    found = {path.name: curve_of(path) for path in sorted((folder / "curves").glob("*-*"))}
+    runs = [path.parent for path in sorted((folder / "curves").glob("*/checkpoint.json"))]  # which ends a run
+    found = {path.name: curve_of(path) for path in runs}
     return {
         "settings": plan.sizes,
         "arms": {name: [base, *settings] for name, (base, settings) in ARMS.items()},

@@ -11,12 +11,14 @@ from benchmarks.keeping_larger import drawn as pictures_of
 from benchmarks.keeping_larger import section
 from benchmarks.keeping_page import DOCS, PAGE, drawn, page, records
 from benchmarks.keeping_reading import Finished, Table
-from benchmarks.keeping_words import reading, told
+from benchmarks.keeping_words import reading, share, told
 from keeptune.core.score import Item, Score
 from keeptune.recipes.recipe import load_recipe
+from keeptune.report.words import points
 from keeptune.studies._lineup import arm_recipe
 
 REQUESTS = 40
+README = DOCS.parent.parent / "README.md"
 
 
 def score(kind, values, *, task="", metric="m", higher=True, size=1.0):
@@ -149,3 +151,22 @@ def test_the_page_and_its_pictures_are_those_that_the_records_make():
         marks = [part for part in ElementTree.fromstring(made[name]).iter() if "mark" in part.get("class", "")]
         gentle = [row for row in record["rows"] if row["rate"] != 1.0] if record is not taken[0] else []
         assert len(marks) == 2 * len(record["plane"]) + len(gentle), "one in the picture and one in the legend"
+
+
+def test_the_readme_says_what_the_record_says():
+    record, text = records()[1], " ".join(README.read_text(encoding="utf-8").split())
+    own, keep = {row["arm"]: row for row in record["plane"]}, record["matched"]["replay_kl"]
+    assert {len(row["seeds"]) for row in own.values()} == {len(record["seeds"])} == {5}
+    assert f"{record['tokens']:,} tokens, five seeds" in text
+    assert f"learns most, {points(own['sft']['target']['value'], sign=False)}% of the test rows" in text
+    level, kept, plain = (
+        points(keep["level"], sign=False),
+        reading(keep["first"], sign=False, unit="%"),
+        reading(keep["second"], sign=False, unit="%"),
+    )
+    assert f"scores {level}% and keeps {kept}; where plain tuning" in text
+    assert f"it keeps {plain}: {reading(keep['difference'], sign=False)} points less." in text
+    unsure = record["matched"]["promot"]["difference"]
+    assert unsure["low"] < 0 < unsure["high"], "not told apart"
+    *most, worst = sorted(own["promot"]["leak_of_seeds"])
+    assert f"at most {share(max(most))} of the requests, one on {share(worst)}" in text
