@@ -106,7 +106,7 @@ LARGE = Plan(
         (("sft",), 0.3, 5),
         (("sft",), 0.1, 5),
         (("promot", "sft"), 0.0, 3),
-        (("chats_10",), 1.0, 3),
+        (("chats_10",), 1.0, 5),
     ),
 )
 """Twice the tokens, and low rates of plain tuning, so that an equal score lies between points that were measured."""

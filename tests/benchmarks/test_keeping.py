@@ -130,7 +130,7 @@ def test_the_larger_plane_says_how_many_seeds_each_row_has_and_what_is_missing(f
     assert "| `sft` | 0.3 | 2 | 30.0% (" in text, "lower rates of plain tuning beside its own"
     assert "through its runs at 0.3 and 1 times its rate" in text
     assert "`promot` at 1 times its rate, seeds 9, 10, 11; `replay_kl`" in text.splitlines()[-1]
-    assert text.endswith("`chats_10` at 1 times its rate, seeds 7, 8, 9.")
+    assert text.endswith("`chats_10` at 1 times its rate, seeds 7, 8, 9, 10, 11.")
     assert "one by one: 0% and 0% of the requests" in text
     assert "does not promise" not in text, "nothing leaked where the gate had passed"
     assert "passed 1 of 2, with at least 40% of" in text
