@@ -72,7 +72,7 @@ class _AttendRows(torch.autograd.Function):
             part, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*states, 0.0, True, scale=scale)
             rows.of(output).copy_(part.transpose(1, 2))
             rows.of(log_sums).copy_(sums.transpose(1, 2))
-        ctx.save_for_backward(*given, log_sums)
+        ctx.save_for_backward(query, key, value, spread.back(log_sums))
         ctx.spread, ctx.scale = spread, scale
         return spread.back(output)
 
@@ -81,7 +81,7 @@ class _AttendRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, log_sums = ctx.saved_tensors
         spread: Spread = ctx.spread
-        given = (query, key, value, spread.out(gradient), log_sums[:, :, None])
+        given = [spread.out(x) for x in (query, key, value, gradient, log_sums[:, :, None])]
         slopes = [torch.empty(x.shape, dtype=x.dtype) for x in given[:3]]
         for rows in spread.rows:
             found = _gradient(*(rows.of(x) for x in given), scale=ctx.scale)
