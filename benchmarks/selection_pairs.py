@@ -29,7 +29,7 @@ MODEL = "all-MiniLM-L6-v2"
 CORPORA = ("mnli", "rte", "cb", "sick")
 WORDS, TESTED = 40, 150
 """Longer pairs are left out; test rows of a corpus at most."""
-CHOICES = ("shares=[0.05,0.2]", "selectors=[kcenter,facility_location,rds]")
+CHOICES = ("selectors=[kcenter,facility_location,rds]",)
 RECIPE = """\
 name: pairs-lora
 seed: 7
