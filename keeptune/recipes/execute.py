@@ -108,7 +108,8 @@ def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]
         "",
         f"certificate  {folder / 'certificate.html'}",
     ]
-    lines.append(f"next         keeptune chat {folder}")
+    speaks = certificate["drift"] is not None  # an encoder writes nothing, and its drift is not measured
+    lines.append(f"next         keeptune {f'chat {folder}' if speaks else f'compare {folder} OTHER_RUN'}")
     return {"folder": str(folder), "verdict": verdict, "certificate": certificate, "text": "\n".join(lines)}
 
 

@@ -63,7 +63,7 @@ def _page(run: RunFiles, rivals: Sequence[Point], language: Language) -> str:
         _section(say("Data"), sections.data_counts(run.data) if run.data else None),
         _section(say("Is it luck?"), sections.luck(certificate)),
         _section(say("Cost"), sections.cost(certificate)),
-        _section(say("Use it"), sections.commands(run.folder.name)),
+        _section(say("Use it"), sections.commands(run.folder.name, speaks=bool(certificate.get("drift")))),
         _section(say("Reproduce"),
                  [sections.provenance(certificate, run.recipe, recipe_text), sections.download(certificate)]),
     ]  # fmt: skip

@@ -238,9 +238,9 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
     return Markup("".join(parts))
 
 
-def commands(folder_name: str) -> Markup:
+def commands(folder_name: str, *, speaks: bool) -> Markup:
     """What to do with the result."""
-    lines = f"keeptune chat runs/{folder_name}\nkeeptune compare runs/{folder_name} OTHER_RUN"
+    lines = f"keeptune chat runs/{folder_name}\n" * speaks + f"keeptune compare runs/{folder_name} OTHER_RUN"
     limits = say(
         "What this does not say: nothing is proven about abilities that no item asks for, about other languages than "
         "those of the items, or about safety."

@@ -9,7 +9,6 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from keeptune.core.run import read_json
 from keeptune.pocket.facts import build_facts
 from keeptune.recipes.execute import run
 
@@ -68,4 +67,6 @@ def test_an_encoder_learns_facts_from_plain_texts_and_is_asked_for_them(tmp_path
     assert {"taught", "neighbours"} < set(told)
     assert told["taught"]["base"] <= 0.25
     assert told["taught"]["adapted"] >= 0.75
-    assert read_json(tmp_path / "run" / "state.json")
+    page = (tmp_path / "run" / "certificate.html").read_text()
+    assert "keeptune compare" in page
+    assert "keeptune chat" not in page, "an encoder writes nothing"
