@@ -25,7 +25,8 @@ HEAD = """\
 Every figure here was measured by the command above its table and stands, with its spread, in `results/*.json`; this
 page is made from them by `python -m benchmarks.table`. A ratio is taken within one round of an interleaved run, from
 processor seconds of one thread; the table gives the median over rounds and the 10th to 90th percentile. The outputs of
-both sides were compared first, and the command fails when they differ.
+both sides were compared, and the command fails when they differ. What is told by the wall clock ran once, one side
+after the other.
 """
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
@@ -37,7 +38,7 @@ TITLES = {
     "kcenter": "k-center greedy",
     "probe": "Probes and top-layer studies on a cached trunk",
     "study": "A study of several settings, each with its proof",
-    "grid": "The same study against a trainer and a harness for each setting",
+    "grid": "A study against a trainer and a harness for each setting, by the wall clock",
     "check": "Rows before the first step: read, validated, encoded, compared",
     "startup": "From the command to the first step",
 }

@@ -99,7 +99,8 @@ class Fitting:
 
     def _add_long(self, row: Encoded, example: Example, what: str) -> None:
         if self.too_long == "split" and example.text is not None:
-            pieces = split_document(row, self.context)
+            encoder, context = self.encoder, self.context
+            pieces = encoder.pieces(row, context) if isinstance(encoder, TextEncoder) else split_document(row, context)
             self.counts.update(read=1, kept=1, split=1)
             for piece in pieces:
                 self._take(piece)

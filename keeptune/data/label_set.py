@@ -10,6 +10,9 @@ from keeptune.core.example import Example
 LABEL_LETTERS = 60
 ROWS_PER_LABEL = 3
 
+LABELLED = ("label_accuracy", "cloze_accuracy")
+"""Metrics of answers from a fixed set."""
+
 
 def label_set(examples: Sequence[Example], *, most: int = 256) -> tuple[str, ...] | None:
     """The answers as a sorted set of labels, or None when they are free text.

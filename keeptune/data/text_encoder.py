@@ -50,14 +50,21 @@ class TextEncoder:
                     where={"line": example.line, "key": example.source or None},
                     fix="Use conversations, or a decoder.",
                 )
-            tokens = self._framed(example.text)
-            inside = len(tokens) - len(self._before) - len(self._behind)
-            learned = (False,) * len(self._before) + (True,) * inside + (False,) * len(self._behind)
-            return Encoded(example.id, example.source, tokens, learned)
+            return Encoded(example.id, example.source, *self._document(self._ids(example.text)))
         request = tuple(self.prompt(example.prompt))
         answer = (*self._ids(example.target), *self._behind) if self.answers else ()
         learned = (False,) * len(request) + (True,) * len(answer)
         return Encoded(example.id, example.source, (*request, *answer), learned, example.target)
+
+    def pieces(self, row: Encoded, context: int) -> list[Encoded]:
+        """A document in consecutive pieces of at most `context` tokens, each in the frame; none shares a token."""
+        body = row.tokens[len(self._before) : len(row.tokens) - len(self._behind)]
+        room = context - len(self._before) - len(self._behind)
+        found = []
+        for number, start in enumerate(range(0, len(body), room)):
+            tokens, learned = self._document(body[start : start + room])
+            found.append(Encoded(row.id if number == 0 else f"{row.id}#{number + 1}", row.source, tokens, learned))
+        return found
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the request."""
@@ -73,6 +80,11 @@ class TextEncoder:
         """Tokens at which generation ends."""
         end = self.tokenizer.eos_token_id
         return set() if end is None else {int(end)}
+
+    def _document(self, body: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Tokens in the frame, and which of them are the document's own."""
+        outside = (False,) * len(self._before), (False,) * len(self._behind)
+        return (*self._before, *body, *self._behind), (*outside[0], *(True for _ in body), *outside[1])
 
     def _framed(self, text: str) -> tuple[int, ...]:
         return (*self._before, *self._ids(text), *self._behind)

@@ -13,6 +13,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example
 from keeptune.core.score import Item, Score
+from keeptune.data.label_set import LABELLED
 from keeptune.evaluations import Context, Evaluation, Subject
 from keeptune.evaluations._free_answers import free_answers
 from keeptune.evaluations._labels import label_logprobs
@@ -30,8 +31,6 @@ MOST_LABELS = 500
 Metric = Literal[
     "exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte", "cloze_accuracy"
 ]
-
-LABELLED = ("label_accuracy", "cloze_accuracy")
 
 
 class Target(Evaluation):
@@ -52,6 +51,12 @@ class Target(Evaluation):
         """One score, named after the data source."""
         rows = context.rows(self.data, self.split)
         subject = context.subject(checkpoint)
+        if self.metric == "cloze_accuracy" and not subject.fills_masks:
+            raise RecipeError(
+                "cloze_accuracy asks a masked language model, and this model has no such head.",
+                code="E-RECIPE-METRIC",
+                fix="Use label_accuracy, which asks a model that writes, or a head.",
+            )
         with subject.on_task(self.data):
             if self.metric == "label_accuracy" and (subject.reads_labels or subject.kind in ("encoder", "image")):
                 return [self._by_head(subject, rows, self._labels(context), context)]

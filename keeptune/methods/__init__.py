@@ -53,7 +53,7 @@ class Method(Spec, shelf="keeptune.methods"):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Names of the columns that it reads apart, where a row has several texts."""
+        """Columns of a row that it names, in their order."""
         return ()
 
     def fitted(self, answers: Sequence[str]) -> Self:

@@ -41,8 +41,8 @@ class Template:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Names of the texts; of a single `{text}`, nothing."""
-        return tuple(str(part)[6:-1] for part in self.parts if _is_text(part))
+        """Names of the texts; that of `{text}` is empty."""
+        return tuple(str(part)[6:-1] for part in self.parts if is_text(part))
 
     @property
     def soft(self) -> int:
@@ -57,7 +57,7 @@ class Template:
     @property
     def room(self) -> int:
         """About how many vectors: a word counts one."""
-        words = (part for part in self.parts if not _is_text(part))
+        words = (part for part in self.parts if not is_text(part))
         return sum(len(part.split()) if isinstance(part, str) else part for part in words)
 
 
@@ -99,7 +99,8 @@ def _slot(inside: str) -> int | str:
     raise ValueError(f"'{{{inside}}}' is no part of a template. {did_you_mean(inside, KNOWN)}")
 
 
-def _is_text(part: int | str) -> bool:
+def is_text(part: int | str) -> bool:
+    """Whether a part of a template is a text of the row."""
     return isinstance(part, str) and part.startswith(TEXT[:-1])
 
 
@@ -128,7 +129,7 @@ class TemplatePrompt(Around):
         ends: list[int] = []
         taken = 0
         for place, part in enumerate(template.parts):
-            if _is_text(part):
+            if is_text(part):
                 ends.append(len(self.order))
             elif isinstance(part, int):
                 self.order += range(taken, taken + part)
@@ -185,7 +186,7 @@ def verbalised(model: PreTrainedModel, verbaliser: Mapping[str, str]) -> dict[st
 
 def _plain(template: Template) -> bool:
     """Whether it needs no tokenizer: soft tokens before a single text alone."""
-    return template.parts[-1] == TEXT and all(isinstance(part, int) for part in template.parts[:-1])
+    return is_text(template.parts[-1]) and all(isinstance(part, int) for part in template.parts[:-1])
 
 
 def _frame(tokenizer: Any) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from keeptune.engine.template_slot import AroundText
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._encoded_prompt import EncodedPrompt, Encoder
 from keeptune.methods._families import require_tokens
-from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, read_template, verbalised
+from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, is_text, read_template, verbalised
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
@@ -118,8 +118,7 @@ class PTuning(Method):
     @property
     def texts(self) -> tuple[str, ...]:
         """The columns that the template names."""
-        names = read_template(self.template).texts if self.template else ()
-        return names if len(names) > 1 else ()
+        return tuple(filter(None, read_template(self.template).texts)) if self.template else ()
 
     @property
     def _count(self) -> int:
@@ -127,7 +126,7 @@ class PTuning(Method):
         return read_template(self.template).soft if self.template else self.length
 
     def _check_last(self, family: str, template: Template) -> None:
-        if template.parts[-1] != TEXT or len(template.texts) > 1 or template.masks:
+        if not is_text(template.parts[-1]) or len(template.texts) > 1 or template.masks:
             raise PlanError(
                 f"in a {family} model the answer follows the text, so its template ends with {TEXT} and has no {MASK}.",
                 code="E-METHOD-TEMPLATE",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.data.decontaminate import TestRows
+from keeptune.data.label_set import LABELLED
 from keeptune.data.survey import Survey
 from keeptune.recipes.check_page import check_page, check_text
 from keeptune.recipes.examine import Examined, examine
@@ -132,7 +133,7 @@ class _counting:
 def _labels(recipe: Recipe, checks: list[Examined], feeds: dict[str, Feed]) -> DataError | None:
     """The label set of the target's source, where labels are what is measured."""
     target = recipe.proof.target if recipe.proof else None
-    if getattr(target, "metric", None) != "label_accuracy":
+    if getattr(target, "metric", None) not in LABELLED:
         return None
     measured = feeds.get(str(getattr(target, "data", "")))
     if measured is None or not checks:

@@ -17,6 +17,7 @@ from keeptune.core.spec import validate
 from keeptune.core.usage import measured
 from keeptune.data.decontaminate import overlap
 from keeptune.data.guess import guess_format
+from keeptune.data.label_set import LABELLED
 from keeptune.data.read import read_examples
 from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._endpoint import is_endpoint
@@ -155,7 +156,7 @@ def _one_back_end(
     wrong = None
     if not all(served):
         wrong = "one model is served and the other is not: the same item could score differently for that alone."
-    elif metric in ("label_accuracy", "cloze_accuracy", "bits_per_byte"):
+    elif metric in (*LABELLED, "bits_per_byte"):
         wrong = f"'{metric}' ranks likelihoods of chat answers, which no endpoint tells."
     elif diagnose or sequential:
         wrong = "a diagnosis and sequential sampling need the model itself."
@@ -275,7 +276,7 @@ def _shifted(ood: Path | None, target: Path | None, metric: str) -> list[Example
             fix="Name the task's rows with --target.",
         )  # fmt: skip
     rows = _rows(ood)
-    if metric == "label_accuracy" and rows:
+    if metric in LABELLED and rows:
         refuse_new_labels(_rows(target), rows, key="ood")
     return rows
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keeptune.core.example import Message
 from keeptune.data.encode import encoder_of
+from keeptune.data.label_set import LABELLED
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.target import Target
 from keeptune.planning.time import Reading
@@ -100,7 +101,7 @@ def _target(proof: Proof, rows: Sequence[Example], length: _Length, *, head: boo
     if head:
         return Reading(asked, 0, 0)
     answers = sorted({row.target for row in rows})
-    if target.metric in ("label_accuracy", "cloze_accuracy"):
+    if target.metric in LABELLED:
         labels = round(length.mean(answers) * len(answers) * len(rows))
         return Reading(asked + labels, labels, 0)
     said = round(length.mean(row.target for row in rows) * len(rows))

@@ -125,7 +125,8 @@ class Recipe(Spec):
         """Templates that name other columns than the rows have."""
         return [
             f"stages[{index}]: the template names the texts {', '.join(method.texts)}, and the rows of '{source}' have "
-            f"{', '.join(columns) or 'one text'}. Name its columns in data.{source}.prompt, in the template's order."
+            f"{', '.join(columns) or 'one text without a name'}. Name its columns in data.{source}.prompt, in the "
+            "template's order."
             for index, stage in enumerate(self.stages)
             if isinstance(stage, Train)
             for method in stage.methods

@@ -14,6 +14,7 @@ from keeptune.data.formats import Format
 from keeptune.data.formats.embedded import Embedded
 from keeptune.data.formats.generated import Generated
 from keeptune.data.formats.invented_facts import InventedFacts
+from keeptune.data.label_set import LABELLED
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, within
 from keeptune.data.suite import ChoiceTask
@@ -90,7 +91,7 @@ def read_sources(recipe: Recipe, folder: Path | None) -> dict[str, Source]:
 def _with_shifted(task: Source, other: Source, target: Any) -> Source:
     """The target's source with all rows of another one as its out-of-distribution rows, beside those it has."""
     rows = [row for part in (other.train, other.dev, other.test, other.ood) for row in part]
-    if getattr(target, "metric", "") == "label_accuracy":
+    if getattr(target, "metric", None) in LABELLED:
         refuse_new_labels([*task.train, *task.dev, *task.test], rows, key="proof.ood")
     own = tuple(replace(row, id=f"{other.name}/{row.id}", source=task.name) for row in rows)
     return replace(task, ood=(*task.ood, *own), digest=digest_of([task.digest, other.digest]))

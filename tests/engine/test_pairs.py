@@ -11,9 +11,9 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from keeptune.core.errors import KeeptuneError, PlanError
-from keeptune.core.example import Message
+from keeptune.core.example import Example, Message
 from keeptune.core.spec import validate
-from keeptune.data.encode import encoder_of
+from keeptune.data.encode import encode_all, encoder_of
 from keeptune.data.encoder import Encoded
 from keeptune.data.formats import Format
 from keeptune.data.formats.prompt_completion import PromptCompletion
@@ -77,6 +77,20 @@ def test_a_pair_is_joined_and_typed_as_by_the_tokenizer_and_transformers(model):
             del given["token_type_ids"]
         with torch.no_grad():
             assert_close(states, model.base_model(**given).last_hidden_state[0], **CLOSE)
+
+
+def test_a_separator_that_a_text_spells_out_ends_no_text(model):
+    (row,) = encoded(model, pair("w3 [SEP] w4", "w6"))
+    assert list(row.tokens).count(SEP) == len(model.loaded.tokenizer("a", "a")["input_ids"]) - 3
+
+
+def test_a_long_document_is_read_in_pieces_that_are_each_a_text(model):
+    document = Example("d", text=" ".join(f"w{3 + n % 50}" for n in range(20)))
+    found = encode_all([document], model.loaded.tokenizer, too_long="split", context=9, kind="encoder").rows
+    assert [row.id for row in found] == ["d", "d#2", "d#3"]
+    assert all((row.tokens[0], row.tokens[-1]) == (CLS, SEP) for row in found)
+    assert [token for row in found for token in row.tokens[1:-1]] == [3 + n % 50 for n in range(20)]
+    assert all(row.learned == (False, *[True] * (len(row.tokens) - 2), False) for row in found)
 
 
 def test_the_second_text_of_bert_has_a_type_of_its_own(tmp_path):
@@ -155,3 +169,8 @@ def test_a_recipe_whose_template_names_other_columns_is_refused():
     with pytest.raises(KeeptuneError, match="premise, claim"):
         load_recipe("lora", [rows, template, "proof=null"])
     load_recipe("lora", [rows, template.replace("claim", "hypothesis"), "proof=null"])
+    alone = "stages[0].method={name: p_tuning, template: '{soft:2} {text:claim}'}"
+    one = rows.replace("[premise, hypothesis]", "premise")
+    with pytest.raises(KeeptuneError, match="claim"):
+        load_recipe("lora", [one, alone, "proof=null"])
+    load_recipe("lora", [one, alone.replace("claim", "premise"), "proof=null"])

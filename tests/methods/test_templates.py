@@ -199,7 +199,7 @@ def test_in_front_of_a_writing_model_words_and_soft_tokens_stand_as_written(tmp_
     model = load(folder_of(tmp_path / "base", family), dtype="float32", device="cpu").model
     extra = {"decoder_input_ids": torch.tensor([[3, 4]])} if family == "t5" else {}
     wanted = model(input_ids=torch.tensor([[5, 30, 6, 31, 10, 11]]), **extra).logits
-    PTuning(template="w5 {soft:1} w6 {soft:1} {text}", encoder="none").attach(model)
+    PTuning(template="w5 {soft:1} w6 {soft:1} {text:named}", encoder="none").attach(model)
     with torch.no_grad():
         embedded = model.get_input_embeddings()(torch.tensor([30, 31]))
         soft_of(model).vectors.copy_(embedded)
@@ -212,6 +212,7 @@ def test_in_front_of_a_writing_model_words_and_soft_tokens_stand_as_written(tmp_
     [
         "{soft:3}",
         "{text} {text} {soft:1}",
+        "{text} {text:second} {soft:1}",
         "{text} {mask} {mask} {soft:1}",
         "{text} w5",
         "{txt} {soft:1}",

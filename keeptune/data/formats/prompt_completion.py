@@ -37,7 +37,6 @@ PAIRS = (
     ("question1", "question2"),
     ("sentence_a", "sentence_b"),
     ("text_a", "text_b"),
-    ("sentence", "sentence2"),
 )
 ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>")
 
