@@ -6,8 +6,10 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keeptune.core.example import Example
 from keeptune.data.minhash import NEAR, Runs, band_keys, runs_of, signature, similarity
@@ -43,6 +45,39 @@ class Overlap:
         return {**{name: len(pairs) for name, pairs in kinds.items()}, "boilerplate": self.boilerplate}
 
 
+@dataclass(frozen=True)
+class TrainedRow:
+    """A row that is learned from, as comparisons see it: made once, held against any number of sets of test rows.
+
+    Attributes:
+        example: the row.
+        words: length of a run that is a leak.
+    """
+
+    example: Example
+    words: int = WORDS
+
+    @cached_property
+    def asked(self) -> str:
+        """The question, normalised."""
+        return question(self.example)
+
+    @cached_property
+    def near_runs(self) -> Runs:
+        """The question's runs of three words."""
+        return runs_of(self.asked.split())
+
+    @cached_property
+    def bands(self) -> list[bytes]:
+        """What a near question shares in one band at least; none for questions without runs."""
+        return band_keys(signature(self.near_runs)) if len(self.near_runs) else []
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Of all runs of `words` words, question and answer."""
+        return np.array(list(_runs(whole(self.example), self.words)), np.uint64)
+
+
 class TestRows:
     """Rows that are measured, against which training rows are held one by one; memory grows with the test rows only.
 
@@ -75,17 +110,16 @@ class TestRows:
         self._found: dict[str, dict[int, int]] = {"exact": {}, "near": {}, "ngram": {}}
         self._worn: set[int] = set()
 
-    def see(self, index: int, example: Example) -> None:
-        """Takes a row that is learned from."""
+    def see(self, index: int, row: TrainedRow) -> None:
+        """Takes a row that is learned from; its runs have the length of ours."""
         if not self._asked:
             return
-        asked = question(example)
-        for found in self._asked.get(asked, ()):
+        for found in self._asked.get(row.asked, ()):
             self._found["exact"].setdefault(found, index)
         if self._near:
-            self._see_near(index, runs_of(asked.split()))
+            self._see_near(index, row)
         if len(self._hashes):
-            self._see_runs(index, whole(example))
+            self._see_runs(index, row.hashes)
 
     def overlap(self) -> Overlap:
         """What was found up to now."""
@@ -95,16 +129,13 @@ class TestRows:
         leaked = exact.keys() | near.keys() | ngram.keys()
         return Overlap(_pairs(exact), _pairs(kept_near), _pairs(kept_ngram), len(self._worn - leaked))
 
-    def _see_near(self, index: int, runs: Runs) -> None:
-        if not len(runs):
-            return
-        candidates = {found for key in band_keys(signature(runs)) for found in self._near.get(key, ())}
+    def _see_near(self, index: int, row: TrainedRow) -> None:
+        candidates = {found for key in row.bands for found in self._near.get(key, ())}
         for found in candidates - self._found["near"].keys():
-            if similarity(runs, self._runs[found]) >= NEAR:
+            if similarity(row.near_runs, self._runs[found]) >= NEAR:
                 self._found["near"][found] = index
 
-    def _see_runs(self, index: int, words: Sequence[str]) -> None:
-        wanted = np.array(list(_runs(words, self._words)), np.uint64)
+    def _see_runs(self, index: int, wanted: NDArray[np.uint64]) -> None:
         starts = np.searchsorted(self._hashes, wanted, "left")
         ends = np.searchsorted(self._hashes, wanted, "right")
         for start, end in zip(starts[ends > starts].tolist(), ends[ends > starts].tolist(), strict=True):
@@ -123,7 +154,7 @@ def overlap(train: Iterable[Example], test: Sequence[Example], *, words: int = W
     """
     held = TestRows(test, words=words)
     for index, example in enumerate(train):
-        held.see(index, example)
+        held.see(index, TrainedRow(example, words))
     return held.overlap()
 
 

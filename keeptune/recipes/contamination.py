@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.example import Example
-from keeptune.data.decontaminate import TestRows
+from keeptune.data.decontaminate import TestRows, TrainedRow
 
 if TYPE_CHECKING:
     from keeptune.core.score import Score
@@ -30,9 +30,9 @@ def contamination(material: Material, suite: Suite | None, measured: Sequence[Sc
     parts = {**dict(_parts(material, suite)), **dict(_harness(suite, measured))}
     held = {name: TestRows(rows) for name, rows in parts.items()}
     trained = [example for name in material.train for example in material.sources[name].train]
-    for index, example in enumerate(trained):
+    for index, row in enumerate(map(TrainedRow, trained)):
         for tests in held.values():
-            tests.see(index, example)
+            tests.see(index, row)
     found = []
     for name, tests in held.items():
         counts = tests.overlap().counts()

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.errors import DataError
-from keeptune.core.example import Example
-from keeptune.data.decontaminate import TestRows
+from keeptune.data.decontaminate import TestRows, TrainedRow
 from keeptune.data.encode import encoder_of
 from keeptune.data.fitting import Fitting
-from keeptune.data.minhash import NearDuplicates, runs_of
-from keeptune.data.normalise import question
+from keeptune.data.minhash import NearDuplicates
 from keeptune.data.view import TokenView, check_view
 from keeptune.recipes.feed import Feed
 from keeptune.recipes.material import context_length
@@ -77,8 +75,9 @@ def examine(
     found = Examined(feed.name, notes=list(feed.notes))
     twins = Twins()
     for index, example in enumerate(feed.train()):
-        tests.see(index, example)
-        twins.see(example)
+        seen = TrainedRow(example)
+        tests.see(index, seen)
+        twins.see(seen)
         if len(found.answers) <= MOST_ANSWERS and example.text is None:
             found.answers[example.target.strip()] += 1
         try:
@@ -107,16 +106,15 @@ class Twins:
         self._seen = 0
         self.exact = 0
 
-    def see(self, example: Example) -> None:
+    def see(self, row: TrainedRow) -> None:
         """Takes the next row."""
         self._seen += 1
-        asked = question(example)
-        key = hash(asked)
+        key = hash(row.asked)
         if key in self._asked:
             self.exact += 1
         else:
             self._asked.add(key)
-            self._near.add(example.line or self._seen, runs_of(asked.split()))
+            self._near.add(row.example.line or self._seen, row.near_runs)
 
     def close(self) -> tuple[dict[str, int], list[str]]:
         """Counts of `duplicates` and `near duplicates`, and a note that names the first near ones by their lines."""
