@@ -48,6 +48,8 @@ class Finished:
         seconds: dict[Cell, float] = {}
         for path in sorted(folder.glob("arms/*/result.json")):
             made = read_json(path)["result"]
+            if "recipe" not in made:
+                continue  # the base
             cell = (made["recipe"], made["rate"])
             arms.setdefault(cell, {})[made["seed"]] = read_scores(path.parent, "adapted")
             seconds[cell] = seconds.get(cell, 0.0) + made["seconds"]

@@ -99,8 +99,9 @@ def _table(cells: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _small_print(result: Mapping[str, Any]) -> str:
-    level, rows = f"{100 * result['confidence']:.0f}%", f"{result['n']:,} test rows"
+    level = f"{100 * result['confidence']:.0f}%"
     return (
-        f"Shrunk: {', '.join(result['sources'])}. {rows}; intervals: {level}, percentile bootstrap over items and, "
-        f"where there are several, seeds. {result['hours']:.2f} hours of training and measuring."
+        f"Shrunk: {', '.join(result['sources'])}. Target: {result['metric']} on {result['n']:,} test rows. Intervals: "
+        f"{level}, percentile bootstrap over items and, where there are several, seeds. {result['hours']:.2f} hours "
+        "of training and measuring."
     )

@@ -22,6 +22,7 @@ from keeptune.statistics.few_seeds import stretched
 from keeptune.statistics.interpolate import retention_at
 
 Floats = NDArray[np.float64]
+SMALLEST_ROOM = 1e-9
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Grid:
 
     Attributes:
         methods: name and the places of its cells, in order of the rate.
-        target: item scores of the target, higher is better.
+        target: item scores of the target, higher is better, 1 the best there is.
         general: of each task of general ability.
         leak: whether each request was answered in the training format; None where nothing can leak.
         confidence: of the intervals.
@@ -132,10 +133,15 @@ class Grid:
         return self._over(method, kept)
 
     def hypervolume(self, method: str) -> Reading:
-        """Area of the plane (target gained, kept) that the method's cells dominate, over that of a perfect model."""
+        """Area of the plane (target gained, kept) that the method's cells dominate, over that of a perfect model.
+
+        Where the base is perfect itself, in a replicate or as measured, there is nothing to gain and no area.
+        """
 
         def area(row: int, cells: Sequence[int]) -> float:
             room = float(1 - self.start_B[row])
+            if room < SMALLEST_ROOM:
+                return float("nan")
             gains = self.target_BC[row, cells] - self.start_B[row]
             return dominated(gains, 1 - self.forgotten_BC[row, cells]) / room
 

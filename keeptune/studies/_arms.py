@@ -20,7 +20,21 @@ from keeptune.recipes.measuring import measure
 from keeptune.recipes.recipe import Recipe
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
-from keeptune.studies import Work
+from keeptune.studies import Plain, Work
+
+
+def identity(work: Work, recipe: Recipe, material: Material) -> Plain:
+    """What decides an arm, wherever its files lie: settings without places, and digests of what lies there.
+
+    The proof's suite is left out; who measures it adds its digest.
+    """
+    plain = recipe.to_dict()
+    for source in plain["data"].values():
+        source.pop("path", None)
+    plain["model"] = work.workshop.subject(recipe.model.checkpoint).files
+    if plain["proof"]:
+        del plain["proof"]["suite"]
+    return {"recipe": plain, "rows": material.digest(), "revisions": [stage.revision for stage in recipe.stages]}
 
 
 def trained(work: Work, recipe: Recipe, material: Material, folder: Path) -> Checkpoint:

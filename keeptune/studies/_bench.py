@@ -17,7 +17,7 @@ from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.recipe import Recipe
 from keeptune.stages._progress import Progress
 from keeptune.studies import Plain, Work
-from keeptune.studies._arms import trained
+from keeptune.studies._arms import identity, trained
 
 QUIET = Progress(quiet=True)
 
@@ -74,8 +74,17 @@ class Bench:
         return sum(len(row.tokens) for one in rows.values() for row in one.rows)
 
     def base(self) -> list[Score]:
-        """The base's scores."""
-        return self._measured(self.work.recipe, self.material(self.work.recipe), "base", None, self.work.run.folder)
+        """The base's scores, measured once for the folder."""
+        recipe, folder = self.work.recipe, self.work.run.folder
+        material = self.material(recipe)
+
+        def make() -> Plain:
+            begun = time.monotonic()
+            self._measured(recipe, material, "base", None, folder)
+            return {"seconds": round(time.monotonic() - begun, 1)}
+
+        self.work.once("base", self._decides(recipe, material), make)
+        return read_scores(folder, "base")
 
     def arm(self, label: str, recipe: Recipe, head: Plain) -> Plain:
         """Trains and measures one arm, unless that is done; `head` says what it is, and stands in the result."""
@@ -93,21 +102,26 @@ class Bench:
             spent = {"seconds": round(time.monotonic() - begun, 1), "trained_in": trained_in}
             return {**head, "arm": label, "failed": None, **spent}
 
-        decides: list[Any] = [recipe.to_dict(), material.digest()]
-        if self.also:
-            decides.append([self.whole, [one.to_dict() for one in self.also]])
-        return self.work.once(label, decides, make)
+        return self.work.once(label, self._decides(recipe, material), make)
 
     def scores(self, arm: Plain) -> list[Score]:
         """What was measured of an arm."""
         return read_scores(self.work.folder(arm["arm"]), "adapted")
 
+    def _decides(self, recipe: Recipe, material: Material) -> Plain:
+        """What decides an arm's scores: the arm, and what is measured."""
+        also = [one.to_dict() for one in self.also]
+        suite = self._context(recipe, material).suite if self.whole else None
+        return {**identity(self.work, recipe, material), "also": also, "suite": suite.digest() if suite else None}
+
+    def _context(self, recipe: Recipe, material: Material) -> Context:
+        return context_of(recipe, self.work.workshop, material, recipe.model.checkpoint, self.work.recipe_folder)
+
     def _measured(self, recipe: Recipe, material: Material, label: str, checkpoint: Any, folder: Path) -> list[Score]:
         shared = recipe.model_copy(update={"seed": self.work.recipe.seed})
-        base = recipe.model.checkpoint
-        context = context_of(shared, self.work.workshop, material, base, self.work.recipe_folder)
+        context = self._context(shared, material)
         chosen = self._chosen(shared, label, context)
-        scores = measure(label, chosen, checkpoint or base, context, QUIET, self.work.stop)
+        scores = measure(label, chosen, checkpoint or recipe.model.checkpoint, context, QUIET, self.work.stop)
         write_scores(folder, label, scores)
         return scores
 

@@ -34,7 +34,25 @@ def grid_of(
     target = target_of(base)
     leaks = [score for score in base if score.kind == "leak"]
     general = [part(score) for score in base if score.kind == "accuracy"]
-    return Grid(methods, part(target), general, part(leaks[0]) if leaks else None)
+    learned = part(target) if target.higher_is_better else saved(part(target))
+    return Grid(methods, learned, general, part(leaks[0]) if leaks else None)
+
+
+def saved(losses: Part) -> Part:
+    """Of a loss, what is saved of the base's: 1 - loss / base's loss, 0 for the base and 1 where nothing is left.
+
+    Args:
+        losses: minus the loss of each item, such as its bits; their ratio is that of the bits per byte.
+    """
+    whole = -losses.base_N.mean()
+    return Part(1 + losses.cells_CSN / whole, 1 + losses.base_N / whole, losses.clusters_N)
+
+
+def named(target: Score) -> str:
+    """What the target's figures are called."""
+    if target.higher_is_better:
+        return target.metric
+    return f"the base's {target.metric.replace('_', ' ')} that are saved"
 
 
 def target_of(scores: Sequence[Score]) -> Score:

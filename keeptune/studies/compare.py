@@ -16,7 +16,7 @@ from keeptune.core.score import Score
 from keeptune.report.lineup_page import lineup_page
 from keeptune.studies import Plain, Study, Work
 from keeptune.studies._bench import Bench, proven
-from keeptune.studies._cells import grid_of, means, others, target_of, value_of
+from keeptune.studies._cells import grid_of, means, named, others, target_of, value_of
 from keeptune.studies._lineup import arm_recipe, token_budget
 
 
@@ -90,7 +90,7 @@ def read(study: Compare, made: Sequence[Plain], base: Sequence[Score], scores: A
     start = target_of(base)
     return {
         "tokens": tokens, "seeds": study.seeds, "confidence": grid.confidence, "level": level,
-        "base": {"target": float(grid.start_B[0]), "metric": start.metric, "n": start.n, **means(base)},
+        "base": {"target": float(grid.start_B[0]), "metric": named(start), "n": start.n, **means(base)},
         "methods": [
             {
                 "recipe": name, "cells": len(places), "matched": grid.matched(name, level).to_dict(),

@@ -24,7 +24,7 @@ from keeptune.report.instructions_table import instructions_text
 from keeptune.stages._progress import Progress
 from keeptune.statistics.two_arms import FEWEST_SEEDS, between
 from keeptune.studies import Plain, Study, Work
-from keeptune.studies._arms import target_of, trained
+from keeptune.studies._arms import identity, target_of, trained
 from keeptune.studies._instruction_design import BASE, Contrast, Design, Rows
 from keeptune.studies._instruction_rows import Pool, add_rows
 from keeptune.studies._instruction_wordings import add_wordings, read_plan
@@ -138,8 +138,8 @@ class Bench:
         rows: Rows = () if name == BASE else self.design.arms[name](single.seed)
         exams = {exam: self.design.exams[exam] for exam in self.design.measured(name)}
         told = [self.study.metric, self.study.max_new_tokens]
-        decides = [single.to_dict(), _digest(rows), {exam: _digest(own) for exam, own in exams.items()}, told,
-                   self.material.digest(), [stage.revision for stage in single.stages]]  # fmt: skip
+        arm = identity(self.work, single, self.material)
+        decides = [arm, _digest(rows), {exam: _digest(own) for exam, own in exams.items()}, told]
         label = f"{name.replace(' ', '-').replace(',', '').replace('+', 'and')}-{seed}"
 
         def make() -> Plain:

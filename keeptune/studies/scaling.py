@@ -19,7 +19,8 @@ from keeptune.statistics.frontiers import Grid
 from keeptune.statistics.growth import choose, twice_the_data
 from keeptune.studies import Plain, Study, Work
 from keeptune.studies._bench import Bench, proven
-from keeptune.studies._cells import grid_of, others
+from keeptune.studies._cells import grid_of, others, target_of
+from keeptune.studies._cells import named as target_name
 from keeptune.studies._points import named, sampled
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -109,7 +110,7 @@ def read(sizes: Sequence[int], base: Sequence[Score], found: Sequence[Sequence[l
     ]
     curves = {"target": _curve(sizes, grid.target_BC), "kept": _curve(sizes, 1 - grid.forgotten_BC)}
     return {"seeds": fewest, "confidence": grid.confidence, "base_target": float(grid.start_B[0]), "cells": cells,
-            "curves": curves, "n": _items(grid)}  # fmt: skip
+            "curves": curves, "n": _items(grid), "metric": target_name(target_of(base))}  # fmt: skip
 
 
 def _curve(sizes: Sequence[int], scores_BC: NDArray[np.float64]) -> Plain:

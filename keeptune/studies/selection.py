@@ -24,7 +24,7 @@ from keeptune.selectors.encoders import Encoder
 from keeptune.selectors.random import Random
 from keeptune.statistics.against_draws import FEWEST_DRAWS, against_draws
 from keeptune.studies import Plain, Study, Work
-from keeptune.studies._arms import scored, subset, target_of, trained
+from keeptune.studies._arms import identity, scored, subset, target_of, trained
 
 LEVEL = 0.9
 NAMES = ("kcenter", "facility_location", "rds", "ifd")
@@ -122,8 +122,7 @@ class Grid:
         single = self.recipe.model_copy(update={"seed": self.recipe.seed + seed})
         decides = [
             self.study.queries, self.study.encoder.to_dict() if self.study.encoder else None,
-            sized.to_dict() if sized else None, single.to_dict(), self.material.digest(),
-            [stage.revision for stage in single.stages],
+            sized.to_dict() if sized else None, identity(self.work, single, self.material),
         ]  # fmt: skip
 
         def make() -> Plain:

@@ -50,6 +50,18 @@ def test_figures_are_those_of_a_loop_over_cells(grid):
     assert grid.matched("gentle", 1.1).value is None
 
 
+def test_where_a_draw_leaves_the_base_nothing_to_gain_it_has_no_area():
+    """Of ten items the base misses one: a third of the replicates do not draw it. One that misses none has no area."""
+    hits = np.r_[np.ones(9), 0.0]
+    own = part(np.ones((1, 1, 10)), hits)
+    harm = part(np.ones((1, 1, 10)), np.ones(10))
+    found = Grid({"one": [0]}, own, [harm], None).hypervolume("one")
+    assert found.value == pytest.approx(1.0)
+    assert (found.low, found.high) == pytest.approx((1.0, 1.0))
+    perfect = Grid({"one": [0]}, part(np.ones((1, 1, 10)), np.ones(10)), [harm], None)
+    assert perfect.hypervolume("one").value is None
+
+
 def test_the_area_is_that_of_random_points(grid):
     generator = np.random.default_rng(1)
     for _ in range(5):

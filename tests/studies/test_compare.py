@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from keeptune.core.errors import RecipeError
+from keeptune.core.score import Item, Score
 from keeptune.recipes.recipe import load_recipe
 from keeptune.report.lineup_page import headline
+from keeptune.studies._cells import grid_of, named
 from keeptune.studies._lineup import arm_recipe, token_budget
 from keeptune.studies._session import run_study
 from tests.recipes.test_shelf import suite  # noqa: F401 (a fixture)
@@ -39,14 +42,68 @@ def test_the_grid_is_run_once_and_read_as_frontiers(settings, tmp_path, monkeypa
     assert "512 tokens a run" in page
     json.dumps(first, allow_nan=False)
 
-    def never(*_, **__):
-        raise AssertionError("an arm that is done is not trained again")
-
     monkeypatch.setattr("keeptune.studies._bench.trained", never)
     moved = (tmp_path / "study").rename(tmp_path / "elsewhere")
     second = run_study("compare", "sft", moved, settings, FEW, quiet=True)
     assert second["cells"] == first["cells"]
     assert second["methods"] == first["methods"]
+
+
+def never(*_, **__):
+    raise AssertionError("what is done is not done again")
+
+
+def test_a_grid_goes_on_in_another_checkout_where_nothing_else_is(model, suite, tmp_path, monkeypatch):  # noqa: F811
+    """The folder moves, and so do model, rows and suite; the cache of scores is gone. Then the suite grows."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+    def setting(name, of):
+        home = tmp_path / name
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        own = f"data.task={{format: prompt_completion, path: {home / 'rows.jsonl'}}}"
+        asked = [
+            "split={dev: 0, test: 0.3}",
+            f"proof.suite={home / 'suite' / 'suite.yaml'}",
+            f"model.name={home / 'model'}",
+        ]
+        return ["recipes=[sft, lora]", "rates=[1]", f"tokens={of}"], [*small("sft", model)[1:2], own, *asked]
+
+    first = tmp_path / "here"
+    shutil.copytree(model, first / "model")
+    shutil.copytree(suite.parent, first / "suite")
+    rows = [{"prompt": f"Name the sign of {n}.", "completion": "plus" if n % 2 else "minus"} for n in range(40)]
+    (first / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    choices, settings = setting("here", 512)
+    begun = run_study("compare", "sft", first / "study", settings, choices, quiet=True)
+
+    shutil.rmtree(first / "cache")
+    first.rename(tmp_path / "there")
+    choices, settings = setting("there", 512)
+    with monkeypatch.context() as patch:
+        for name in ("trained", "measure"):
+            patch.setattr(f"keeptune.studies._bench.{name}", never)
+        again = run_study("compare", "sft", tmp_path / "there" / "study", settings, choices, quiet=True)
+        assert again["cells"] == begun["cells"]
+        other = tmp_path / "there" / "suite" / "requests.txt"
+        other.write_text(other.read_text() + "Sing.\n")
+        with pytest.raises(AssertionError, match="not done again"):
+            run_study("compare", "sft", tmp_path / "there" / "study", settings, choices, quiet=True)
+
+
+def test_a_loss_is_read_as_what_is_saved_of_the_bases():
+    """Bits of two texts: 300 and 100 of the base, 150 and 50 after training: half is saved, whatever their bytes."""
+
+    def scores(bits):
+        items = tuple(Item(name, "task", one, size=80.0) for name, one in zip("ab", bits, strict=True))
+        loss = Score("task", "target", "bits_per_byte", sum(bits) / 160, False, 2, 0.1, items=items)
+        right = Score("sums", "accuracy", "accuracy", 1.0, True, 2, 0.1, items=(Item("a", "sums", 1.0),))
+        return [loss, right]
+
+    grid = grid_of({"sft": [0]}, scores([300.0, 100.0]), [[scores([150.0, 50.0])]])
+    assert grid.start_B[0] == pytest.approx(0)
+    assert grid.cell(0)["target"].value == pytest.approx(0.5)
+    assert grid.hypervolume("sft").value == pytest.approx(0.5)
+    assert named(scores([1.0, 1.0])[0]) == "the base's bits per byte that are saved"
 
 
 def test_arms_draw_the_same_tokens_and_only_the_last_rate_moves():
