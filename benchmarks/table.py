@@ -91,6 +91,13 @@ def speed(row: Row) -> list[str]:
     ]
 
 
+def alone(row: Row) -> list[str]:
+    """Against a peer, or alone with its peak."""
+    if row["peer"] is not None:
+        return speed(row)
+    return [row["what"], "", "", f"{row['own_seconds']:.3g} s, {row['peak_gib']:.1f} GiB in all", ""]
+
+
 def throughput(row: Row) -> list[str]:
     """Against a peer, in rows a second of processor time."""
     return [row["what"], row["peer"], spread(row["speed"]), f"{row['own_rows']:,}", f"{row['peer_rows']:,}"]
@@ -154,7 +161,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),
     "multi_turn": (BOUNDED, bounded),
     "shared_prefix": (BOUNDED, bounded),
-    "kcenter": (AGAINST, speed),
+    "kcenter": (AGAINST, alone),
     "probe": (AGAINST, speed),
     "study": (AGAINST, speed),
     "grid": ([*AGAINST, "less of the processor"], waits),

@@ -5,7 +5,11 @@ one matrix-vector product that reads the whole data. But a distance to the neare
 an upper bound. The greedy therefore runs inside a small pool of the points with the largest bounds, kept exact; as
 long as its farthest point is farther than every bound outside, it is the farthest of all. Centres that the rest has
 not seen yet wait, and are applied together by one matrix product. Pools are nested: the innermost fits into the
-processor's cache. Ties go to the lowest index.
+processor's cache.
+
+Bounds are in float32. Points whose bounds differ by less than their rounding may be confused; these are measured in
+float64 before one is chosen, so that the choices are those of a traversal in float64 throughout. Ties go to the lowest
+index.
 
 Shapes: N points, D width, P points of a pool, C waiting centres.
 """
@@ -17,14 +21,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Places = NDArray[np.int64]
+from keeptune.selectors._exact_distances import ExactDistances, Floats, Places
 
 POOLS = (4096, 512)
 WAITING = (256, 64, 1)
 """Sizes of the nested pools, and how many centres may wait at each level, all points first."""
 ROWS_AT_ONCE = 8192
-TAKEN = -1.0
+MEASURED_AT_ONCE = 32
+"""Points of the largest bounds that are measured together: a few are cheaper by one product than one by one."""
+TAKEN = -np.inf
+DEVIATIONS = 8
+"""Of a sum of D rounded products from its true value, in units of sqrt(D) u |x||c|, u = 2^-24. Rounding errors add like
+a random walk (Higham and Mary 2019); a sum further off than eight is expected once in 10^14."""
 
 
 def farthest_first(
@@ -39,17 +47,29 @@ def farthest_first(
         pools: sizes of the nested pools, largest first.
     """
     assert 1 <= count <= len(points_ND), "at least one point, at most all"
+    middle_D = points_ND.mean(axis=0, dtype=np.float64)
     # Distances do not change; sums of squares around the middle lose fewer digits.
-    centred_ND = points_ND - points_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
-    nest = Nest(centred_ND, pools)
+    nest = Nest(points_ND - middle_D.astype(np.float32), pools)
+    exact = ExactDistances(points_ND, middle_D, count)
     indices, distances = [first], [0.0]
-    nest.take(first)
     while len(indices) < count:
-        index, squared = nest.farthest()
-        nest.take(index)
+        nest.take(indices[-1])
+        exact.add(indices[-1])
+        index, squared = _farthest(nest.leading(), nest.rounding, exact)
         indices.append(index)
-        distances.append(float(np.sqrt(max(0.0, squared))))
+        distances.append(float(np.sqrt(squared)))
     return np.array(indices), np.array(distances)
+
+
+def _farthest(pool: Pool, rounding: float, exact: ExactDistances) -> tuple[int, float]:
+    """Of the points that may be the farthest, the one that is, and its squared distance."""
+    places = pool.places[pool.bounds >= pool.highest - rounding]
+    if not exact.knows(places).all():
+        size = min(len(pool.bounds), MEASURED_AT_ONCE)
+        exact.of(pool.places[np.argpartition(pool.bounds, -size)[-size:]])
+    squared = exact.of(places)
+    best = int(np.argmax(squared))
+    return int(places[best]), float(squared[best])
 
 
 class Pool:
@@ -57,7 +77,7 @@ class Pool:
 
     Attributes:
         places: indices of its points, rising.
-        bounds: exact once `settle` has run; -1 for a chosen point.
+        bounds: exact but for rounding once `settle` has run; -inf for a chosen point.
         beyond: no bound outside it is larger, in any pool around it.
         waiting: centres that its bounds do not know yet.
     """
@@ -66,6 +86,11 @@ class Pool:
         self.points, self.places, self.bounds, self.beyond = points_PD, places, bounds, beyond
         self.norms = np.einsum("pd,pd->p", points_PD, points_PD)
         self.waiting: list[Floats] = []
+
+    @property
+    def highest(self) -> float:
+        """Its largest bound."""
+        return float(self.bounds.max())
 
     def settle(self) -> None:
         """Applies the waiting centres: |x - c|^2 = |x|^2 + |c|^2 - 2 x c."""
@@ -91,17 +116,26 @@ class Pool:
 
     def take(self, index: int, centre_D: Floats) -> None:
         """The point `index` of the whole is a centre from now on."""
-        self.bounds[np.searchsorted(self.places, index)] = TAKEN
+        place = np.searchsorted(self.places, index)
+        if place < len(self.places) and self.places[place] == index:
+            self.bounds[place] = TAKEN
         self.waiting.append(centre_D)
 
 
 class Nest:
-    """All points, and pools within pools; the innermost comes last."""
+    """All points, and pools within pools; the innermost comes last.
+
+    Attributes:
+        rounding: squared distances that differ by less may be in the wrong order. Each is |x|^2 + |c|^2 - 2 x c, four
+            sums of products at most (longest vector)^2 large.
+    """
 
     def __init__(self, points_ND: Floats, sizes: Sequence[int]) -> None:
         unbounded = np.full(len(points_ND), np.inf, dtype=np.float32)
         self.sizes = sizes
         self.pools = [Pool(points_ND, np.arange(len(points_ND)), unbounded, -np.inf)]
+        sums = 2 * 4 * DEVIATIONS * float(np.sqrt(points_ND.shape[1]))
+        self.rounding = sums * 2.0**-24 * float(self.pools[0].norms.max())
 
     def take(self, index: int) -> None:
         """Makes a point a centre."""
@@ -109,19 +143,17 @@ class Nest:
         for pool in self.pools:
             pool.take(index, centre_D)
 
-    def farthest(self) -> tuple[int, float]:
-        """The point that is farthest from all centres, and its squared distance."""
+    def leading(self) -> Pool:
+        """A settled pool that holds every point that may be the farthest from all centres."""
         full = (level for level, pool in enumerate(self.pools[:-1]) if len(pool.waiting) >= WAITING[level])
         level = next(full, len(self.pools) - 1)
         while True:
             pool = self.pools[level]
             pool.settle()
-            best = int(np.argmax(pool.bounds))
-            if level == 0 or pool.bounds[best] > pool.beyond:
+            if level == 0 or pool.highest - pool.beyond > self.rounding:
                 break
             level -= 1
-        found = int(pool.places[best]), float(pool.bounds[best])
         del self.pools[level + 1 :]
         for size in self.sizes[level:]:
             self.pools.append(self.pools[-1].top(size))
-        return found
+        return pool

@@ -6,6 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
@@ -41,7 +44,33 @@ def test_every_choice_and_distance_is_that_of_the_slow_loop(pools, width):
     indices, distances = farthest_first(data, 17, 200, pools=pools)
     expected_indices, expected_distances = slow(data, 17, 200)
     assert indices.tolist() == expected_indices
-    np.testing.assert_allclose(distances, expected_distances, rtol=1e-4)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pools", [(300, 40), (50, 1), ()])
+def test_distances_that_float32_cannot_tell_apart_are_chosen_as_in_float64(pools, seed):
+    # Points on a sphere around the first: float32 knows their distances to 2e-7, they differ by 1e-9 to 1e-7.
+    generator = np.random.default_rng(seed)
+    around = generator.normal(size=(600, 48))
+    around *= (1 + 1e-7 * generator.random((600, 1))) / np.linalg.norm(around, axis=1, keepdims=True)
+    data = np.vstack([np.zeros((1, 48)), around]).astype(np.float32)
+    expected_indices, expected_distances = slow(data, 0, 80)
+    indices, distances = farthest_first(data, 0, 80, pools=pools)
+    assert indices.tolist() == expected_indices
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(-3, 3)),
+    pools=st.sampled_from([(4, 2), (9, 1), ()]),
+)
+def test_equal_points_and_equal_distances_go_by_their_index(data, pools):
+    indices, distances = farthest_first(data, 0, len(data), pools=pools)
+    expected_indices, expected_distances = slow(data, 0, len(data))
+    assert indices.tolist() == expected_indices
+    np.testing.assert_array_equal(distances, expected_distances)
 
 
 def test_data_far_from_the_origin_loses_no_choice():
@@ -49,14 +78,14 @@ def test_data_far_from_the_origin_loses_no_choice():
     expected_indices, expected_distances = slow(data, 0, 100)
     indices, distances = farthest_first(data, 0, 100, pools=(64, 16))
     assert indices.tolist() == expected_indices
-    np.testing.assert_allclose(distances, expected_distances, rtol=1e-3)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
 
 
 def test_all_points_can_be_chosen_each_once_and_equal_ones_by_their_index():
     data = np.repeat(np.array([[0.0], [4.0], [16.0]], dtype=np.float32), 3, axis=0)
     indices, distances = farthest_first(data, 0, 9, pools=(4, 2))
     assert indices.tolist() == [0, 6, 3, 1, 2, 4, 5, 7, 8]
-    np.testing.assert_allclose(distances, [0, 16, 4, 0, 0, 0, 0, 0, 0], atol=1e-5)
+    assert distances.tolist() == [0, 16, 4, 0, 0, 0, 0, 0, 0]
 
 
 def test_the_radius_is_at_most_twice_the_least_possible():
