@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keeptune import auto_command, data_commands, model_commands, study_commands
+from keeptune import auto_command, data_commands, model_commands, shelf_commands, study_commands
 from keeptune.core.errors import VERDICT_EXIT, KeeptuneError, RecipeError
 from keeptune.core.machine import calm_process
 
@@ -26,20 +26,6 @@ app = typer.Typer(
 
 app.add_typer(data_commands.app, name="data")
 
-SHELVES = {
-    "methods": "keeptune.methods",
-    "losses": "keeptune.losses",
-    "probes": "keeptune.probes",
-    "evaluations": "keeptune.evaluations",
-    "selectors": "keeptune.selectors",
-    "encoders": "keeptune.selectors.encoders",
-    "stages": "keeptune.stages",
-    "studies": "keeptune.studies",
-    "designs": "keeptune.studies.designs",
-    "formats": "keeptune.data.formats",
-    "rules": "keeptune.data.curation",
-    "verifiers": "keeptune.data.verifiers",
-}
 BUG_EXIT = 70
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -279,34 +265,8 @@ app.command(epilog="Example: keeptune merge runs/first --output merged")(model_c
 app.command(epilog="Example: keeptune export runs/first --output exported")(model_commands.export)
 
 
-@app.command("list", epilog="Example: keeptune list methods --json")
-def list_(
-    noun: Annotated[
-        str, typer.Argument(help="methods, recipes, losses, probes, evaluations, stages, studies, formats or rules.")
-    ] = "",
-    json_: Json = False,
-) -> None:
-    """Lists what stands on a shelf."""
-    from keeptune.core.errors import did_you_mean
-
-    nouns = [*SHELVES, "recipes"]
-    if noun and noun not in nouns:
-        raise RecipeError(f"there is no shelf called '{noun}'.", code="E-USAGE", fix=did_you_mean(noun, nouns))
-    chosen = {name: _summaries(name) for name in ([noun] if noun else nouns)}
-    if json_:
-        _print_json({key: [{"name": n, "summary": s} for n, s in found.items()] for key, found in chosen.items()})
-        return
-    for key, found in chosen.items():
-        print(key)
-        for name, summary in found.items():
-            print(f"  {name:<20} {summary}")
-
-
-@app.command(epilog="Example: keeptune show sft")
-def show(name: Annotated[str, typer.Argument(help="A recipe, method, loss, stage, ...")], json_: Json = False) -> None:
-    """Shows a recipe, or the description of a member of any shelf."""
-    text = _text_of(name)
-    _print_json({"name": name, "text": text}) if json_ else print(text)
+app.command("list", epilog="Example: keeptune list methods --json")(shelf_commands.list_)
+app.command(epilog="Example: keeptune show sft")(shelf_commands.show)
 
 
 def main() -> None:
@@ -361,35 +321,6 @@ def _print_json(plain: Any) -> None:
 def _finding(line: Any) -> None:
     mark = "ok" if line.ok else "!!"
     print(f"{mark}  {line.name:<24} {line.found}" + (f"   -> {line.fix}" if line.fix else ""))
-
-
-def _summaries(noun: str) -> dict[str, str]:
-    from keeptune.core.spec import first_line, shelf_folder
-
-    if noun == "recipes":
-        files = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
-        return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
-    folder = shelf_folder(SHELVES[noun])
-    files = sorted(file for file in folder.glob("*.py") if not file.stem.startswith("_"))
-    return {file.stem: first_line(file) for file in files}
-
-
-def _text_of(name: str) -> str:
-    import ast
-
-    from keeptune.core.errors import did_you_mean
-    from keeptune.core.spec import shelf_folder
-
-    recipe = Path(__file__).parent / "recipes" / f"{name}.yaml"
-    if name.isidentifier() and recipe.is_file():
-        return recipe.read_text(encoding="utf-8").rstrip()
-    known = set(_summaries("recipes"))
-    for noun, shelf in SHELVES.items():
-        known.update(_summaries(noun))
-        file = shelf_folder(shelf) / f"{name}.py"
-        if name in _summaries(noun):
-            return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or name).rstrip()
-    raise RecipeError(f"nothing is called '{name}'.", code="E-RECIPE-NAME", fix=did_you_mean(name, known))
 
 
 if __name__ == "__main__":

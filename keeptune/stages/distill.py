@@ -29,7 +29,9 @@ class Distill(Train):
 
     on: str = Field("task", description="source whose questions the model answers")
     teacher: Literal["start", "base"] = Field("start", description="who judges: the stage's start, or the run's base")
-    show: str | None = Field(None, description=f"what the teacher reads instead of the question, such as: {SHOW!r}")
+    show: str | None = Field(
+        None, description="what the teacher reads instead of the question, with {instruction} and {reference} in it"
+    )
     temperature: float = Field(1.0, gt=0, le=5, description="of the answers")
     max_new_tokens: int = Field(64, ge=1, le=8192, description="longest answer; a longer one is cut")
     losses: list[Loss] = Field(
