@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,16 +13,13 @@ from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.generation import evaluating
 from keeptune.engine.rows import off
-from keeptune.models.anatomy import Anatomy, anatomy_of
+from keeptune.models.anatomy import Anatomy, Layer, anatomy_of
 
 
 def word_states(model: PreTrainedModel, ids: Sequence[int]) -> dict[str, Tensor]:
     """By the path of each module that computes attention: keys and values `[p, 2, G, K]` of the words.
 
-    An encoder-decoder reads the words on both sides.
-
-    Raises:
-        PlanError: the family's keys cannot be read off (E-METHOD-FAMILY).
+    An encoder-decoder reads the words on both sides. `require_words` says where this is possible.
     """
     anatomy = anatomy_of(model)
     tokens = torch.tensor([list(ids)], device=model.get_input_embeddings().weight.device)
@@ -35,22 +32,37 @@ def word_states(model: PreTrainedModel, ids: Sequence[int]) -> dict[str, Tensor]
         return _from_maps(model, anatomy, tokens)
 
 
+def require_words(anatomy: Anatomy) -> None:
+    """Refuses a family whose keys of words cannot be read off.
+
+    Raises:
+        PlanError: E-METHOD-FAMILY.
+    """
+    if anatomy.kind == "decoder":
+        return
+    if anatomy.kind == "image" or any(f"{prefix}k" not in layer.linear for layer, prefix, _ in _attentions(anatomy)):
+        raise PlanError(
+            f"the keys of words cannot be read off a {anatomy.family} model.",
+            code="E-METHOD-FAMILY",
+            where={"key": "init"},
+            fix="Use `init: random`.",
+        )
+
+
+def _attentions(anatomy: Anatomy) -> Iterator[tuple[Layer, str, str]]:
+    """Each attention: its layer, what the roles of its maps begin with, and its path."""
+    for layer in anatomy.layers:
+        yield layer, "", layer.attends
+        if layer.cross_attends is not None:
+            yield layer, "cross_", layer.cross_attends
+
+
 def _from_maps(model: PreTrainedModel, anatomy: Anatomy, tokens: Tensor) -> dict[str, Tensor]:
     """As the maps of keys and values return them: these families turn nothing afterwards."""
     shape = ModelShape.from_config(model.config.to_dict())
-    wanted: dict[str, tuple[str, str]] = {}
-    for layer in anatomy.layers:
-        for prefix, attends in (("", layer.attends), ("cross_", layer.cross_attends)):
-            if attends is None:
-                continue
-            if f"{prefix}k" not in layer.linear or anatomy.kind == "image":
-                raise PlanError(
-                    f"the keys of words cannot be read off a {anatomy.family} model.",
-                    code="E-METHOD-FAMILY",
-                    where={"key": "init"},
-                    fix="Use `init: random`.",
-                )
-            wanted[attends] = (layer.linear[f"{prefix}k"], layer.linear[f"{prefix}v"])
+    wanted = {
+        path: (layer.linear[f"{prefix}k"], layer.linear[f"{prefix}v"]) for layer, prefix, path in _attentions(anatomy)
+    }
     found: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:

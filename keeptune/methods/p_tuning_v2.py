@@ -3,8 +3,9 @@
     Attn(q, [P_k; K], [P_v; V]),    P_k, P_v: p x G x K per layer, N(0, 1) at the start
 
 arXiv:2110.07602. It is `prefix` with the paper's choices: no reparameterisation by default, dropout on keys and values,
-short prefixes for classification (8 to 16) and long ones for labelling (about 100). The paper trains a classification
-head beside it; here the answer stays text. It wants a learning rate of 0.005 to 0.03. A file of it is one of `prefix`.
+short prefixes for classification (8 to 16) and long ones for labelling (about 100). The paper's classification head is
+the method `head` beside it, in a list; alone, the answer stays text. It wants a learning rate of 0.005 to 0.03. A file
+of it is one of `prefix`.
 """
 
 from __future__ import annotations

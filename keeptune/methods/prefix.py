@@ -38,7 +38,7 @@ from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.methods._prefix_deltas import LayerPrefix, Stem
 from keeptune.methods._vocabulary import frequent_ids
-from keeptune.methods._word_states import word_states
+from keeptune.methods._word_states import require_words, word_states
 from keeptune.models.anatomy import Anatomy, Layer, anatomy_of
 from keeptune.models.load import loaded_of
 
@@ -136,6 +136,8 @@ class Prefix(Method):
 
     def _check_room(self, model: PreTrainedModel, anatomy: Anatomy, shape: ModelShape) -> None:
         require_prefixes(shape.family, self.name)
+        if self.init != "random":
+            require_words(anatomy)
         if self.room and not anatomy.positions:
             raise PlanError(
                 f"a {anatomy.family} model takes no positions, so a prefix cannot move them on.",

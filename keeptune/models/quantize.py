@@ -42,7 +42,7 @@ class Linear4bit(nn.Module):
     It is no `nn.Linear`: code that reads `weight` as a matrix must not take it for one, and asks `matrix_of`.
 
     Attributes:
-        weight: two codes per byte, `[in * out / 2, 1]`, uint8.
+        weight: two codes per byte, `[in * out / 2, 1]`, int8: T5 casts its states to a weight of any other dtype.
         bias: as it was, `[out]` or None.
         in_features, out_features: widths.
         kind: the class that it stands for: `nn.Linear`, or transformers' `Conv1D`, which stores `[in, out]`.
@@ -58,7 +58,7 @@ class Linear4bit(nn.Module):
         packed, self.state = _library().functional.quantize_4bit(
             matrix, blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
         )
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.weight = nn.Parameter(packed.view(torch.int8), requires_grad=False)
         bias: Any = linear.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(device), requires_grad=bias.requires_grad)
 
@@ -70,7 +70,8 @@ class Linear4bit(nn.Module):
 
     def wide(self) -> Tensor:
         """The matrix that the codes stand for, `[out, in]` in the dtype that it was quantised from."""
-        matrix: Tensor = _library().functional.dequantize_4bit(self.weight.detach(), self.state)
+        codes = self.weight.detach().view(torch.uint8)
+        matrix: Tensor = _library().functional.dequantize_4bit(codes, self.state)
         return matrix
 
     def widened(self) -> nn.Linear | Conv1D:

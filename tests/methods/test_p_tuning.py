@@ -1,6 +1,8 @@
-"""P-tuning against PEFT's encoder and files, and against the published count."""
+"""P-tuning against the authors' encoder, against PEFT's encoder and files, and against the published count."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ from torch.testing import assert_close
 
 from keeptune.core.shape import ModelShape
 from keeptune.methods import Prompt, PTuning, load_adapter, save_adapter
+from keeptune.methods._encoded_prompt import EncodedPrompt
+from tests.oracles import prompt_encoders as oracle
+from tests.oracles.tiny_weights import drawn
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -27,6 +32,18 @@ def peft_config(encoder):
         encoder_hidden_size=16,
         encoder_reparameterization_type=encoder.upper(),
     )
+
+
+def test_the_encoder_is_the_authors():
+    """`tests/oracles/prompt_encoders.py` made the tokens with their code, from the same weights."""
+    encoder = EncodedPrompt(oracle.LENGTH, oracle.WIDTH, oracle.WIDTH // 2, "lstm").double()
+    theirs = {"vectors": "embedding.weight"}
+    with torch.no_grad():
+        for key, parameter in encoder.named_parameters():
+            name = theirs.get(key, key.replace("lstm.", "lstm_head.").replace("mlp.", "mlp_head."))
+            parameter.copy_(drawn(name, tuple(parameter.shape)))
+    expected = json.loads(oracle.FIXTURE.read_text())["p_tuning"]
+    assert_close(encoder.virtual(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mlp"])

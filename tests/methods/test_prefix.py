@@ -13,7 +13,10 @@ from torch.testing import assert_close
 from keeptune.core.errors import ModelError, PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.engine.book import detach
+from keeptune.engine.prefixes import KeysValues
+from keeptune.engine.rows import off
 from keeptune.methods import Prefix, attach, load_adapter, save_adapter
+from keeptune.models.anatomy import anatomy_of
 from tests.tiny_models import CONFIGS, VOCABULARY, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -170,6 +173,58 @@ def test_words_are_read_off_a_model_of_16_bits_without_changing_what_it_computes
     assert {dtype for dtype, _ in seen} <= kinds
     assert {ndim for _, ndim in seen} == {3}
     assert all(tensor.dtype == torch.float32 for tensor in model.keeptune.adapter("ana").tensors().values())
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_the_words_of_a_decoder_are_what_transformers_puts_into_its_caches(family):
+    """Of text and cross attention; those of the encoder are held against its states below."""
+    model = tiny_model(family)
+    Prefix(length=len(WORDS), hidden=None, init="text", text="four words of it").attach(model)
+    with off(model):
+        ids = torch.tensor([WORDS])
+        cache = model(input_ids=ids, decoder_input_ids=ids, use_cache=True).past_key_values
+    layers = [layer for layer in anatomy_of(model).layers if layer.cross_attends]
+    for number, layer in enumerate(layers):
+        for path, side in (
+            (layer.attends, cache.self_attention_cache),
+            (layer.cross_attends, cache.cross_attention_cache),
+        ):
+            keys, values = started(model)[path]
+            assert_close(keys, side.layers[number].keys[0].transpose(0, 1), **CLOSE)
+            assert_close(values, side.layers[number].values[0].transpose(0, 1), **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "t5", "bart"])
+def test_the_words_of_an_encoder_are_its_maps_of_each_layers_states(family):
+    model = tiny_model(family)
+    Prefix(length=len(WORDS), hidden=None, init="text", text="four words of it").attach(model)
+    with off(model):
+        encoder = model.get_encoder() if family in ("t5", "bart") else model.base_model
+        states = encoder(torch.tensor([WORDS]), output_hidden_states=True).hidden_states
+    layers = [layer for layer in anatomy_of(model).layers if not layer.cross_attends]
+    for number, layer in enumerate(layers):
+        state = states[number][0]
+        if family == "t5":
+            state = model.encoder.block[number].layer[0].layer_norm(state)
+        for role, found in zip("kv", started(model)[layer.attends], strict=True):
+            expected = model.get_submodule(layer.linear[role])(state)
+            assert_close(found.flatten(1), expected, **CLOSE)
+
+
+def started(model):
+    """By path: keys and values that a prefix has."""
+    placed = model.keeptune.adapter("default").placed[0]
+    return {place.path: delta.keys_values() for place, delta, _ in placed if isinstance(place, KeysValues)}
+
+
+@pytest.mark.parametrize("family", ["vit", "modernbert"])
+def test_words_whose_keys_cannot_be_read_off_are_refused_before_any_compute(family):
+    model = tiny_model(family)
+    with pytest.raises(PlanError, match=family) as caught:
+        Prefix(length=3, init="vocabulary").attach(model)
+    assert caught.value.code == "E-METHOD-FAMILY"
+    assert caught.value.where["key"] == "init"
+    assert not hasattr(model, "keeptune")
 
 
 def test_words_without_tokens_are_refused():

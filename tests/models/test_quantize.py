@@ -20,10 +20,10 @@ from keeptune.models.fingerprint import fingerprint
 from keeptune.models.load import load, widen_loaded
 from keeptune.models.quantize import Linear4bit, put_into_4_bits, quantization_of, widen
 from tests.models.test_load import save_model
-from tests.tiny_models import VOCABULARY, tiny_model
+from tests.tiny_models import VOCABULARY, inputs_of, tiny_model
 
 TOKENS = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
-FAMILIES = ["llama, biases, one key head, tied", "gemma2", "phi3", "gpt2", "gpt_neox"]
+FAMILIES = ["llama, biases, one key head, tied", "gemma2", "phi3", "gpt2", "gpt_neox", "bert", "t5", "bart", "vit"]
 
 
 def levels() -> torch.Tensor:
@@ -56,7 +56,7 @@ def narrow(linear: nn.Linear) -> Linear4bit:
 
 
 def codes(quantised: Linear4bit) -> torch.Tensor:
-    packed = quantised.weight.flatten().long()
+    packed = quantised.weight.view(torch.uint8).flatten().long()
     return torch.stack([packed >> 4, packed & 15], dim=1).flatten()
 
 
@@ -111,12 +111,13 @@ def test_widened_it_is_a_stock_model_with_the_same_outputs_and_only_the_blocks_m
         if name.removesuffix(".weight") not in rounded:
             assert torch.equal(model.get_parameter(name), parameter), name
     assert quantization_of(model) == "nf4"
-    output = model(TOKENS).logits
-    assert not torch.equal(output, base(TOKENS).logits)
+    inputs = inputs_of(family)
+    output = model(**inputs)[0]
+    assert not torch.equal(output, base(**inputs)[0])
     widen(model)
     assert quantization_of(model) is None
     assert {n: type(m) for n, m in model.named_modules()} == {n: type(m) for n, m in base.named_modules()}
-    assert torch.equal(model(TOKENS).logits, output)
+    assert torch.equal(model(**inputs)[0], output)
     assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in base.named_parameters()}
 
 

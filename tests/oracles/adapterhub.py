@@ -1,8 +1,7 @@
 """Regenerates adapterhub.json: logits of prefixes, bottlenecks, parallel adapters and MAM as AdapterHub computes them.
 
-AdapterHub pins another transformers than keeptune, so this runs in an environment of its own:
+AdapterHub pins another transformers than keeptune, so this runs in an environment of its own, which `build.sh` builds:
 
-    python -m venv oracle && oracle/bin/pip install adapters==1.3.0 transformers==4.57.6 torch
     oracle/bin/python tests/oracles/adapterhub.py
 
 Attention is eager: the library's default path misplaces the causal triangle behind a prefix. In T5 the library counts
