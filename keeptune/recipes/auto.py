@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from keeptune.core.errors import RecipeError
 from keeptune.core.files import make_folder, read_json, write_json
 from keeptune.core.run import Run
 from keeptune.evaluations.target import Target
 from keeptune.recipes.baselines import Baseline, baselines
-from keeptune.recipes.deciding import Situation, decisions, enough, recipe_of
+from keeptune.recipes.deciding import Situation, decisions, enough
 from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.jobs import jobs_of
 from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of
 from keeptune.recipes.rates import Sweep, best_rate
-from keeptune.recipes.recipe import load_recipe
+from keeptune.recipes.recipe import Recipe, load_recipe
 from keeptune.recipes.start import write_recipe
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
+from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
     from keeptune.evaluations import Context
@@ -81,7 +82,7 @@ def auto(
         write_json(output / "prompt.json", list(met.examples))
         return {**result, "folder": str(output), "verdict": None, "text": told}
     progress.say(told)
-    budget = [] if recipe_of(situation) == "lp_ft" else [BUDGET]
+    budget = [BUDGET] if situation.recipe == "keep" else []
     finished = run_recipe(
         str(recipe_file), output / "run", [*found.chosen(rates), *settings], budget=budget, quiet=quiet
     )
@@ -137,25 +138,23 @@ class _Look:
         return [*self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
 
     def _fitting(self) -> list[str]:
-        return [] if self.situation.fits or recipe_of(self.situation) == "lp_ft" else ["model.quantize=nf4"]
+        return [] if self.situation.fits or self.situation.recipe != "keep" else ["model.quantize=nf4"]
 
     def _situation(self, goal: float | None) -> Situation:
         train = self.material.sources[self.target.data].train
-        answers = [example.target for example in train]
+        recipe = _kind_of(self.recipe)
         return Situation(
-            kind=self.loaded.anatomy.kind,
+            recipe=recipe,
+            answers=_answers(self.target, [example.target for example in train]),
             rows=len(train),
-            worked=_worked(answers),
+            parameters=self.loaded.model.num_parameters(),
             fits=self._fits(),
-            baselines=self._baselines(),
+            baselines=[] if recipe == "lp_ft" else self._baselines(),
             goal=goal,
             higher=self.target.metric != "bits_per_byte",
         )
 
     def _baselines(self) -> list[Baseline]:
-        if self.loaded.anatomy.kind == "encoder":
-            return []  # it has no head yet, and says nothing
-
         def measured() -> list[dict[str, Any]]:
             return [asdict(one) for one in baselines(self.base, self.context, self.target, self.recipe.seed)]
 
@@ -181,8 +180,18 @@ class _Look:
         return result
 
 
-def _worked(answers: Sequence[str]) -> bool:
+def _kind_of(recipe: Recipe) -> Literal["keep", "lp_ft", "masked"]:
+    """What `init` wrote, by what its last stage learns from."""
+    losses = [loss.name for stage in recipe.stages if isinstance(stage, Train) for loss in stage.losses]
+    return "lp_ft" if "label" in losses else "masked" if "masked_token" in losses else "keep"
+
+
+def _answers(target: Target, answers: Sequence[str]) -> Literal["labels", "worked", "prose", "texts"]:
     from keeptune.data.verifiers.number import final_number
 
+    if target.metric == "bits_per_byte":
+        return "texts"
     some = answers[:200]
-    return bool(some) and sum(final_number(answer, "####") is not None for answer in some) >= WORKED * len(some)
+    if some and sum(final_number(answer, "####") is not None for answer in some) >= WORKED * len(some):
+        return "worked"
+    return "labels" if target.metric == "label_accuracy" else "prose"

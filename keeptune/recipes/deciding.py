@@ -8,7 +8,9 @@ from typing import Literal
 
 from keeptune.recipes.baselines import Baseline
 
-FEW_ROWS = 5000
+FEW_ROWS, MANY_ROWS = 5000, 50_000
+LARGE = 1_000_000_000
+"""Parameters below which a soft prompt is weak (arXiv:2104.08691)."""
 
 
 @dataclass(frozen=True)
@@ -16,18 +18,20 @@ class Situation:
     """What is known before anything is trained.
 
     Attributes:
-        kind: of the model.
+        recipe: that fits data and model: `keep`, `lp_ft` (labels by a head), `masked` (texts, by masked tokens).
+        answers: what is learned: one of a few labels, worked answers that end in a number, prose, or plain texts.
         rows: of training.
-        worked: whether the answers end in a number that can be checked.
+        parameters: of the model.
         fits: whether LoRA on the base as it is fits into memory.
         baselines: the base's scores on dev.
         goal: the score that is wanted; None: as good as it gets.
         higher: whether a higher score is better.
     """
 
-    kind: Literal["decoder", "encoder", "encoder_decoder", "image"]
+    recipe: Literal["keep", "lp_ft", "masked"]
+    answers: Literal["labels", "worked", "prose", "texts"]
     rows: int
-    worked: bool
+    parameters: int
     fits: bool
     baselines: Sequence[Baseline] = ()
     goal: float | None = None
@@ -56,38 +60,13 @@ def enough(situation: Situation) -> Baseline | None:
     return None
 
 
-def recipe_of(situation: Situation) -> Literal["keep", "lp_ft"]:
-    """`lp_ft` for labels on an encoder, else the keep recipe."""
-    return "lp_ft" if situation.kind == "encoder" else "keep"
-
-
 def decisions(situation: Situation) -> list[Decision]:
     """Everything that follows from the situation, in the order in which a run meets it."""
     found = [_training(situation)]
     if enough(situation) is not None:
         return found
-    if recipe_of(situation) == "lp_ft":
-        found.append(Decision("a head first, then head and body (lp_ft)", _head_first(situation)))
-    else:
-        found.append(
-            Decision(
-                "LoRA on all linear maps" + ("" if situation.fits else ", the base in 4 bits"),
-                "taken off, it leaves the base bitwise, and it forgets less than full tuning"
-                + ("" if situation.fits else "; the base as it is does not fit into memory"),
-            )
-        )
-        found.append(
-            Decision(
-                "half of the tokens are the base's own text, with a KL to the base on them",
-                "no general data was named; this kept abilities and format where plain tuning lost both (docs/log.md)",
-            )
-        )
-        found.append(
-            Decision("the guard, with a budget of 2 points", "training ends in time, with the best commit inside it")
-        )
-    if situation.worked:
-        found.append(Decision("next: rft", "answers that can be checked let the model learn from its own right ones"))
-    return found
+    ways = {"keep": _keep, "lp_ft": _head_first, "masked": _masked}
+    return [*found, *ways[situation.recipe](situation), *_next(situation)]
 
 
 def _training(situation: Situation) -> Decision:
@@ -100,13 +79,59 @@ def _training(situation: Situation) -> Decision:
         way = "as it is" if met.shots == 0 else f"with {met.shots} examples before the question"
         return Decision("no training", f"the base {way} reaches {show(situation.goal or 0)} already: {shown}")
     wanted = "the goal is not reached without" if situation.goal is not None else "no goal was named"
-    asked = f"; the base on {_rows(situation)} dev rows: {shown}" if shown else "; an encoder says nothing by itself"
+    asked = f"; the base on {_rows(situation)} dev rows: {shown}" if shown else "; without a head the base says nothing"
     return Decision("training", wanted + asked)
 
 
-def _head_first(situation: Situation) -> str:
+def _keep(situation: Situation) -> list[Decision]:
+    whole = situation.fits
+    return [
+        Decision(
+            "LoRA on all linear maps" + ("" if whole else ", the base in 4 bits"),
+            "taken off, it leaves the base bitwise, and it forgets less than full tuning"
+            + ("" if whole else "; the base as it is does not fit into memory"),
+        ),
+        Decision(
+            "half of the tokens are the base's own text, with a KL to the base on them",
+            "no general data was named; this kept abilities and format where plain tuning lost both (docs/log.md)",
+        ),
+        Decision("the guard, with a budget of 2 points", "training ends in time, with the best commit inside it"),
+    ]
+
+
+def _head_first(situation: Situation) -> list[Decision]:
     few = f"{situation.rows:,} rows are few for a whole encoder, and " if situation.rows < FEW_ROWS else ""
-    return f"{few}a random head would bend the features that it is to read (arXiv:2202.10054)"
+    because = f"{few}a random head would bend the features that it is to read (arXiv:2202.10054)"
+    return [Decision("a head first, then head and body (lp_ft)", because)]
+
+
+def _masked(situation: Situation) -> list[Decision]:
+    return [Decision("LoRA, by masked tokens", "an encoder reads on as it learned to read; taken off, it is the base")]
+
+
+def _next(situation: Situation) -> list[Decision]:
+    """What to try after this run, and when."""
+    found = []
+    if situation.answers == "worked":
+        because = "answers that can be checked let the model learn from its own right ones"
+        found.append(Decision("next: rft", because))
+    if situation.answers == "prose":
+        because = "the answers are somebody else's words; said in its own, they move it less (arXiv:2402.13669)"
+        found.append(Decision("next, if abilities fall: self_rewrite", because))
+    if situation.recipe == "keep" and situation.answers == "labels" and situation.parameters >= LARGE:
+        because = (
+            "one model for all, whose answers off the task stay free: a soft prompt takes up the form of the labels"
+        )
+        found.append(Decision("next, if the format leaks: promot", because))
+    if situation.recipe == "keep" and situation.answers == "texts":
+        because = (
+            "a KL on half of the tokens holds facts back; they want every weight, a hotter rate, and little replay"
+        )
+        found.append(Decision("next, if facts are missing: new_knowledge", because))
+    if situation.rows > MANY_ROWS:
+        because = f"a chosen share of {situation.rows:,} rows may do as well; hold it against drawn ones"
+        found.append(Decision("next: keeptune data select", because))
+    return found
 
 
 def _rows(situation: Situation) -> int:

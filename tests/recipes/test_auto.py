@@ -12,11 +12,15 @@ from scipy import stats
 from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example, Message
 from keeptune.core.score import Item, Score
+from keeptune.pocket.facts import build_facts
 from keeptune.recipes import auto as flow
 from keeptune.recipes.baselines import Baseline, demonstrations, interval, led_by
-from keeptune.recipes.deciding import Situation, decisions, enough, recipe_of
+from keeptune.recipes.deciding import Situation, decisions, enough
 from keeptune.recipes.rates import best_rate
 from tests.methods.test_templates import folder_of
+from tests.recipes.test_image_run import folder_of as image_folder
+from tests.recipes.test_image_run import halves
+from tests.recipes.test_masked_run import folder_of as masked_folder
 from tests.recipes.test_shelf_steps import model  # noqa: F401 (a fixture)
 
 
@@ -61,7 +65,7 @@ def test_the_interval_of_hits_is_wilsons_and_that_of_shares_normal():
     )
 
 
-PLAIN = Situation("decoder", 1000, worked=False, fits=True)
+PLAIN = Situation("keep", "labels", 1000, 6_000_000, fits=True)
 GOOD, BETTER = Baseline(0, 0.7, 0.65, 0.75, 200), Baseline(4, 0.9, 0.85, 0.95, 200)
 
 
@@ -81,15 +85,22 @@ def test_where_the_base_reaches_the_goal_nothing_is_trained():
 @pytest.mark.parametrize(("change", "word"), [
     ({}, "LoRA on all linear maps"),
     ({"fits": False}, "4 bits"),
-    ({"kind": "encoder"}, "lp_ft"),
-    ({"worked": True}, "rft"),
-], ids=["plain", "memory", "encoder", "worked"])  # fmt: skip
+    ({"recipe": "lp_ft"}, "lp_ft"),
+    ({"recipe": "masked", "answers": "texts"}, "masked tokens"),
+    ({"answers": "worked"}, "rft"),
+    ({"answers": "prose"}, "self_rewrite"),
+    ({"answers": "texts"}, "new_knowledge"),
+    ({"parameters": 2_000_000_000}, "promot"),
+    ({"rows": 100_000}, "data select"),
+], ids=["plain", "memory", "head", "masked", "worked", "prose", "texts", "large", "many"])  # fmt: skip
 def test_the_situation_decides(change, word):
     situation = dataclasses.replace(PLAIN, **change)
     said = [one.what for one in decisions(situation)]
     assert any(word in one for one in said)
-    assert ("the guard" in " ".join(said)) == (recipe_of(situation) == "keep")
+    assert ("the guard" in " ".join(said)) == (situation.recipe == "keep")
     assert all(one.because for one in decisions(situation))
+    others = {"rft", "self_rewrite", "new_knowledge", "promot", "data select"} - {word}
+    assert not any(other in one for one in said for other in others)
 
 
 def test_of_equal_rates_the_smallest_is_taken():
@@ -160,3 +171,30 @@ def test_an_encoder_gets_its_head_first_and_its_certificate(tmp_path, monkeypatc
     assert result["baselines"] == []
     assert result["certificate"]["target"]["adapted"] > 0.8
     assert result["certificate"]["deployment"] == "routed"
+
+
+@pytest.mark.slow
+def test_images_and_texts_for_an_encoder_are_decided_as_init_writes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    (tmp_path / "vit").mkdir()
+    image_folder(tmp_path / "vit", halves())
+    few = ["proof.items=50", "model.dtype=float32"]
+    steps = [f"stages[{place}].{one}" for place in range(2) for one in ("epochs=null", "steps=3", "batch_tokens=768")]
+    made = flow.auto(
+        tmp_path / "vit" / "rows.jsonl", str(tmp_path / "vit" / "model"), tmp_path / "images",
+        settings=[*few, *steps], quiet=True,
+    )  # fmt: skip
+    assert "lp_ft" in made["decisions"][1]["what"]
+    assert made["baselines"] == []
+    assert made["certificate"]["deployment"] == "routed"
+
+    masked_folder(tmp_path / "bert")
+    texts = [f"{one.text} {one.text}" for one in build_facts(0, 8, 6).train]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    made = flow.auto(
+        tmp_path / "texts.jsonl", str(tmp_path / "bert"), tmp_path / "texts", settings=[*few, *steps[:3]], quiet=True
+    )
+    assert made["decisions"][1]["what"] == "LoRA, by masked tokens"
+    assert [one["shots"] for one in made["baselines"]] == [0]
+    assert made["certificate"]["target"]["metric"] == "bits_per_byte"
