@@ -113,7 +113,7 @@ class Fitting:
         elif self.too_long == "cut":
             self.drop("silent", "E-ROW-NOTHING", example, f"{what}, and nothing to learn is left when it is cut.")
         else:
-            reason = " A conversation is never split." if self.too_long == "split" else ""
+            reason = {"drop": " It is left out.", "split": " A conversation is never split."}.get(self.too_long, "")
             self.drop("", "E-ROW-LONG", example, f"{what}.{reason}")
 
     def drop(self, reason: str, code: str, example: Example, what: str) -> None:

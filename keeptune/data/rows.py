@@ -11,7 +11,7 @@ from keeptune.core.errors import DataError
 from keeptune.data.json_rows import Row, json_array, json_lines, json_object
 from keeptune.data.lines import read_lines, too_large
 from keeptune.data.place import Place
-from keeptune.data.source_file import kind_of, open_source, unzipping
+from keeptune.data.source_file import kind_of, open_source, refuse_irregular, unzipping
 from keeptune.data.table_rows import delimited, parquet
 from keeptune.data.treebank_rows import sentences
 from keeptune.data.xml_rows import xml_rows
@@ -31,6 +31,7 @@ def read_rows(path: Path, limit: int, counts: Counter[str], *, per_line: bool = 
     Raises:
         DataError: see `source_file`, `lines`, `json_rows`, `table_rows`.
     """
+    refuse_irregular(path)
     kind, file = kind_of(path), str(path)
     with open_source(path) as stream, unzipping(path):
         if kind in ("json", "jsonl"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,9 @@ from keeptune.data.encoder import Encoded
 
 State = Literal["learned", "seen", "cut"]
 SHADES = " .:-=+*#%@"
+UNDECODED = "\ufffd"
+LONGEST_LETTER = 4
+"""Bytes of a letter in UTF-8, and so the most tokens that one can span."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,15 @@ def check_view(encoded: Encoded, tokenizer: Any, context: int | None = None) -> 
         context: tokens from this place on are `cut`; None when the row fits.
 
     Returns:
-        Views whose texts joined are the decoded row, save for letters that span several tokens, which show as U+FFFD.
+        Views whose texts joined are the decoded row; a letter that spans several tokens stands at the last of them.
     """
     if tokenizer is None:
         return _shaded(encoded.tokens)
     views = []
-    before: int | None = None
-    for place, (token, learned) in enumerate(zip(encoded.tokens, encoded.learned, strict=True)):
+    texts = _texts(encoded.tokens, tokenizer)
+    for place, (token, learned, text) in enumerate(zip(encoded.tokens, encoded.learned, texts, strict=True)):
         state: State = "cut" if context is not None and place >= context else "learned" if learned else "seen"
-        views.append(TokenView(token, _text(token, before, tokenizer), state))
-        before = token
+        views.append(TokenView(token, text, state))
     return views
 
 
@@ -55,13 +57,25 @@ def _shaded(pixels: Sequence[int]) -> list[TokenView]:
     ]
 
 
-def _text(token: int, before: int | None, tokenizer: Any) -> str:
-    """A token's text after the token before it: decoders drop the space of a token that stands alone."""
-    if before is None:
-        return _decoded([token], tokenizer)
-    start = _decoded([before], tokenizer)
-    pair = _decoded([before, token], tokenizer)
-    return pair[len(start) :] if pair.startswith(start) else _decoded([token], tokenizer)
+def _texts(tokens: Sequence[int], tokenizer: Any) -> Iterator[str]:
+    """Each token's text; nothing for those in the middle of a letter."""
+    before: list[int] = []
+    letter: list[int] = []
+    for place, token in enumerate(tokens):
+        letter.append(token)
+        text = _text(letter, before, tokenizer)
+        if text.endswith(UNDECODED) and len(letter) < LONGEST_LETTER and place < len(tokens) - 1:
+            yield ""
+        else:
+            yield text
+            before, letter = letter, []
+
+
+def _text(tokens: list[int], before: list[int], tokenizer: Any) -> str:
+    """The text of tokens after the ones before them: decoders drop the space of a token that stands alone."""
+    start = _decoded(before, tokenizer)
+    both = _decoded([*before, *tokens], tokenizer)
+    return both[len(start) :] if both.startswith(start) else _decoded(tokens, tokenizer)
 
 
 def _decoded(tokens: list[int], tokenizer: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.data.decontaminate import TestRows
+from keeptune.data.formats.generated import Generated
 from keeptune.data.label_set import LABELLED
 from keeptune.data.survey import Survey
 from keeptune.recipes.check_page import check_page, check_text
@@ -20,9 +21,6 @@ from keeptune.recipes.suspicions import label_fault, label_notes, leak
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN_BAD = 10
 ROWS_PER_STEP = 1000
@@ -85,6 +83,7 @@ def check_recipe(
     _small(recipe, checks)
     result = {
         "sources": [found.to_dict() for found in checks],
+        "made_later": sorted(name for name, source in recipe.data.items() if isinstance(source, Generated)),
         "leaks": leaks.counts() if held else {},
         "leaking": [
             {"kind": kind, "source": held[row].source, "line": held[row].line, "id": held[row].id}
@@ -99,15 +98,21 @@ def check_recipe(
 
 def _refuse_bad_rows(recipe: Recipe, surveys: dict[str, Survey]) -> None:
     bad: list[DataError] = []
-    total = 0
+    counts: dict[str, int] = {}
     for name, seen in surveys.items():
         if seen.counts["bad"] > getattr(recipe.data[name], "skip_bad", 0):
-            bad, total = [*bad, *seen.bad], total + seen.counts["bad"]
+            bad, counts[name] = [*bad, *seen.bad], seen.counts["bad"]
+    total = sum(counts.values())
+    if total == 1:
+        raise bad[0]
     if bad:
         listed = "\n".join(f"  - {error}" for error in bad[:SHOWN_BAD])
         rest = f"\n  - and {total - SHOWN_BAD:,} more" if total > SHOWN_BAD else ""
-        first = bad[0]
-        raise DataError(f"{total:,} bad rows:\n{listed}{rest}", code=first.code, where=first.where, fix=first.fix)
+        allow = " ".join(f"--set data.{name}.skip_bad={count}" for name, count in counts.items())
+        raise DataError(
+            f"{total:,} bad rows, the first of them here:\n{listed}{rest}\n", code=bad[0].code, where=bad[0].where,
+            fix=f"Repair them, or leave all of them out with {allow}",
+        )  # fmt: skip
 
 
 class _counting:

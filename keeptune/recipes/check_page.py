@@ -19,6 +19,7 @@ SHOWN_PROBLEMS = 10
 COLOURS = {"learned": "\033[1;32m", "seen": "\033[2m", "cut": "\033[9;31m"}
 BRACKETS = {"learned": "«»", "seen": "", "cut": "✂✂"}
 BARS, WIDTH = 8, 40
+LATER = "{name}: the base writes these rows when the recipe runs; there is nothing to look at yet"
 
 
 def check_text(name: str, checks: Sequence[Examined], result: Mapping[str, Any]) -> str:
@@ -29,8 +30,9 @@ def check_text(name: str, checks: Sequence[Examined], result: Mapping[str, Any])
         lines += [found.name, "  " + ", ".join(f"{key} {value:,}" for key, value in found.counts.items() if value)]
         lines += [f"  {low:>6}-{high:<6} {'█' * bar:<{WIDTH}} {count:,}" for low, high, count, bar in histogram(found)]
         lines += [f"  note: {note}" for note in found.notes]
-        lines += [f"  {problem}" for problem in found.problems[:SHOWN_PROBLEMS]]
+        lines += [f"  {problem}" for problem in problem_lines(found)]
         lines += [""] + ["  " + _row(view, coloured=coloured).replace("\n", "\n  ") + "\n" for view in found.rows]
+    lines += [LATER.format(name=name) for name in result["made_later"]]
     if result["leaks"]:
         lines += leak_lines(result)
     lines.append(_legend() if coloured else "«learned»  seen  ✂cut✂")
@@ -52,6 +54,7 @@ def check_page(name: str, checks: Sequence[Examined], result: Mapping[str, Any])
         )
     for found in checks:
         body.append(element("section", *_section(found)))
+    body += [element("p", LATER.format(name=name), class_="note") for name in result["made_later"]]
     if result["leaks"]:
         body.append(
             element("section", element("h2", "Test rows in training"), [element("p", x) for x in leak_lines(result)])
@@ -78,10 +81,21 @@ def histogram(found: Examined) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def problem_lines(found: Examined) -> list[str]:
+    """The first rows that are cut, dropped or split, and how many more there are."""
+    shown = found.problems[:SHOWN_PROBLEMS]
+    left = sum(found.counts[f"encoded {what}"] for what in ("cut", "dropped", "split")) - len(shown)
+    return [*shown, *([f"and {left:,} more"] if left > 0 else [])]
+
+
 def leak_lines(result: Mapping[str, Any]) -> list[str]:
     """What the overlap of test and training is, and the first rows of each kind."""
     counts = result["leaks"]
-    told = ["test rows found in training: " + ", ".join(f"{key} {value:,}" for key, value in counts.items())]
+    told = [
+        f"rows that are measured: training asks {counts['exact']:,} of them exactly and {counts['near']:,} nearly; "
+        f"{counts['ngram']:,} share 13 words in a row with it"
+        + (f", {counts['boilerplate']:,} only wording of the task" if counts["boilerplate"] else "")
+    ]
     for kind in ("exact", "near", "ngram"):
         rows = [f"{row['source']} line {row['line'] or row['id']}" for row in result["leaking"] if row["kind"] == kind]
         told += [f"  {kind}: {', '.join(rows)}{', ...' if counts[kind] > len(rows) else ''}"] if rows else []
@@ -94,8 +108,8 @@ def _section(found: Examined) -> list[object]:
     return [
         element("h2", found.name),
         [element("p", note, class_="note") for note in found.notes],
-        [element("pre", [_token(token) for token in view], class_="tokens") for view in found.rows],
-        [element("p", problem) for problem in found.problems[:SHOWN_PROBLEMS]],
+        [element("pre", [_token(token) for token in view if token.text], class_="tokens") for view in found.rows],
+        [element("p", problem) for problem in problem_lines(found)],
         element("h3", "Tokens in a row"),
         table(["tokens", "", "rows"], bars, numeric=frozenset({2})),
         element("h3", "Counts"),

@@ -12,6 +12,7 @@ from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.core.image import Image
+from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.hub import PREFIX
 from keeptune.data.read import read_examples
@@ -122,7 +123,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     passes = _passes(_trained(examples), model, kind, batch_tokens)
     text = (HEAD + learning).format(
         summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
-        seed=SEED, name=_name(data), model=model, source=flow(source.to_dict()), metric=metric,
+        seed=SEED, name=_name(data), model=model, source=flow(source), metric=metric,
         too_long="split" if plain else "drop",
         rate="2.0e-3" if small else "2.0e-4", epochs=f"{passes.epochs:g}", batch_tokens=batch_tokens,
         held_out="as the column `split` says" if named else "by a stable hash of each row",
@@ -130,7 +131,8 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     atomic_write(output, text)
     notes = [f"{data.name}: {len(examples)} rows; {guess.reason}"]
     if skipped:
-        notes.append(f"{skipped} bad rows are left out (`skip_bad`), the first: {reading.bad[0]}")
+        rows = "1 bad row is" if skipped == 1 else f"{skipped:,} bad rows are"
+        notes.append(f"{rows} left out (`skip_bad`), the first: {reading.bad[0]}")
     if labels:
         notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
     if named:
@@ -203,15 +205,12 @@ def _effort(passes: Passes, minutes: float | None) -> str:
     )
 
 
-def flow(plain: dict[str, Any]) -> str:
-    """One line of YAML, settings at their defaults left out where they say nothing."""
+def flow(source: FileFormat) -> str:
+    """One line of YAML with what the guess settled; other settings keep their defaults."""
     import yaml
 
-    kept = {
-        key: value
-        for key, value in plain.items()
-        if value not in (None, 0, 16 << 20, {}) and key not in ("row_bytes", "subset")
-    }
+    settled = {"format", *source.model_fields_set} - ({"skip_bad"} if not source.skip_bad else set())
+    kept = {key: value for key, value in source.to_dict().items() if key in settled}
     return yaml.safe_dump(kept, default_flow_style=True, sort_keys=False, width=200, allow_unicode=True).strip()
 
 

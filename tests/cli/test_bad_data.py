@@ -91,6 +91,16 @@ def test_a_bad_row_is_named_by_file_and_line_with_a_remedy(fault, zipped, work, 
     assert error["fix"]
 
 
+def test_several_bad_rows_are_listed_and_the_setting_that_allows_them_is_told(work, check):
+    bad = FAULTS["a null"][0] + FAULTS["a missing key"][0]
+    (work / "task.jsonl").write_text(rows(THINGS[:15]) + bad)
+    status, found = check()
+    assert (status, found["error"]["where"]["line"]) == (3, 16)
+    assert "line 17" in found["error"]["what"]
+    setting = found["error"]["fix"].split("--set ")[1]
+    assert check("--set", setting)[0] == 0
+
+
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
 def test_what_is_no_file_is_refused_without_hanging(kind, work, check):
     (work / "task.jsonl").unlink()
@@ -113,6 +123,10 @@ def test_too_many_rows_beyond_the_context_are_an_error_and_a_few_are_counted(wor
     assert status == 0
     counts = found["sources"][0]["counts"]
     assert (counts["encoded long"], counts["encoded dropped"], counts["encoded kept"]) == (4, 4, 10)
+    assert "more" not in found["text"]
+    (work / "task.jsonl").write_text(rows([*THINGS, *[f"{text}{number}" for number in range(14)]]))
+    status, found = check("--set", "proof=null")
+    assert "It is left out. (E-ROW-LONG)\n  and 4 more\n" in found["text"]
     (work / "task.jsonl").write_text(rows([*THINGS[:10], *[f"{text}{number}" for number in range(11)]]))
     status, found = check()
     assert (status, found["error"]["code"]) == (3, "E-DATA-DROPPED")
@@ -177,6 +191,12 @@ def test_one_class_only_is_refused(work, check):
     status, found = check()
     assert (status, found["error"]["code"]) == (3, "E-DATA-LABELS")
     assert found["error"]["fix"]
+
+
+def test_rows_that_the_base_will_write_are_named(work, check):
+    _, found = check("--set", "data.own={format: generated, rows: 5}", "--set", "stages[0].data={task: 1, own: 1}")
+    assert found["made_later"] == ["own"]
+    assert "own: the base writes these rows when the recipe runs" in found["text"]
 
 
 def test_fewer_rows_than_one_batch_are_told(work, check):

@@ -156,6 +156,16 @@ def example(number, kind, first, second):
     return chat(number, "one two " * first, "three four " * second, **({"weight": 0} if kind == "silent" else {}))
 
 
+def test_a_letter_of_several_tokens_is_shown_whole_at_the_last_of_them(tokenizer):
+    encoded = encode(chat(1, "one 你好 é", "ok \ufffd مط"), tokenizer)
+    views = check_view(encoded, tokenizer)
+    shown = "".join(view.text for view in views)
+    assert shown == tokenizer.decode(encoded.tokens, clean_up_tokenization_spaces=False)
+    assert "你好 é" in shown
+    assert shown.count("\ufffd") == 1
+    assert [view.text for view in views if "你" in view.text or "好" in view.text] == ["你", "好"]
+
+
 @pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
 def test_the_view_shows_every_token_in_its_state(make_tokenizer, kind):
     tokenizer = make_tokenizer(kind, "chatml")

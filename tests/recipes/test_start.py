@@ -40,7 +40,7 @@ def test_the_split_column_of_a_file_decides_what_is_held_out(tmp_path):
     rows = [{"text": f"word {n}", "label": "ab"[n % 2], "split": name} for n, name in enumerate(names)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = write_recipe(data, "pocket", recipe)
-    assert "subset" not in recipe.read_text()
+    assert "{format: prompt_completion, path: rows.jsonl, prompt: text, completion: label}" in recipe.read_text()
     assert any("dev 4, test 6, train 20" in note for note in told["notes"])
     assert any("steps" in note and "of training" in note for note in told["notes"])
     source = read_sources(load_recipe(recipe), tmp_path)["task"]
