@@ -36,15 +36,16 @@ proof: null
 """
 VOCABULARY = (*WORDS, *OBJECTS, *NAMES, *PLACES)
 Row = dict[str, Any]
+Spans = tuple[tuple[int, int], tuple[int, int]]
 
 
-def write_rows(folder: Path, count: int, seed: int) -> Path:
-    """Conversations of 20 to 60 words asked and 40 to 160 answered, with the recipe that reads them."""
+def write_rows(folder: Path, count: int, seed: int, spans: Spans = ((20, 60), (40, 160))) -> Path:
+    """Conversations of so many words asked and answered, from and to, with the recipe that reads them."""
     draw = random.Random(seed)
     path = folder / "rows.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for _ in range(count):
-            said = (" ".join(draw.choices(VOCABULARY, k=draw.randint(*span))) for span in ((20, 60), (40, 160)))
+            said = (" ".join(draw.choices(VOCABULARY, k=draw.randint(*span))) for span in spans)
             turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
             lines.write(json.dumps({"messages": turns}) + "\n")
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")

@@ -40,6 +40,7 @@ TITLES = {
     "study": "A study of several settings, each with its proof",
     "grid": "A study against a trainer and a harness for each setting, by the wall clock",
     "check": "Rows before the first step: read, validated, encoded, compared",
+    "check_stream": "Memory and time of a check by the number of rows",
     "startup": "From the command to the first step",
 }
 
@@ -146,6 +147,11 @@ def waits(row: Row) -> list[str]:
     ]
 
 
+def streamed(row: Row) -> list[str]:
+    """Peak, processor seconds and rows a second."""
+    return [row["what"], f"**{row['peak_mib']:,}**", f"{row['own_seconds']:,.0f} s", f"{row['own_rows']:,}"]
+
+
 def waiting(row: Row) -> list[str]:
     """Processor and wall seconds."""
     shown = [f"**{row['processor_seconds']:.1f} s**", f"{row['wall_seconds']:.1f} s"]
@@ -166,6 +172,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "study": (AGAINST, speed),
     "grid": ([*AGAINST, "less of the processor"], waits),
     "check": (["what", "peer", "faster", "our rows a second", "peer's"], throughput),
+    "check_stream": (["what", "MiB at most", "processor", "rows a second"], streamed),
     "startup": (["what", "processor", "wall clock", "n"], waiting),
 }
 

@@ -85,9 +85,10 @@ def examine(
         except DataError as error:
             fitting.drop("bad", error.code, example, error.what)
         else:
+            before = fitting.counts.copy()
             fitting.add(encoded, example)
             if index == row or (row is None and index < SHOWN_ROWS):
-                found.rows.append(check_view(encoded, loaded.tokenizer, context))
+                found.rows.append(check_view(encoded, loaded.tokenizer, _used(before, fitting.counts, context)))
         step()
     fitted = fitting.result(0.5)
     found.lengths, found.problems = fitting.lengths, [str(problem) for problem in fitted.problems]
@@ -95,6 +96,13 @@ def examine(
     found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder)]
     found.counts = {**feed.counts, **duplicates, **{f"encoded {key}": value for key, value in fitted.counts.items()}}
     return found
+
+
+def _used(before: Counter[str], after: Counter[str], context: int) -> int | None:
+    """How many tokens of the row between two counts are used: none, all (in several rows), or what fits."""
+    if after["dropped"] > before["dropped"]:
+        return 0
+    return None if after["split"] > before["split"] else context
 
 
 class Twins:

@@ -141,6 +141,23 @@ def test_a_row_that_a_cut_leaves_with_nothing_to_learn_is_named(work, check):
     assert "line 11" in found["sources"][0]["problems"][0]
 
 
+@pytest.mark.parametrize(("policy", "states"), [("drop", {"cut"}), ("cut", {"seen", "learned", "cut"})])
+def test_a_long_row_is_shown_as_the_policy_leaves_it(policy, states, work, check):
+    long = json.dumps({"prompt": "say it", "completion": "word " * 3000}) + "\n"
+    (work / "task.jsonl").write_text(rows(THINGS[:10]) + long)
+    status, found = check("--set", f"too_long={policy}", "--row", "10", "--set", "proof=null")
+    assert status == 0
+    assert {token["state"] for token in found["sources"][0]["rows"][0]} == states
+
+
+def test_a_document_that_is_split_is_learned_to_its_end(work, check):
+    (work / "task.jsonl").write_text(json.dumps({"text": "word " * 3000}) + "\n")
+    texts = "data.task={format: plain_text, path: task.jsonl}"
+    status, found = check("--set", texts, "--set", "too_long=split", "--set", "proof=null")
+    assert status == 0
+    assert {token["state"] for token in found["sources"][0]["rows"][0][1:]} == {"learned"}
+
+
 def test_a_typed_control_token_stays_text(work, check):
     (work / "task.jsonl").write_text(rows(["say <|end|> now", *THINGS[:9]]))
     status, found = check("--row", "0")
