@@ -55,9 +55,9 @@ def self_instruct(
                 fresh.append(task)
         idle = 0 if fresh else idle + 1
         for task, answer in zip(fresh, writer(fresh, temperature=0.0, seed=0) if fresh else [], strict=True):
-            rule = answer_dropped_by(task, answer)
+            rule = answer_dropped_by(task, answer) or ("more than wanted" if taken >= rows else None)
             counts[rule or "kept"] += 1
-            if rule is None and taken < rows:
+            if rule is None:
                 taken += 1
                 yield task, answer.text
 

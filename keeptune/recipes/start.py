@@ -135,6 +135,9 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
         notes.append(f"{rows} left out (`skip_bad`), the first: {reading.bad[0]}")
     if labels:
         notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
+    if labels and getattr(guess.format, "numbers", False):
+        meant = ", ".join(f"{label}: ..." for label in sorted(labels)[:3])
+        notes.append(f"the answers are numbers; a model learns words better: labels: {{{meant}}} in place of numbers")
     if named:
         told_parts = ", ".join(f"{name or 'unnamed'} {stated[name]:,}" for name in sorted(stated))
         notes.append(f"the column `split` decides what is held out: {told_parts}")

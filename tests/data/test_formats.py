@@ -130,6 +130,22 @@ def test_a_last_turn_of_the_user_is_read():
     assert len(read({"messages": [S, U, A, U]}, "messages").messages) == 4
 
 
+def test_answers_that_are_numbers_are_learned_as_written_or_in_words_when_the_recipe_says_so():
+    row = {"text": "a", "label": 1}
+    columns = {"prompt": "text", "completion": "label"}
+    error = refused(row, "prompt_completion", **columns)
+    assert (error.code, error.where["key"]) == ("E-DATA-TYPE", "label")
+    assert "numbers: true" in error.fix
+    for value, text in ((1, "1"), (0.5, "0.5"), (True, "true"), ("yes", "yes")):
+        assert read({"text": "a", "label": value}, "prompt_completion", **columns, numbers=True).target == text
+    words = {0: "no", 1: "yes"}
+    assert read(row, "prompt_completion", **columns, labels=words).target == "yes"
+    assert read({"text": "a", "label": "0"}, "prompt_completion", **columns, labels=words).target == "no"
+    error = refused({"text": "a", "label": 2}, "prompt_completion", **columns, labels=words)
+    assert (error.code, error.where["key"]) == ("E-DATA-LABELS", "label")
+    assert refused({"text": "a", "label": None}, "prompt_completion", **columns, numbers=True).code == "E-DATA-NULL"
+
+
 def test_prompt_completion_takes_columns_of_any_name():
     row = {"text": "where is my card", "label": "card_arrival", "hint": "Name the intent."}
     example = read(row, "prompt_completion", prompt="text", completion="label", system="hint")

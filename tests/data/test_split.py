@@ -144,6 +144,8 @@ TURNS = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
         ({"conversations": TURNS, "id": "1"}, "messages", {}),
         ({"messages": [{"role": "user", "content": "a"}]}, "messages", {}),
         ({"prompt": "a", "completion": "b"}, "prompt_completion", {"prompt": "prompt"}),
+        ({"text": "a", "label": 1}, "prompt_completion", {"completion": "label", "numbers": True}),
+        ({"text": "a", "label": 1, "class": "b"}, "prompt_completion", {"completion": "class", "numbers": False}),
         ({"text": "a", "category": "b"}, "prompt_completion", {"prompt": "text", "completion": "category"}),
         ({"Question": "a", "Answer": "b"}, "prompt_completion", {"prompt": "Question", "completion": "Answer"}),
         ({"text": "a", "intent": "b", "split": "c"}, "prompt_completion", {"completion": "intent"}),

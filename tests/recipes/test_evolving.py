@@ -66,7 +66,8 @@ def test_new_tasks_are_answered_and_everything_is_counted():
 
     counts = Counter()
     rows = list(self_instruct(SEEDS, writer, 10, counts, seed=0))
-    assert len(rows) == 10
+    assert len(rows) == counts["kept"] == 10
+    assert counts["new tasks"] == counts["kept"] + counts["empty answer"] + counts["more than wanted"]
     assert all(answer == "An answer in some words." for _, answer in rows)
     assert counts["empty answer"] == 1
     assert counts["written"] == counts["new tasks"] + counts["similar"] + counts["short"]
