@@ -7,7 +7,8 @@ For each method its own recipe is trained with three rates (a third of the recip
 the first seed; the rate with the best label accuracy on dev is kept, and trained with the other seeds. Test rows and
 the retention suite are looked at once per seed, with the chosen rate. Seeds come last, so that a table that was
 stopped early has every method with fewer seeds. Every cell is a run folder of its own under `--output` and a process of
-its own; a killed one goes on from its last commit.
+its own; a killed one goes on from its last commit. A method without cells there keeps its row of the record, if that
+was measured on such a machine with the same seeds and sizes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import methods_table
-from benchmarks.record import write
+from benchmarks.record import RESULTS, machine, write
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.files import read_json, write_json
 from keeptune.core.run import Run
@@ -52,13 +53,14 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "norm": ("bitfit", ["stages[0].method=norm"]),
     "lora_pissa": ("lora", ["stages[0].method.init=pissa"]),
     "spottune_compact": ("spottune", ["stages[0].method.compact=3"]),
+    "peft_vera": ("bitfit", ["stages[0].method={name: peft, type: vera, settings: {r: 64}}"]),
 }
 """Recipe and settings of the rows that are not simply the recipe of their name."""
 Job = tuple[str, float, int, bool]
 """Method, factor on the rate, seed, and whether it is looked at for good."""
 OWN = (
     "lora", "dora", "adalora", "ia3", "bitfit", "bottleneck", "parallel", "prefix", "p_tuning_v2", "mam", "prompt",
-    "p_tuning", "spottune",
+    "p_tuning", "spottune", "head",
 )  # fmt: skip
 ORDER = ("full", "lora", "spottune", *(name for name in OWN if name not in ("lora", "spottune")), *list(METHODS)[1:])
 
@@ -193,12 +195,13 @@ def jobs(folder: Path, names: Sequence[str]) -> Iterator[Job]:
 
 def report(folder: Path) -> None:
     """The JSON, the table and the picture of everything that is there."""
-    rows = []
+    rows, known = [], recorded()
     for name in ORDER:
         best = chosen(folder, name)
         paths = [] if best is None else [cell_path(folder, name, best, seed) / "final.json" for seed in SEEDS]
         finals = {path.parent.name: read_json(path) for path in paths if path.exists()}
         if best is None or not finals:
+            rows += [known[name]] if name in known else []
             continue
         rates = {factor: stage_of(recipe_of(name, factor, SEEDS[0])).optimizer.lr for factor in RATES}
         dev = {
@@ -210,6 +213,15 @@ def report(folder: Path) -> None:
         rows.append({"method": name, "rate": rates[best], "dev": dev, **abilities, "seeds": finals})
     write("methods", rows, seeds=SEEDS, sizes=SIZES, training=SAME)
     methods_table.main()
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """The rows of the last record by their method; none, where it was measured otherwise."""
+    path = RESULTS / "methods.json"
+    last = read_json(path) if path.exists() else {}
+    alike = {"machine": machine(), "seeds": list(SEEDS), "sizes": SIZES, "training": SAME}
+    same = all(last.get(key) == value for key, value in alike.items())
+    return {row["method"]: row for row in last["rows"]} if same else {}
 
 
 def main() -> None:

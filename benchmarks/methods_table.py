@@ -47,7 +47,7 @@ def table(report: Mapping[str, Any]) -> str:
         "",
         f"The base answers {base} and {general} right ({sizes['proof.items']} per task of the suite).",
         f"Trained on at most {rows}.",
-        f"On {report['machine']['processor']}, one thread: `{report['command']}`.",
+        f"On {report['machine']['processor']}, one thread: `python -m benchmarks.methods`.",
         "",
         f"![target gained against general ability kept]({PICTURE.name})",
     ]

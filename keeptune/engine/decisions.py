@@ -130,7 +130,7 @@ class DecisionSlot(Slot):
         # An empty last row would point behind the end.
         prompt = before == before[starts.clamp(max=max(len(before) - 1, 0))][row]
         pooled = _mean(self._embedded(batch.tokens[prompt]), row[prompt], len(batch.lengths))
-        return self._serving(self._decide(self._undecided(len(batch.lengths)), pooled))
+        return self.book.serving.with_gates(self._decide(self._undecided(len(batch.lengths)), pooled))
 
     def hear(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes the labels of a padded batch."""
@@ -158,7 +158,7 @@ class DecisionSlot(Slot):
             found = _held(cache, wanted, rows)
         elif wanted:
             found = self._decide(wanted, self._pooled(given, source))
-        context = self.book.serve(self._serving(found)) if found else None
+        context = self.book.serve(self.book.serving.with_gates(found)) if found else None
         if context is not None:
             context.__enter__()
         self._inside.append((context, found))
@@ -190,10 +190,6 @@ class DecisionSlot(Slot):
             gates = self.entries[name][0].delta.decide(pooled[index])
             found[name] = gates.new_ones(len(pooled), gates.shape[1]).index_copy(0, index, gates)
         return found
-
-    def _serving(self, gates: Mapping[str, Tensor]) -> Serving:
-        now = self.book.serving
-        return Serving(now.stacks, every=now.shared or (), gates={**now.gates, **gates})
 
     @torch.no_grad()
     def _embedded(self, tokens: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def rows(model: PreTrainedModel, assignments: Sequence[Assignment], *, repeat: i
     ...     logits = model(**batch).logits
     """
     stacks = [stack for stack in map(stack_of, assignments) for _ in range(repeat)]
-    with _serve(model, Serving(stacks)):
+    with _serve(model, Serving(stacks, repeat=repeat)):
         yield
 
 
@@ -71,7 +71,7 @@ def gated(model: PreTrainedModel, gates: Mapping[str, Tensor]) -> Iterator[None]
         if book is None or name not in book:
             raise unknown_adapter(name, [] if book is None else book.order)
     now = Serving() if book is None else book.serving
-    with _serve(model, Serving(now.stacks, every=now.shared or (), gates={**now.gates, **gates})):
+    with _serve(model, now.with_gates(gates)):
         yield
 
 

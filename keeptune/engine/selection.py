@@ -6,7 +6,7 @@ tokens, `offsets[i]` to `offsets[i + 1]`. A packed batch's rows are its segments
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,13 +54,20 @@ class Serving:
         stacks: one per row, first applied first; an empty stack is the base.
         every: the stack of every row, instead of `stacks`.
         gates: `[rows, layers]` by adapter name.
+        repeat: how often each row comes, one after another. A batch may also have each of them once: `generate` runs an
+            encoder before it repeats its rows for the decoder's beams.
     """
 
     def __init__(
-        self, stacks: Sequence[Stack] | None = None, *, every: Stack = (), gates: dict[str, Tensor] | None = None
+        self,
+        stacks: Sequence[Stack] | None = None,
+        *,
+        every: Stack = (),
+        gates: dict[str, Tensor] | None = None,
+        repeat: int = 1,
     ) -> None:
         self.stacks = None if stacks is None else tuple(stacks)
-        self.gates = gates or {}
+        self.gates, self.repeat = gates or {}, repeat
         kinds = {every} if self.stacks is None else set(self.stacks)
         self.shared: Stack | None = next(iter(kinds)) if len(kinds) == 1 else None
         self.names = {name for stack in kinds for name in stack}
@@ -74,6 +81,8 @@ class Serving:
         """
         if self.stacks is None:
             return (self.shared or (),) * count
+        if len(self.stacks) == count * self.repeat:
+            return self.stacks[:: self.repeat]
         if len(self.stacks) != count:
             raise PlanError(
                 f"adapters were named for {len(self.stacks)} rows, but the batch has {count}.",
@@ -81,6 +90,11 @@ class Serving:
                 fix="Name one adapter (or None, the base) per row; with beam search, pass `repeat=num_beams`.",
             )
         return self.stacks
+
+    def with_gates(self, gates: Mapping[str, Tensor]) -> Serving:
+        """The same with these gates too."""
+        everything = {**self.gates, **gates}
+        return Serving(self.stacks, every=self.shared or (), gates=everything, repeat=self.repeat)
 
     def of_all(self) -> Serving:
         """For what the rows of a batch share: the stack that all of them have.
@@ -110,7 +124,7 @@ class Serving:
         stacks = self.stack_of_rows(len(offsets) - 1)
         if self.shared is not None:
             rows = range(len(stacks))
-            return [Selection(name, None, rows, offsets, self.gates.get(name), device) for name in self.shared]
+            return [Selection(name, None, rows, offsets, self._gates(name, rows), device) for name in self.shared]
         plan = []
         for height in range(max(len(stack) for stack in stacks)):
             served: dict[str, list[int]] = {}
@@ -120,8 +134,14 @@ class Serving:
             for name, chosen in served.items():
                 with torch.inference_mode(False):  # a plan made while generating may serve a training step later
                     tokens = tokens_of(chosen, offsets, device)
-                plan.append(Selection(name, tokens, chosen, offsets, self.gates.get(name), device))
+                gates = self._gates(name, range(len(stacks)))
+                plan.append(Selection(name, tokens, chosen, offsets, gates, device))
         return plan
+
+    def _gates(self, name: str, rows: range) -> Tensor | None:
+        """Those of the rows of this batch, which may come once or `repeat` times."""
+        gates = self.gates.get(name)
+        return gates if gates is None or len(gates) == len(rows) else gates[:: self.repeat]
 
 
 def tokens_of(rows: Sequence[int], offsets: Sequence[int], device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keeptune.core.errors import KeeptuneError
 from keeptune.core.machine import available_memory, free_memory
+from keeptune.core.spec import validate
 from keeptune.core.usage import resident_bytes
 from keeptune.data.encode import EncodedSet, encode_all
 from keeptune.data.formats.generated import Generated
@@ -158,14 +159,14 @@ def methods_table(
     own = {method.name: method for method in stage.methods}
     for name in Method.names():
         try:
-            method = (own.get(name) or Method.find(name)()).fitted(labels)
+            method = (own.get(name) or validate(Method, {"name": name})).fitted(labels)
             for quantized in (False, True):
                 if quantized and not method.fits_4bit:
                     continue
                 job = job_of(stage, replace(base, quantized=quantized), batches, [method], gpu=gpu)
                 jobs.append(within(stage, job, room, gpu=gpu))
-        except (KeeptuneError, ValueError) as error:
-            refused.append({"name": name, "reason": getattr(error, "what", str(error).splitlines()[0])})
+        except KeeptuneError as error:
+            refused.append({"name": name, "reason": str(error)})
     return sorted(jobs, key=lambda job: job.memory.peak), refused
 
 

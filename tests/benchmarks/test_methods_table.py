@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import methods
 from benchmarks.methods import METHODS, ORDER, RATES, cell_path, chosen, jobs, recipe_of, stage_of
 from benchmarks.methods_table import DOCS, LETTER, LINE, labels, picture, table
+from benchmarks.record import machine
 from keeptune.core.files import write_json
 from keeptune.methods import Method
 
@@ -76,8 +78,7 @@ def test_a_row_is_a_recipe_at_three_rates_with_a_page(name):
 
 def test_every_method_of_the_shelf_has_a_row():
     rows = {stage_of(recipe_of(name, 1.0, 7)).methods[0].name for name in ORDER}
-    # `peft` is PEFT's own methods, and `head` answers with a classifier, so neither is one row of the same table.
-    assert rows == set(Method.names()) - {"peft", "head"}
+    assert rows == set(Method.names())
     assert set(METHODS) <= set(ORDER)
 
 
@@ -91,6 +92,16 @@ def test_cells_go_on_where_they_stopped_and_seeds_come_last(tmp_path):
     write_json(cell_path(tmp_path, "lora", 1.0, 7) / "final.json", {})
     assert next(jobs(tmp_path, ["ia3", "lora"])) == ("ia3", RATES[0], 7, False)
     assert [job[2] for job in jobs(tmp_path, ["lora"])] == [8, 9]
+
+
+def test_a_method_without_cells_keeps_the_row_of_a_record_that_was_measured_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "RESULTS", tmp_path)
+    assert methods.recorded() == {}
+    record = {"machine": machine(), "seeds": [7, 8, 9], "sizes": methods.SIZES, "training": methods.SAME}
+    write_json(tmp_path / "methods.json", {**record, "rows": REPORT["rows"]})
+    assert list(methods.recorded()) == ["full", "spottune_compact"]
+    write_json(tmp_path / "methods.json", {**record, "seeds": [7], "rows": REPORT["rows"]})
+    assert methods.recorded() == {}
 
 
 def test_no_name_covers_another_or_a_point():

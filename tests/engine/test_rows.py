@@ -60,6 +60,29 @@ def test_another_number_of_rows_is_refused():
         assert caught.value.code == "E-ROWS-COUNT"
 
 
+@pytest.mark.parametrize("assigned", [["l", None, "a"], ["l", "l", "l"]])
+def test_rows_that_come_repeated_may_come_once_too_and_nothing_between(assigned):
+    """As `generate` with beams runs an encoder, and then the decoder."""
+    model, ids = adapted(), torch.randint(3, VOCABULARY, (3, 5), generator=torch.Generator().manual_seed(5))
+    with rows(model, assigned):
+        expected = model(ids).logits
+    with rows(model, assigned, repeat=2):
+        assert_close(model(ids).logits, expected, **CLOSE)
+        assert_close(model(ids.repeat_interleave(2, dim=0)).logits, expected.repeat_interleave(2, dim=0), **CLOSE)
+        with pytest.raises(PlanError) as caught:
+            model(ids[:2])
+    assert caught.value.code == "E-ROWS-COUNT"
+
+
+@pytest.mark.parametrize("stacks", [[("l",), ("l",)], [("l",), ("l", "a")]])
+def test_gates_of_repeated_rows_are_those_of_each_row_once(stacks):
+    gates = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
+    serving = Serving([stack for stack in stacks for _ in range(2)], gates={"l": gates}, repeat=2)
+    (twice, *_), (once, *_) = serving.plan(range(0, 21, 5), CPU), serving.plan([0, 5, 10], CPU)
+    assert torch.equal(twice.gates, gates)
+    assert torch.equal(once.gates, gates[::2])
+
+
 def test_an_adapter_twice_on_one_row_is_refused():
     with pytest.raises(PlanError, match="twice"), rows(adapted(), [("l", "l")]):
         pass

@@ -111,6 +111,24 @@ def test_rows_of_different_adapters_answer_as_each_does_alone_also_when_some_hav
     assert len(alone[0]) <= 2
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beams_of_rows_of_different_adapters_are_those_that_each_row_finds_alone(family):
+    model = adapted(family)
+    model.generation_config.forced_eos_token_id = None
+    prompts, stacks = texts(PROMPTS), [("long",), (), ("short", "low"), ("fix",)]
+    search = {"num_beams": 3, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    ids = torch.zeros(len(prompts), max(PROMPTS), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
+    with rows(model, stacks, repeat=3):
+        together = model.generate(ids, attention_mask=mask, **search)
+    for prompt, stack, found in zip(prompts, stacks, together, strict=True):
+        with rows(model, [stack], repeat=3):
+            assert torch.equal(found, model.generate(torch.tensor([prompt]), **search)[0])
+    assert len({tuple(beam.tolist()) for beam in together}) > 1
+
+
 def test_a_prompt_stands_before_the_text_of_the_encoder_and_the_decoder_reads_it():
     """T5 by hand: the encoder on [P; E(x)], the decoder on all of its output (Lester et al. 2021)."""
     model = adapted("t5")

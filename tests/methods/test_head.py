@@ -19,6 +19,7 @@ from keeptune.engine.rows import active
 from keeptune.losses.label import Label
 from keeptune.methods import Head, LoRA, Method, Prefix, Prompt, attach, load_adapter, save_adapter
 from keeptune.models.anatomy import anatomy_of
+from keeptune.models.quantize import put_into_4_bits, widen
 from keeptune.stages._step import View
 from tests.tiny_models import ENCODERS, SEQ2SEQ, VOCABULARY, inputs_of, tiny_model
 
@@ -266,6 +267,25 @@ def test_what_cannot_work_is_refused_before_any_compute(family, settings, code):
 def test_labels_come_from_the_data_unless_they_are_listed():
     assert Head().fitted(["b", "a"]).labels == ["a", "b"]
     assert Head(labels=LABELS).fitted(["b", "a"]).labels == LABELS
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_it_reads_the_states_of_a_base_in_4_bits(family):
+    """They are those of the same weights written out wide."""
+    model = tiny_model(family)
+    put_into_4_bits(model)
+    before = model(**inputs_of(family)).logits
+    shaken(model, Head(labels=LABELS, kind="mlp", inner=4))
+    assert torch.equal(model(**inputs_of(family)).logits, before)
+    found = torch.stack([answer.scores for answer in answers(model, pack(rows_of(family)))])
+    found.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.keeptune.parameters())
+    widen(model)
+    wide = torch.stack([answer.scores for answer in answers(model, pack(rows_of(family)))])
+    assert_close(found, wide, **CLOSE)
+    other = shaken(tiny_model(family), Head(labels=LABELS, kind="mlp", inner=4))
+    original = torch.stack([answer.scores for answer in answers(other, pack(rows_of(family)))])
+    assert not torch.allclose(found, original, atol=1e-3)
 
 
 def test_a_prefix_and_a_head_are_p_tuning_v2_as_published():

@@ -272,6 +272,7 @@ def test_a_compact_one_settles_stores_its_blocks_alone_and_merges(tmp_path, bran
     use_attention(fresh)
     load_adapter(fresh, tmp_path, "spot", trainable=True)
     assert_close(fresh(TOKENS).logits, plain(TOKENS).logits, **CLOSE)
+    assert policy_of(fresh).decisions[1].tolist() == [3, 5]  # how often each block was tuned
     fresh.keeptune.adapter("spot").methods[0].merge(fresh, "spot")
     stock = copy.deepcopy(fresh)
     assert not hasattr(stock, "keeptune")

@@ -37,7 +37,10 @@ def test_every_method_is_planned_or_refused_with_its_reason(no_weights):
         row["name"] for row in result["refused"]
     }
     assert named == set(Method.names())
-    assert all(row["reason"] for row in result["refused"])
+    reasons = {row["name"]: row["reason"] for row in result["refused"]}
+    assert reasons["peft"] == "type: field required."
+    assert "no biases" in reasons["bitfit"]
+    assert "`add_missing: true`" in reasons["bitfit"]
     assert result["recommended"]["name"] == "lora"
     assert result["recipe"]["train"]["trainable_parameters"] == next(
         row["trainable_parameters"] for row in result["methods"] if row["name"] == "lora"
