@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+UNITS = ("amx_bf16", "avx512_bf16")
 FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512f", "avx2")
 
 
@@ -27,6 +28,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def units(machine: dict[str, Any]) -> str:
+    """What multiplies bfloat16 there: the name of the best unit, or `none`."""
+    return next((flag for flag in UNITS if flag in machine["flags"]), "none")
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of Python and of `packages`; those that are missing are left out."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
@@ -39,7 +45,13 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def write(
-    name: str, rows: Sequence[dict[str, Any]], *, seeds: Sequence[int], quick: bool = False, **more: Any
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    seeds: Sequence[int],
+    quick: bool = False,
+    by_units: bool = False,
+    **more: Any,
 ) -> dict[str, Any]:
     """Writes `results/<name>.json` and prints its rows; a quick look is printed only.
 
@@ -48,6 +60,7 @@ def write(
         rows: what was found, one comparison or figure each.
         seeds: of whatever was drawn.
         quick: fewer rounds than a figure needs.
+        by_units: one record for each kind of processor, `results/<name>.<units>.json`: what is found depends on them.
         more: what else belongs to the record.
     """
     report = {
@@ -63,5 +76,6 @@ def write(
     if not quick:
         RESULTS.mkdir(exist_ok=True)
         text = json.dumps(report, indent=1) + "\n"
-        (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+        file = f"{name}.{units(report['machine'])}.json" if by_units else f"{name}.json"
+        (RESULTS / file).write_text(text, encoding="utf-8")
     return report

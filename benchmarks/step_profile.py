@@ -22,6 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import flops, record, workload
+from benchmarks.peak import peak
 from benchmarks.peers.session import encoded, objective_of
 from keeptune.core.machine import calm_process
 from keeptune.methods import LoRA
@@ -31,19 +32,6 @@ from keeptune.stages._step import Objective
 RANK = 16
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 ATTENTION = ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
-PEAK_SHAPE = (1024, 512, 1408)
-
-
-def peak(dtype: torch.dtype, repetitions: int) -> float:
-    """Operations per second of the best product of hidden states and a feed-forward weight."""
-    tokens, inputs, outputs = PEAK_SHAPE
-    x, weight = torch.randn(tokens, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-    best = float("inf")
-    for _ in range(repetitions):
-        start = time.process_time()
-        torch.nn.functional.linear(x, weight)
-        best = min(best, time.process_time() - start)
-    return 2 * tokens * inputs * outputs / best
 
 
 def kind_of(name: str, shapes: list[list[int]]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, units
 
 PAGE = Path(__file__).parent / "README.md"
 Row = dict[str, Any]
@@ -28,6 +28,11 @@ processor seconds of one thread; the table gives the median over rounds and the 
 both sides were compared, and the command fails when they differ. What is told by the wall clock ran once, one side
 after the other.
 """
+PROCESSORS = {
+    "amx_bf16": "a processor with matrix tiles (AMX)",
+    "avx512_bf16": "a processor with AVX512-BF16",
+    "none": "a processor without units for bfloat16",
+}
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
     "new_shapes": "The first product of a shape",
@@ -49,9 +54,10 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for name, title in TITLES.items():
-        file = RESULTS / f"{name}.json"
-        if file.exists():
-            parts.append(section(name, title, json.loads(file.read_text(encoding="utf-8"))))
+        for file in sorted(RESULTS.glob(f"{name}.json")) + sorted(RESULTS.glob(f"{name}.*.json")):
+            report = json.loads(file.read_text(encoding="utf-8"))
+            where = "" if file.stem == name else f", on {PROCESSORS[units(report['machine'])]}"
+            parts.append(section(name, title + where, report))
     return "\n".join(parts)
 
 
@@ -107,7 +113,8 @@ def throughput(row: Row) -> list[str]:
 def step(row: Row) -> list[str]:
     """The training step names its own side too."""
     what, *rest = speed(row)
-    return [what, row["own"], *rest]
+    roof = f"{row['roof']['median']:.2f}x" if "roof" in row else "not measured"
+    return [what, row["own"], *rest, roof]
 
 
 def cost(row: Row) -> list[str]:
@@ -161,7 +168,7 @@ def waiting(row: Row) -> list[str]:
 AGAINST = ["what", "peer", "faster", "ours", "peer's"]
 BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
-    "train_step": (["what", "ours", "peer", "faster", "ours", "peer's"], step),
+    "train_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "new_shapes": (["product", "rows", "first time", "later"], twice),
     "step_cost": (["what", "whose", "median"], cost),
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),

@@ -7,6 +7,9 @@
 Every contestant runs its own training loop in its own process on the same rows in the same order, rank 16 on all
 linear maps, AdamW, clipping; the parent says whose step is next. Before the rounds, the losses of the first step have
 to agree: 1e-4 in float32, 2e-3 where weights or products are bfloat16.
+
+`roof` is the ratio that nobody can pass on this machine: the peer against a step that takes its useful arithmetic
+(`flops`) at the rate of the best product of the same shapes, and nothing for anything else.
 """
 
 from __future__ import annotations
@@ -14,17 +17,22 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record, workload
+import torch
+
+from benchmarks import flops, record, workload
 from benchmarks.interleave import Seconds, interleaved, middle, ratio
+from benchmarks.peak import peak
 from benchmarks.peers.build import python_of
 from benchmarks.peers.pipe import Contestant
+from keeptune.core.machine import calm_process
 
+RANK = 16
 WARM = 8  # shapes return and caches fill before what is timed; what a first step costs stands in startup
 QUIET = {"gradient_checkpointing": False}
 PLAIN = {"gradient_checkpointing": False, "bf16": False}
@@ -77,7 +85,7 @@ def running(entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path)
             place = folder / name
             place.mkdir()
             settings = {
-                "model": str(model), "rows": str(rows), "output": str(place / "output"), "rank": 16,
+                "model": str(model), "rows": str(rows), "output": str(place / "output"), "rank": RANK,
                 "batch": workload.ROWS_PER_STEP, "lr": 2e-4, "dtype": entry.dtype, "config": entry.config,
             }  # fmt: skip
             python = sys.executable if entry.environment is None else python_of(entry.environment)
@@ -108,6 +116,14 @@ def check_losses(entries: Mapping[str, Entry], first: Mapping[str, float]) -> No
         assert abs(loss - expected) < limit, f"{name} starts at a loss of {loss}, not {expected}"
 
 
+def useful(rows: Sequence[Mapping[str, Sequence[int]]]) -> int:
+    """Operations that a step on these rows cannot leave out."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    supervised = sum(sum(row["completion_mask"][1:]) for row in rows)
+    shape = flops.Shape.of(workload.SHAPE)
+    return flops.low_rank_step(shape, sum(lengths), flops.causal_pairs(lengths), supervised, RANK)
+
+
 def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[str, Any]]:
     """One interleaved run over the contestants of a kind of batch: the rows of the record."""
     entries = {name: ENTRIES[name] for name in names if kind in ENTRIES[name].batches}
@@ -121,6 +137,10 @@ def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[st
         with running(entries, given, model, folder) as children:
             seconds, last = race(children, rounds, seed)
             versions = {name: child.ready["versions"] for name, child in children.items()}
+    dtypes = {entries[name].dtype for name in entries if entries[name].role == "own"}
+    rates = {dtype: peak(getattr(torch, dtype), 50) for dtype in dtypes if dtype}
+    steps = [rows[start : start + workload.ROWS_PER_STEP] for start in range(0, len(rows), workload.ROWS_PER_STEP)]
+    work = [useful(step) for step in steps[WARM:]]
     first = {name: answer["losses"][0] for name, answer in last.items()}
     check_losses(entries, first)
     results = []
@@ -137,6 +157,7 @@ def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[st
                     "own_seconds": middle(seconds[own]),
                     "peer_seconds": middle(seconds[peer]),
                     "speed": ratio(seconds[peer], seconds[own]),
+                    "roof": ratio(seconds[peer], [each / rates[entries[own].dtype] for each in work]),
                     "checked": {"first_loss": round(first[own], 5), "first_loss_of_the_peer": round(first[peer], 5)},
                     "padding": round(workload.padding(rows), 3),
                     "versions_of_the_peer": versions[peer],
@@ -153,14 +174,16 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), help="these contestants; the record says which")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     names = ["own", "own-fp32", "1.14", "1.14-fast"] if asked.quick else asked.only or list(ENTRIES)
     rounds = 2 if asked.quick else asked.rounds
     rows: list[dict[str, Any]] = []
     for kind in BOTH:
         rows += compare(kind, rounds, asked.seed, names)
-        record.write("train_step", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
+        record.write("train_step", rows, seeds=[asked.seed], quick=asked.quick, by_units=True, rounds=rounds)
     return 0
 
 
 if __name__ == "__main__":
+    calm_process()
     raise SystemExit(main())
