@@ -59,6 +59,14 @@ def many(count: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
+def log_mass(logits: Tensor, p: Tensor) -> Tensor:
+    """Log sum_v exp(z_v) of each row [C, 1], from logits z [C, V] and their softmax p.
+
+    It is z_v - log p_v of any v, and the largest p, at least 1 / V, has the smallest rounding error.
+    """
+    return logits.amax(dim=-1, keepdim=True) - p.amax(dim=-1, keepdim=True).log()
+
+
 def sum_over_rows(
     hidden_ND: Tensor, head: Head, criterion: Criterion, chunk: int | None = None, *, beside: Beside | None = None
 ) -> Tensor:

@@ -47,18 +47,17 @@ def kl_to_base(
     """
     import torch
 
-    from keeptune.losses._head_rows import sum_over_rows
+    from keeptune.losses._head_rows import log_mass, sum_over_rows
 
     hidden_ND = hidden_TD if rows is None else hidden_TD[rows]
     base_ND = (base_hidden_TD if rows is None else base_hidden_TD[rows]).detach()
 
     def criterion(logits_CV: Tensor, base_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
-        log_p, log_p0 = (torch.log_softmax(logits, dim=-1) for logits in (logits_CV, base_CV))
+        p, p0 = (torch.softmax(logits, dim=-1) for logits in (logits_CV, base_CV))
+        shift_C1 = log_mass(logits_CV, p) - log_mass(base_CV, p0)
+        log_ratio = logits_CV.sub_(base_CV).sub_(shift_C1)
         if direction == "forward":
-            p0 = log_p0.exp()
-            loss = (p0 * (log_p0 - log_p)).sum()
-            return loss, log_p.exp_().sub_(p0)
-        p, log_ratio = log_p.exp(), log_p.sub_(log_p0)
+            return -(p0 * log_ratio).sum(), p.sub_(p0)
         kl_C1 = (p * log_ratio).sum(-1, keepdim=True)
         return kl_C1.sum(), p.mul_(log_ratio.sub_(kl_C1))
 
