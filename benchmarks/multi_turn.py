@@ -10,20 +10,13 @@ much of the ratio of arithmetic was reached.
 
 from __future__ import annotations
 
-import argparse
 import random
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks import flops, record, workload
+from benchmarks import flops, workload
 from benchmarks.peers.session import objective_of
-from benchmarks.shared_work import adapted, arithmetic, compared, race, same_step
-from keeptune.core.machine import calm_process
+from benchmarks.shared_work import arithmetic, compared, main, race, same_step
 from keeptune.data.encode import Encoded
-from keeptune.models.load import load
 
 CASES = ((2, 40, 60), (4, 40, 60), (6, 30, 60))
 """Turns, tokens of a question, tokens of an answer."""
@@ -64,23 +57,5 @@ def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> d
     return compared(row, work[1] / work[0], sum(lengths[1]) / sum(lengths[0]))
 
 
-def main() -> int:
-    """Measures and writes the record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
-    calm_process()
-    torch.set_num_threads(1)
-    rounds = 2 if asked.quick else asked.rounds
-    with tempfile.TemporaryDirectory() as made:
-        folder = workload.write_model(Path(made) / "model", asked.seed)
-        model = adapted(load(folder, dtype="float32", device="cpu").model)
-        rows = [compare(model, case, rounds, asked.seed) for case in CASES]
-    record.write("multi_turn", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("multi_turn", (__doc__ or "").splitlines()[0], CASES, compare))

@@ -9,22 +9,15 @@ rows are packed without padding; to lay them out so, they get sources of their o
 
 from __future__ import annotations
 
-import argparse
 import random
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks import flops, record, workload
+from benchmarks import flops, workload
 from benchmarks.peers.session import objective_of
-from benchmarks.shared_work import adapted, arithmetic, compared, race, same_step
-from keeptune.core.machine import calm_process
+from benchmarks.shared_work import arithmetic, compared, main, race, same_step
 from keeptune.data.encode import Encoded
 from keeptune.engine.shared_rows import pack_shared
-from keeptune.models.load import load
 
 CASES = ((200, 100, 4), (200, 100, 8), (400, 60, 8))
 """Tokens of the prompt, tokens of an answer, answers."""
@@ -67,23 +60,5 @@ def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> d
     return compared(row, work[1] / work[0], tokens[1] / tokens[0])
 
 
-def main() -> int:
-    """Measures and writes the record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
-    calm_process()
-    torch.set_num_threads(1)
-    rounds = 2 if asked.quick else asked.rounds
-    with tempfile.TemporaryDirectory() as made:
-        folder = workload.write_model(Path(made) / "model", asked.seed)
-        model = adapted(load(folder, dtype="float32", device="cpu").model)
-        rows = [compare(model, case, rounds, asked.seed) for case in CASES]
-    record.write("shared_prefix", rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("shared_prefix", (__doc__ or "").splitlines()[0], CASES, compare))

@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import flops, workload
+from benchmarks import flops, record, workload
 from benchmarks.interleave import interleaved, middle, ratio, timed
+from keeptune.core.machine import calm_process
 from keeptune.data.encode import Encoded
 from keeptune.methods import LoRA
+from keeptune.models.load import load
 from keeptune.stages._step import Objective
 
 RANK = 16
@@ -64,3 +69,28 @@ def compared(row: dict[str, Any], arithmetic_ratio: float, token_ratio: float) -
     """The row with both bounds, and the share of the arithmetic one that was reached."""
     bounds = {"arithmetic_ratio": round(arithmetic_ratio, 3), "token_ratio": round(token_ratio, 3)}
     return {**row, **bounds, "share_of_arithmetic": round(row["speed"]["median"] / arithmetic_ratio, 3)}
+
+
+def main(name: str, says: str, cases: Sequence[Any], compare: Callable[[Any, Any, int, int], dict[str, Any]]) -> int:
+    """Measures every case and writes the record.
+
+    Args:
+        name: of the benchmark.
+        says: its first line.
+        cases: what `compare` is asked for, one after the other.
+        compare: takes the model, a case, the number of rounds and the seed; gives a row of the record.
+    """
+    parser = argparse.ArgumentParser(description=says)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    calm_process()
+    torch.set_num_threads(1)
+    rounds = 2 if asked.quick else asked.rounds
+    with tempfile.TemporaryDirectory() as made:
+        folder = workload.write_model(Path(made) / "model", asked.seed)
+        model = adapted(load(folder, dtype="float32", device="cpu").model)
+        rows = [compare(model, case, rounds, asked.seed) for case in cases]
+    record.write(name, rows, seeds=[asked.seed], quick=asked.quick, rounds=rounds)
+    return 0

@@ -26,7 +26,8 @@ Every figure here was measured by the command above its table and stands, with i
 page is made from them by `python -m benchmarks.table`. A ratio is taken within one round of an interleaved run, from
 processor seconds of one thread; the table gives the median over rounds and the 10th to 90th percentile. The outputs of
 both sides were compared, and the command fails when they differ. What is told by the wall clock ran once, one side
-after the other.
+after the other. *At the roof* stands what the ratio would be if our step took its useful arithmetic at the rate of the
+best product measured there, and nothing for anything else.
 """
 PROCESSORS = {
     "amx_bf16": "a processor with matrix tiles (AMX)",
