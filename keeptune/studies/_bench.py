@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from keeptune.recipes.recipe import Recipe
 from keeptune.stages._progress import Progress
 from keeptune.studies import Plain, Work
 from keeptune.studies._arms import identity, trained
+from keeptune.studies._beside import run_beside
 
 QUIET = Progress(quiet=True)
+Arm = tuple[str, Recipe, Plain]
+"""Its label, its recipe, and what stands in its result."""
 
 
 def proven(recipe: Recipe) -> None:
@@ -85,6 +89,13 @@ class Bench:
 
         self.work.once("base", self._decides(recipe, material), make)
         return read_scores(folder, "base")
+
+    def arms(self, wanted: Sequence[Arm], jobs: int) -> None:
+        """Makes several arms at a time; `arm` reads each afterwards."""
+        if jobs > 1:
+            for _, recipe, _ in wanted:
+                self.material(recipe)
+            run_beside([partial(self.arm, *one) for one in wanted], jobs, self.work)
 
     def arm(self, label: str, recipe: Recipe, head: Plain) -> Plain:
         """Trains and measures one arm, unless that is done; `head` says what it is, and stands in the result."""

@@ -13,9 +13,10 @@ from pydantic import Field
 from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
+from keeptune.recipes.recipe import Recipe
 from keeptune.report.lineup_page import lineup_page
 from keeptune.studies import Plain, Study, Work
-from keeptune.studies._bench import Bench, proven
+from keeptune.studies._bench import Arm, Bench, proven
 from keeptune.studies._cells import grid_of, means, named, others, target_of, value_of
 from keeptune.studies._lineup import arm_recipe, token_budget
 
@@ -31,6 +32,7 @@ class Compare(Study):
     )
     seeds: int = Field(1, ge=1, le=10, description="runs of each; five for what a document states")
     tokens: int | None = Field(None, ge=1, description="of each run; unset: what the study's own recipe draws")
+    jobs: int = Field(1, ge=1, le=64, description="runs at a time, of a small model on the processor")
 
     def conduct(self, work: Work) -> Plain:
         """Trains and measures what is not done yet; writes `compare.html` into the study's folder.
@@ -44,7 +46,7 @@ class Compare(Study):
         bench = Bench(work)
         tokens = self.tokens or token_budget(work.recipe, bench.task_tokens())
         arms = [
-            (name, rate, work.recipe.seed + extra)
+            _arm(work.recipe, name, tokens, rate, work.recipe.seed + extra)
             for name in self.recipes
             for rate in sorted(self.rates)
             for extra in range(self.seeds)
@@ -52,17 +54,22 @@ class Compare(Study):
         work.progress.say(f"{len(arms)} runs of {tokens:,} tokens each; the base is measured first")
         base = bench.base()
         made: list[Plain] = []
+        bench.arms(arms, self.jobs)
         with work.arms("comparing", len(arms)) as done:
-            for name, rate, seed in arms:
-                recipe, stem = arm_recipe(work.recipe, name, tokens, rate, seed), Path(name).stem
-                head = {"recipe": stem, "rate": rate, "seed": seed}
-                made.append(bench.arm(f"{stem}-x{rate:g}-{seed}", recipe, head))
+            for arm in arms:
+                made.append(bench.arm(*arm))
                 done(_line(made[-1]))
         result = read(self, made, base, bench.scores, tokens)
         result["this_run_seconds"] = round(time.monotonic() - begun, 1)
         atomic_write(work.run.folder / "compare.html", lineup_page(result).encode())
         page = str(work.run.folder / "compare.html")
         return {**result, "page": page, "text": _text(result, page)}
+
+
+def _arm(study: Recipe, name: str, tokens: int, rate: float, seed: int) -> Arm:
+    stem = Path(name).stem
+    head = {"recipe": stem, "rate": rate, "seed": seed}
+    return f"{stem}-x{rate:g}-{seed}", arm_recipe(study, name, tokens, rate, seed), head
 
 
 def read(study: Compare, made: Sequence[Plain], base: Sequence[Score], scores: Any, tokens: int) -> Plain:

@@ -16,7 +16,7 @@ from keeptune.recipes.recipe import load_recipe
 from keeptune.report.mixture_page import mixture_page, mixture_text
 from keeptune.stages.train import Train
 from keeptune.studies import Plain, Study, Work
-from keeptune.studies._bench import Bench, proven
+from keeptune.studies._bench import Arm, Bench, proven
 from keeptune.studies._cells import others
 from keeptune.studies._domains import cells_of, domain_targets, held_out
 from keeptune.studies._lineup import arm_recipe
@@ -42,6 +42,7 @@ class Mixture(Study):
     metrics: dict[str, Metric] = Field(default_factory=dict, description="of a domain, instead of bits per byte")
     hold_out: float = Field(0.1, gt=0, lt=1, description="of the rows of a source without test rows")
     abilities: bool = Field(True, description="measure the proof's suite too")
+    jobs: int = Field(1, ge=1, le=64, description="runs at a time, of a small model on the processor")
 
     def conduct(self, work: Work) -> Plain:
         """Trains and measures what is not done yet; writes `mixture.html` into the study's folder.
@@ -103,12 +104,15 @@ class Conducted:
     def _train(self, points: Sequence[Point]) -> None:
         """Every point with the first seed, then with the next: what is stopped has whole rounds."""
         seeds, made = range(self.work.recipe.seed, self.work.recipe.seed + self.study.seeds), dict[str, list[Plain]]()
-        with self.work.arms("mixing", len(points) * len(seeds)) as done:
-            for seed in seeds:
-                for point in points:
-                    arm = self.bench.arm(f"{point.label}-{seed}", point.seeded(seed), {"seed": seed})
-                    made.setdefault(point.label, []).append(arm)
-                    done(f"{point.label}, seed {seed}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
+        arms: list[Arm] = [
+            (f"{point.label}-{seed}", point.seeded(seed), {"seed": seed}) for seed in seeds for point in points
+        ]
+        self.bench.arms(arms, self.study.jobs)
+        with self.work.arms("mixing", len(arms)) as done:
+            for label, recipe, head in arms:
+                arm, point = self.bench.arm(label, recipe, head), label.rpartition("-")[0]
+                made.setdefault(point, []).append(arm)
+                done(f"{point}, seed {arm['seed']}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
         self.arms += [(point, made[point.label]) for point in points]
 
     def _sound(self) -> list[tuple[Point, list[Plain]]]:

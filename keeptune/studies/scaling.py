@@ -18,7 +18,7 @@ from keeptune.report.scaling_page import scaling_page
 from keeptune.statistics.frontiers import Grid
 from keeptune.statistics.growth import choose, twice_the_data
 from keeptune.studies import Plain, Study, Work
-from keeptune.studies._bench import Bench, proven
+from keeptune.studies._bench import Arm, Bench, proven
 from keeptune.studies._cells import grid_of, others, target_of
 from keeptune.studies._cells import named as target_name
 from keeptune.studies._points import named, sampled
@@ -38,6 +38,7 @@ class Scaling(Study):
     )
     sources: list[str] = Field(default=[], description="which sources shrink; unset: the target's. All: mixed scaling")
     seeds: int = Field(3, ge=1, le=10, description="draws and runs of each share")
+    jobs: int = Field(1, ge=1, le=64, description="runs at a time, of a small model on the processor")
 
     def conduct(self, work: Work) -> Plain:
         """Trains and measures what is not done yet; writes `scaling.html` into the study's folder.
@@ -54,15 +55,23 @@ class Scaling(Study):
         sizes = _sizes(bench.material(work.recipe).train, sources, shares)
         work.progress.say(f"{len(shares) * self.seeds} runs; the base is measured first")
         base, found, seconds = bench.base(), list[list[list[Score]]](), 0.0
+        seeds = range(work.recipe.seed, work.recipe.seed + self.seeds)
+        arms: dict[float, list[Arm]] = {
+            share: [
+                (f"share-{share:.6f}-{seed}", share_recipe(work.recipe, sources, share, seed), {}) for seed in seeds
+            ]
+            for share in shares
+        }
+        bench.arms([arm for own in arms.values() for arm in own], self.jobs)
         with work.arms("scaling", len(shares) * self.seeds) as done:
-            for share, size in zip(shares, sizes, strict=True):
-                own = []
-                for seed in range(work.recipe.seed, work.recipe.seed + self.seeds):
-                    arm = bench.arm(f"share-{share:.6f}-{seed}", share_recipe(work.recipe, sources, share, seed), {})
+            for own, size in zip(arms.values(), sizes, strict=True):
+                scores = []
+                for seed, (label, recipe, head) in zip(seeds, own, strict=True):
+                    arm = bench.arm(label, recipe, head)
                     seconds += arm["seconds"]
-                    own += [] if arm["failed"] else [bench.scores(arm)]
+                    scores += [] if arm["failed"] else [bench.scores(arm)]
                     done(f"{size:,} rows, seed {seed}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
-                found.append(own)
+                found.append(scores)
         result = {**read(sizes, base, found), "sources": sources, "hours": round(seconds / 3600, 3)}
         page = work.run.folder / "scaling.html"
         atomic_write(page, scaling_page(result).encode())
