@@ -35,7 +35,7 @@ Row = dict[str, Any]
 LETTERS = {"alpaca": 400, "dolly": 600, "lima": 1000}
 """Longer rows are left out: request, input and answer together."""
 NARROW = ("generate", "create")
-STEPS, SEEDS, ITEMS, WRITTEN = 120, 5, 300, 48
+STEPS, SEEDS, ITEMS, WRITTEN = 60, 5, 150, 32
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "instructions.md"
 QUESTIONS = {"rows": "Wordings, tasks, dialogues, quantity, diversity", "quality": "Quality"}
 RECIPE = """\
@@ -155,7 +155,7 @@ def prepare(data: Path, folder: Path, steps: int) -> None:
 def study(folder: Path, name: str, quick: bool) -> Row:
     """One of the two studies."""
     seeds, items, written = (2, 30, 4) if quick else (SEEDS, ITEMS, WRITTEN)
-    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", "sizes=[2000]"]
+    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", "sizes=[1000]"]
     choices += ["plan=plan.yaml"] if name == "rows" else []
     return run_study("instructions", str(folder / f"{name}.yaml"), folder / name, choices=choices)
 

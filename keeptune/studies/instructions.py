@@ -68,7 +68,7 @@ class Instructions(Study):
                 fix="Give the recipe's target more rows, or the study a plan: --with plan=plan.yaml",
             )  # fmt: skip
         used = [name for name in [BASE, *design.arms] if design.measured(name)]
-        plan = [(name, seed) for name in used for seed in range(1 if name == BASE else self.seeds)]
+        plan = [(name, seed) for seed in range(self.seeds) for name in used if seed == 0 or name != BASE]
         made: dict[str, list[Plain]] = {name: [] for name in used}
         with work.arms("arms", len(plan)) as done:
             for name, seed in plan:
