@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keeptune.core.errors import DataError, ModelError
+from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import EncodedSet, Fitting, Problem, TooLong
@@ -18,7 +18,6 @@ __all__ = [
     "Encoder",
     "Problem",
     "TooLong",
-    "check_stop",
     "encode",
     "encode_all",
     "encode_prompt",
@@ -54,30 +53,6 @@ def encode_prompt(
 def stop_ids(tokenizer: Any, template: str | None = None) -> set[int]:
     """Tokens at which generation ends; see `Encoder.stop_ids`."""
     return Encoder(tokenizer, template).stop_ids()
-
-
-def check_stop(tokenizer: Any, generation_stops: Iterable[int], template: str | None = None) -> None:
-    """Refuses a model that would be trained to end its turn with a token at which generation does not stop.
-
-    Args:
-        tokenizer: a fast tokenizer of transformers.
-        generation_stops: the ids at which the model's generation settings stop.
-        template: as `Encoder`.
-
-    Raises:
-        ModelError: E-TEMPLATE-STOP.
-    """
-    encoder = Encoder(tokenizer, template)
-    stops = set(generation_stops)
-    if stops.isdisjoint(encoder.chat.end_ids):
-        raise ModelError(
-            f"the chat template ends a turn with '{encoder.chat.endings[0].strip()}' (id {encoder.chat.end_id}), "
-            f"which is not among the stop tokens {sorted(stops)}.",
-            code="E-TEMPLATE-STOP",
-            where={"file": getattr(tokenizer, "name_or_path", None) or None},
-            why="The adapted model would never stop.",
-            fix="Add the id to `eos_token_id` in generation_config.json.",
-        )
 
 
 def encode_all(
@@ -125,5 +100,5 @@ def encode_all(
         except DataError as error:
             if not gather:
                 raise
-            fitting.drop("bad", error.code, example, error.what)
+            fitting.refuse(error, example)
     return fitting.result(most_dropped)

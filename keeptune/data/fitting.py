@@ -78,6 +78,7 @@ class Fitting:
         names = "read kept dropped cut split long silent bad open_ended tokens learned"
         self.counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
         self.problems: list[Problem] = []
+        self._unwritten: DataError | None = None
         self._stops: set[int] | None = None
         self.source = ""
 
@@ -123,6 +124,11 @@ class Fitting:
             self.counts[reason] += 1
         self._name(code, example, what)
 
+    def refuse(self, error: DataError, example: Example) -> None:
+        """Leaves a row out that could not be encoded."""
+        self._unwritten = self._unwritten or error
+        self.drop("bad", error.code, example, error.what)
+
     def _take(self, row: Encoded) -> None:
         self.lengths.append(len(row.tokens))
         self.counts.update(tokens=len(row.tokens), learned=sum(row.learned))
@@ -134,9 +140,14 @@ class Fitting:
         counts = self.counts
         if self.too_long == "refuse" and counts["long"]:
             raise self._error("E-DATA-LONG", f"{counts['long']} of {counts['read']} rows are longer than the context.")
+        too_few = not self.lengths or counts["dropped"] > most_dropped * counts["read"]
+        if too_few and self._unwritten is not None and 2 * counts["bad"] > counts["dropped"]:
+            first = self._unwritten
+            what = f"{counts['bad']} of {counts['read']} rows cannot be written; in the first of them {first.what}"
+            raise DataError(what, code=first.code, where=first.where, why=first.why, fix=first.fix)
         if not self.lengths:
             raise self._error("E-DATA-NOTHING", f"none of the {counts['read']} rows teaches anything.")
-        if counts["dropped"] > most_dropped * counts["read"]:
+        if too_few:
             text = f"{counts['dropped']} of {counts['read']} rows would be dropped; at most {most_dropped:.0%} may be."
             raise self._error("E-DATA-DROPPED", text)
         used = self.encoder.used_chat

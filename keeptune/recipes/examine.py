@@ -14,6 +14,7 @@ from keeptune.data.encode import encoder_of
 from keeptune.data.fitting import Fitting
 from keeptune.data.minhash import NearDuplicates
 from keeptune.data.view import TokenView, check_view
+from keeptune.models.generation_stops import generation_stops
 from keeptune.recipes.feed import Feed
 from keeptune.recipes.material import context_length
 
@@ -83,7 +84,7 @@ def examine(
         try:
             encoded = encoder.encode(example)
         except DataError as error:
-            fitting.drop("bad", error.code, example, error.what)
+            fitting.refuse(error, example)
         else:
             before = fitting.counts.copy()
             fitting.add(encoded, example)
@@ -93,7 +94,7 @@ def examine(
     fitted = fitting.result(0.5)
     found.lengths, found.problems = fitting.lengths, [str(problem) for problem in fitted.problems]
     duplicates, told = twins.close()
-    found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder)]
+    found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder, loaded)]
     found.counts = {**feed.counts, **duplicates, **{f"encoded {key}": value for key, value in fitted.counts.items()}}
     return found
 
@@ -135,9 +136,17 @@ class Twins:
         return counts, [f"{self.exact:,} rows ask what an earlier row asks, {len(pairs):,} nearly that{example}"]
 
 
-def _end_of_turn(counts: Any, encoder: Any) -> list[str]:
+def _end_of_turn(counts: Any, encoder: Any, loaded: Loaded) -> list[str]:
+    """Whether the model learns to stop, and whether other programs will hear it."""
     if encoder.used_chat is None:
         return []
     whole = counts["kept"] - counts["split"]
     closed, end = whole - counts["open_ended"], encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
-    return [f"the end of the turn ({end}) is learned in {closed:,} of {whole:,} whole rows"]
+    notes = [f"the end of the turn ({end}) is learned in {closed:,} of {whole:,} whole rows"]
+    stops = generation_stops(loaded.path)
+    if stops and stops.isdisjoint(encoder.chat.end_ids):
+        notes.append(
+            f"the chat template ends a turn with {end}, the model's own settings stop at {sorted(stops)}: other "
+            f"programs would write on behind an answer; add {encoder.end_id} to eos_token_id in generation_config.json"
+        )
+    return notes

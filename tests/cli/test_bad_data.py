@@ -1,14 +1,17 @@
-"""Data faults 20, 22-28 and 31 through `keeptune check`: a code, a place, a remedy, exit 3; the others in test_read."""
+"""Data faults 20 and 22-31 through `keeptune check`: a code, a place, a remedy, exit 3; the others in test_read."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+import keeptune.pocket
 from keeptune.cli import main
 
 RECIPE = """\
@@ -230,6 +233,78 @@ def test_a_file_that_changed_since_it_was_checked_is_refused(work, check):
     status, found = check("--set", f"data.task.sha256={pin}")
     assert (status, found["error"]["code"]) == (3, "E-DATA-CHANGED")
     assert found["error"]["where"]["file"].endswith("task.jsonl")
+
+
+SYSTEM_DROPPED = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
+    "{% elif m['role'] == 'assistant' %}<|assistant|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+OTHER_MODEL = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def model(work):
+    """A copy of the embedded model whose files a test may change; the data has system turns."""
+    folder = work / "model"
+    shutil.copytree(Path(keeptune.pocket.__file__).parent / "weights", folder)
+    rows = [{"messages": [{"role": "system", "content": f"be {text}"}, {"role": "user", "content": text},
+                          {"role": "assistant", "content": "yes"}]} for text in THINGS[:15]]  # fmt: skip
+    (work / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+SYSTEM = ("--set", "model.name=model", "--set", "data.task={format: messages, path: task.jsonl}", "--set", "proof=null")
+
+
+@pytest.mark.parametrize(
+    ("template", "exit_code", "code"),
+    [(SYSTEM_DROPPED, 3, "E-TEMPLATE-DROPS"), (OTHER_MODEL, 4, "E-TEMPLATE-NO-END")],
+)
+def test_a_template_that_drops_the_system_turn_or_is_of_another_model_is_refused(
+    template, exit_code, code, model, check
+):
+    assert check(*SYSTEM)[0] == 0
+    (model / "chat_template.jinja").write_text(template)
+    status, found = check(*SYSTEM)
+    assert (status, found["error"]["code"]) == (exit_code, code)
+    assert "template: plain" in found["error"]["fix"]
+
+
+def test_a_template_without_marks_of_the_assistant_learns_the_same_tokens(model, check):
+    marked = check(*SYSTEM)[1]["sources"][0]["rows"]
+    template = model / "chat_template.jinja"
+    text = template.read_text().replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+    template.write_text(text)
+    assert check(*SYSTEM)[1]["sources"][0]["rows"] == marked
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(model, check):
+    config = json.loads((model / "tokenizer.json").read_text())
+    config["added_tokens"].append({**config["added_tokens"][-1], "id": 999_999, "content": "<|more|>"})
+    (model / "tokenizer.json").write_text(json.dumps(config))
+    status, found = check(*SYSTEM)
+    assert (status, found["error"]["code"]) == (4, "E-MODEL-VOCABULARY")
+    assert found["error"]["fix"]
+
+
+def test_an_end_token_that_is_the_padding_too_is_learned(model, check):
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": settings["eos_token"]}))
+    _, found = check(*SYSTEM)
+    assert all(row[-1]["text"] == "<|end|>" and row[-1]["state"] == "learned" for row in found["sources"][0]["rows"])
+
+
+def test_other_programs_that_would_not_stop_at_the_end_of_a_turn_are_told_of(model, check):
+    assert "other programs" not in check(*SYSTEM)[1]["text"]
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": 7}))
+    status, found = check(*SYSTEM)
+    assert status == 0
+    assert "other programs would write on behind an answer; add" in found["text"]
 
 
 def test_the_page_shows_the_tokens_as_text_and_runs_nothing(work, check):

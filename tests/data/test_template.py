@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keeptune.core.errors import DataError, ModelError
 from keeptune.core.example import Message
-from keeptune.data.encode import check_stop, encode, encode_prompt, stop_ids
+from keeptune.data.encode import encode, encode_prompt, stop_ids
 from keeptune.data.encoder import as_messages
 from keeptune.data.template import ChatTemplate
 from tests.data.conftest import END, SPECIAL, TEMPLATES, make
@@ -295,7 +295,7 @@ def test_control_tokens_that_close_a_turn_together_are_learned_together(template
     bare = templates["pocket"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
     tokenizer = make("byte_level", bare.replace("<|end|>", "<|end|><|eot_id|>"))
     assert texts(encode(TWO_TURNS, tokenizer), tokenizer) == ["Paris<|end|><|eot_id|>", "four five<|end|><|eot_id|>"]
-    check_stop(tokenizer, [tokenizer.convert_tokens_to_ids("<|eot_id|>")])
+    assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in stop_ids(tokenizer)
     last = make("byte_level", bare + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
     assert texts(encode(TWO_TURNS, last), last) == ["Paris<|end|>", "four five<|end|></s>"]
 
@@ -343,14 +343,6 @@ def test_an_answer_of_weight_zero_is_read_and_not_learned(make_tokenizer, family
     encoded = encode(turns, tokenizer)
     assert encoded.tokens == encode(TWO_TURNS, tokenizer).tokens
     assert texts(encoded, tokenizer) == ["four five" + END[family]]
-
-
-def test_a_trained_end_token_must_stop_generation(make_tokenizer):
-    tokenizer = make_tokenizer("byte_level", "chatml")
-    check_stop(tokenizer, stop_ids(tokenizer))
-    with pytest.raises(ModelError) as caught:
-        check_stop(tokenizer, {tokenizer.eos_token_id})
-    assert caught.value.code == "E-TEMPLATE-STOP"
 
 
 def test_a_slow_tokenizer_is_refused():
