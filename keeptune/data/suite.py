@@ -92,6 +92,7 @@ class HarnessTask:
         metric: one of the task's; its first when empty.
         most: ask only so many items of each of its parts; all when None.
         digest: of local data files.
+        items: how many it has, where the suite file says so; for a forecast alone.
     """
 
     name: str
@@ -99,6 +100,13 @@ class HarnessTask:
     metric: str = ""
     most: int | None = None
     digest: str = ""
+    items: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Items that will be asked, as far as it is known before."""
+        known = [count for count in (self.items, self.most) if count is not None]
+        return min(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,16 @@ class Suite:
     def digest(self) -> str:
         """SHA-256 of everything that is asked."""
         return digest_of(asdict(self))
+
+    def sizes(self) -> dict[str, int | None]:
+        """Items of every accuracy task, in the certificate's order; None where they are known only once asked."""
+        own: dict[str, int | None] = {task.name: len(task.items) for task in self.tasks}
+        own |= {task.name: len(task.items) for task in self.generations}
+        return own | {task.name: task.size for task in self.harness}
+
+    def stamp(self) -> dict[str, str]:
+        """What a certificate says of it: name, version, digest."""
+        return {"name": self.name, "version": self.version, "digest": self.digest()}
 
 
 def stable_id(*parts: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -61,6 +62,7 @@ class SuiteTask(Spec):
     )
     max_new_tokens: int = Field(64, gt=0, le=4096, description="generation: longest answer")
     most: int | None = Field(None, gt=0, description="read only so many rows")
+    items: int | None = Field(None, gt=0, description="harness: how many it has; `plan` forecasts with it")
 
     @model_validator(mode="after")
     def _known_metric(self) -> SuiteTask:
@@ -106,7 +108,8 @@ def read_suite(path: Path) -> Suite:
         corpora=tuple(_corpus(task, rows[task.name]) for task in chosen["corpus"]),
         generations=tuple(_generation_task(task, rows[task.name]) for task in chosen["generation"]),
         harness=tuple(
-            harness_task(task.name, task.file, path.parent, task.metric or "", task.most) for task in chosen["harness"]
+            replace(harness_task(task.name, task.file, path.parent, task.metric or "", task.most), items=task.items)
+            for task in chosen["harness"]
         ),
         instructions=asked,
     )
@@ -153,13 +156,15 @@ def _rows(path: Path, most: int | None, *, per_line: bool = False) -> Iterator[R
 
 
 def _choice_task(task: SuiteTask, rows: list[Row]) -> ChoiceTask:
-    items = tuple(_choice(row) for row in rows)
+    items = tuple(_choice(row, chat=task.chat) for row in rows)
     chance = sum(1 / len(item.options) for item in items) / len(items)
     return ChoiceTask(task.name, _distinct(items), chance, chat=task.chat, normalise=task.normalise)
 
 
-def _choice(row: Row) -> Choice:
-    prompt, options, gold = _text(row, "prompt"), _value(row, "options"), _value(row, "gold")
+def _choice(row: Row, *, chat: bool) -> Choice:
+    options, gold = _value(row, "options"), _value(row, "gold")
+    # Without chat, an option may be a whole text: minimal pairs have no prompt.
+    prompt = "" if row.values.get("prompt") == "" and not chat else _text(row, "prompt")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o for o in options):
         raise row.place.error("'options' is a list of at least two texts.", code="E-DATA-TYPE", key="options")
     if isinstance(gold, str) and gold in options:

@@ -50,7 +50,7 @@ class Behaviour(Evaluation):
             ("json", lambda answer: float(is_json(answer))),
         ]
         scores = [self._score(name, look, list(enumerate(said)), requests, context) for name, look in looks]
-        trained = [row.target for row in context.rows(self.data, "train")] if self._has_task(context) else []
+        trained = self._trained(context)
         if trained and context.base is not None:
             plain = said if checkpoint == context.base else self._answers(context.base, requests, context)
             like = TrainingLike(trained, plain[::2])
@@ -61,11 +61,13 @@ class Behaviour(Evaluation):
     def reads(self, context: Context) -> Any:
         """The base, the requests and the training answers."""
         base = context.subject(context.base).identity() if context.base else None
-        trained = [row.target for row in context.rows(self.data, "train")] if self._has_task(context) else []
-        return [base, self._requests(context), trained]
+        return [base, self._requests(context), self._trained(context)]
 
-    def _has_task(self, context: Context) -> bool:
-        return any(name.split("/")[0] == self.data for name in context.data)
+    def _trained(self, context: Context) -> list[str]:
+        """The training answers; none where only the rows of the test are at hand, as in a proof of two models."""
+        if f"{self.data}/train" not in context.data and self.data not in context.data:
+            return []
+        return [row.target for row in context.rows(self.data, "train")]
 
     def _requests(self, context: Context) -> list[str]:
         return list(context.suite.instructions[: self.requests]) if context.suite else []

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from keeptune.statistics.power import (
-    ASSUMED_DISCORDANCE,
-    detectable_drop,
-    items_needed,
-    pass_probability,
-    pooled_standard_error,
-    standard_error,
-)
+from keeptune.statistics.forecast import items_for, margin_carried, suite_odds
+from keeptune.statistics.power import ASSUMED_DISCORDANCE
 
 WANTED = 0.8
 
@@ -26,28 +19,16 @@ def suite_power(items: Mapping[str, int], margins: Mapping[str, Any]) -> dict[st
         margins: `pooled`, `task`, and `tasks` by name where they differ; fractions.
 
     Returns:
-        `pooled_pass`, `every_task_passes`, `tasks` by name, `margins_carried`: the smallest margin of each with which
-        all pass together with 80%, and how many items each task would need; None without a task.
+        What `suite_odds` gives; `margins_carried`: the smallest margin of each task with which all pass together with
+        80%; how many items each task, and each task of the pool, would need for that; None without a task.
     """
     if not items:
         return None
-    tasks = [(n, ASSUMED_DISCORDANCE) for n in items.values()]
-    own = {name: margins.get("tasks", {}).get(name, margins["task"]) for name in items}
-    odds = {name: pass_probability(standard_error(n, ASSUMED_DISCORDANCE), own[name]) for name, n in items.items()}
+    each = WANTED ** (1 / len(items))
     return {
         "assumed_discordance": ASSUMED_DISCORDANCE,
-        "pooled_pass": pass_probability(pooled_standard_error(tasks), margins["pooled"]),
-        "every_task_passes": math.prod(odds.values()),
-        "tasks": odds,
-        "margins_carried": {
-            name: detectable_drop(n, ASSUMED_DISCORDANCE, WANTED ** (1 / len(items))) for name, n in items.items()
-        },
-        "items_for_each_task": items_needed(margins["task"], ASSUMED_DISCORDANCE, power=WANTED ** (1 / len(items))),
-        "items_for_the_pool": _pool_items(len(items), margins["pooled"]),
+        **suite_odds({name: (n, ASSUMED_DISCORDANCE) for name, n in items.items()}, margins),
+        "margins_carried": {name: margin_carried(n, ASSUMED_DISCORDANCE, each) for name, n in items.items()},
+        "items_for_each_task": items_for(1, margins["task"], ASSUMED_DISCORDANCE, each),
+        "items_for_the_pool": items_for(len(items), margins["pooled"], ASSUMED_DISCORDANCE, WANTED),
     }
-
-
-def _pool_items(tasks: int, margin: float) -> int | None:
-    """Items per task, so that the mean over so many tasks passes with probability `WANTED`."""
-    needed = items_needed(margin, ASSUMED_DISCORDANCE, power=WANTED)
-    return None if needed is None else -(-needed // tasks)

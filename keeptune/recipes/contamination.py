@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.example import Example
@@ -27,9 +27,13 @@ def contamination(material: Material, suite: Suite | None, measured: Sequence[Sc
     Returns:
         `{"measured", "items", "exact", "near", "ngram"}`, the target first, then the suite in its order.
     """
-    parts = {**dict(_parts(material, suite)), **dict(_harness(suite, measured))}
+    trained = (example for name in material.train for example in material.sources[name].train)
+    return seen_by(trained, {**_target(material), **suite_parts(suite, measured)})
+
+
+def seen_by(trained: Iterable[Example], parts: Mapping[str, Sequence[Example]]) -> list[dict[str, Any]]:
+    """The counts of `contamination` for parts by name, held against rows that are read once."""
     held = {name: TestRows(rows) for name, rows in parts.items()}
-    trained = [example for name in material.train for example in material.sources[name].train]
     for index, row in enumerate(map(TrainedRow, trained)):
         for tests in held.values():
             tests.see(index, row)
@@ -41,21 +45,26 @@ def contamination(material: Material, suite: Suite | None, measured: Sequence[Sc
     return found
 
 
-def _harness(suite: Suite | None, measured: Sequence[Score]) -> Iterator[tuple[str, Sequence[Example]]]:
-    names = {task.name for task in suite.harness} if suite is not None else set()
+def suite_parts(suite: Suite | None, measured: Sequence[Score] = ()) -> dict[str, Sequence[Example]]:
+    """What a suite asks, by the name of each part; items of harness tasks from the scores of a model."""
+    return {} if suite is None else {**dict(_parts(suite)), **dict(_harness(suite, measured))}
+
+
+def _target(material: Material) -> dict[str, Sequence[Example]]:
+    if material.target is None:
+        return {}
+    source = material.sources[material.target]
+    return {f"{material.target}, {part}": rows for part in ("test", "ood") if (rows := getattr(source, part))}
+
+
+def _harness(suite: Suite, measured: Sequence[Score]) -> Iterator[tuple[str, Sequence[Example]]]:
+    names = {task.name for task in suite.harness}
     for score in measured:
         if score.kind == "accuracy" and score.task in names:
             yield score.task, [Example(item.id, text=item.prompt) for item in score.items]
 
 
-def _parts(material: Material, suite: Suite | None) -> Iterator[tuple[str, Sequence[Example]]]:
-    if material.target is not None:
-        source = material.sources[material.target]
-        for part in ("test", "ood"):
-            if rows := getattr(source, part):
-                yield f"{material.target}, {part}", rows
-    if suite is None:
-        return
+def _parts(suite: Suite) -> Iterator[tuple[str, Sequence[Example]]]:
     for task in suite.tasks:
         yield task.name, [Example(item.id, text=item.prompt) for item in task.items]
     for open_task in suite.generations:

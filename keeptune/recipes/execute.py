@@ -95,6 +95,7 @@ def run_recipe(
 
 def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
     """The result of a run as the command line prints it."""
+    from keeptune.report.sections import talked_to
     from keeptune.report.sentence import verdict_sentence
     from keeptune.report.words import SIGN
 
@@ -108,8 +109,8 @@ def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]
         "",
         f"certificate  {folder / 'certificate.html'}",
     ]
-    speaks = certificate["drift"] is not None  # an encoder writes nothing, and its drift is not measured
-    lines.append(f"next         keeptune {f'chat {folder}' if speaks else f'compare {folder} OTHER_RUN'}")
+    talk = talked_to(folder, certificate)
+    lines.append(f"next         keeptune {f'compare {folder} OTHER_RUN' if talk is None else f'chat {folder / talk}'}")
     return {"folder": str(folder), "verdict": verdict, "certificate": certificate, "text": "\n".join(lines)}
 
 
@@ -298,7 +299,7 @@ class Execution:
             seeds=[self.recipe.seed],
             deployment=checkpoint.deployment,
             cost=self._cost(),
-            provenance=provenance_of(self.run),
+            provenance=provenance_of(self.run, context.suite),
         )
         certificate["sequential"] = looked.told
         certificate["selection"] = {"test_seen_in": test_seen_in(self.recipe)}

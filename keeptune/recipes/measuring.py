@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import keeptune.data
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import Interrupted
+from keeptune.core.errors import Interrupted, RecipeError, did_you_mean
 from keeptune.core.score import Score
 from keeptune.data.suite import Suite
 from keeptune.evaluations import Context, Evaluation
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
     from keeptune.recipes.workshop import Workshop
     from keeptune.stages._progress import Progress, Track
+    from keeptune.stages.prove import Margins
 
 
 SUITES = Path(keeptune.data.__file__).parent / "suites"
@@ -49,6 +50,17 @@ def suite_of(name: str, folder: Path | None, items: int = 1500) -> Suite:
     return read_suite(path if path.is_absolute() or folder is None or path.exists() else folder / path)
 
 
+def refuse_unknown_margins(margins: Margins, suite: Suite) -> None:
+    """Raises E-MARGIN-TASK for a single task's margin whose task the suite does not ask: it would hold nothing."""
+    known = {*suite.sizes(), *(corpus.name for corpus in suite.corpora)}  # an encoder answers questions about corpora
+    for name in margins.tasks:
+        if name not in known:
+            raise RecipeError(
+                f"there is a margin for '{name}', which the suite '{suite.name}' does not ask.", code="E-MARGIN-TASK",
+                where={"key": "margins.tasks"}, fix=did_you_mean(name, known),
+            )  # fmt: skip
+
+
 def context_of(
     recipe: Recipe, workshop: Workshop, material: Material, base: Checkpoint, folder: Path | None
 ) -> Context:
@@ -61,6 +73,8 @@ def context_of(
         suite = replace(suite, tasks=asked)
     elif suite is not None and asked:
         suite = replace(suite, tasks=(*suite.tasks, *asked))
+    if suite is not None and recipe.proof is not None:
+        refuse_unknown_margins(recipe.proof.margins, suite)
     return Context(
         subject=workshop.subject,
         base=base,

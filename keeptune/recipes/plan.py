@@ -23,7 +23,7 @@ from keeptune.planning.power import suite_power
 from keeptune.planning.time import minutes
 from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
 from keeptune.recipes.material import longest_row
-from keeptune.recipes.measuring import suite_of
+from keeptune.recipes.measuring import refuse_unknown_margins, suite_of
 from keeptune.recipes.proof_work import proof_reading
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.sources import Source, read_sources
@@ -80,7 +80,7 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         "recommended": recommended(fitting, own[last]),
         "machine": machine.to_dict(),
         "proof": _proof(recipe, folder, sources, tokenizer, config, machine.rate),
-        "power": _power(recipe, folder),
+        "power": _power(recipe, folder, sources),
     }
     return {**result, "text": page(result, name)}
 
@@ -235,13 +235,20 @@ def _proof(
     kind = family_of(config).kind
     reading = proof_reading(recipe.proof, suite, rows, tokenizer, kind, head=head) * ((1 + recipe.proof.seeds) / 2)
     base = base_of(recipe.model, config)
-    return {**asdict(reading), "minutes": minutes(reading.operations(base), rate)}
+    unread = [task.name for task in suite.harness]
+    return {**asdict(reading), "minutes": minutes(reading.operations(base), rate), "uncounted": unread}
 
 
-def _power(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def _power(recipe: Recipe, folder: Path, sources: Mapping[str, Source]) -> dict[str, Any] | None:
     if recipe.proof is None:
         return None
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)
-    items = {task.name: len(task.items) for task in suite.tasks}
+    suite = replace(suite, tasks=(*suite.tasks, *(task for source in sources.values() for task in source.tasks)))
+    refuse_unknown_margins(recipe.proof.margins, suite)
+    sizes = suite.sizes()
+    items = {name: size for name, size in sizes.items() if size is not None}
     found = suite_power(items, recipe.proof.margins.to_dict())
-    return None if found is None else {"suite": suite.name, "items": items, **found}
+    if found is None:
+        return None
+    unknown = [name for name, size in sizes.items() if size is None]
+    return {"suite": suite.name, "items": items, "unknown": unknown, **found}

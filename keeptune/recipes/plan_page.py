@@ -53,17 +53,30 @@ def _proof(proof: Mapping[str, Any] | None) -> list[str]:
         return []
     written = f", {proof['written']:,} to write" if proof["written"] else ""
     time = seconds(60 * proof["minutes"])
-    return [f"proof        about {time} beside the training: {proof['read']:,} tokens to read{written}"]
+    lines = [f"proof        about {time} beside the training: {proof['read']:,} tokens to read{written}"]
+    if proof["uncounted"]:
+        lines.append(
+            f"             and what the harness asks, unread until it fetches it: {', '.join(proof['uncounted'])}"
+        )
+    return lines
 
 
 def _power(power: Mapping[str, Any] | None) -> list[str]:
     if power is None:
         return []
+    harmed = power["harmed"]
     lines = [
         f"proof        suite {power['suite']}: an unharmed model gets its PASS with "
         f"{percent(power['pooled_pass'])} on the mean, {percent(power['every_task_passes'])} on every task"
-        f" ({percent(power['assumed_discordance'])} of the items flipping)"
+        f" ({percent(power['assumed_discordance'])} of the items flipping)",
+        f"             one that lost twice every margin gets its FAIL with {percent(harmed['pooled_fail'])} on the "
+        f"mean, {percent(harmed['some_task_fails'])} on some task",
+        "             abilities alone: what corpora and unrelated requests will say depends on the texts",
     ]
+    if power["unknown"]:
+        lines.append(
+            f"             without these, whose items the harness tells when it is asked: {', '.join(power['unknown'])}"
+        )
     weak = [name for name, chance in power["tasks"].items() if chance < 0.8]
     if weak or power["pooled_pass"] < 0.8:
         lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -15,10 +15,9 @@ from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
 from keeptune.core.usage import measured
-from keeptune.data.decontaminate import overlap
 from keeptune.data.guess import guess_format
 from keeptune.data.label_set import LABELLED
-from keeptune.data.read import read_examples
+from keeptune.data.read import Reading, read_examples
 from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._endpoint import is_endpoint
 from keeptune.evaluations.drift import Drift
@@ -28,10 +27,11 @@ from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.served import Served
 from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
+from keeptune.recipes.contamination import seen_by, suite_parts
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.execute import finished
 from keeptune.recipes.looks import Looked, adapted_in_parts
-from keeptune.recipes.measuring import measure, suite_of
+from keeptune.recipes.measuring import measure, refuse_unknown_margins, suite_of
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.workshop import Workshop
@@ -41,10 +41,12 @@ from keeptune.stages._progress import Progress
 from keeptune.stages.prove import Margins, certify, rescore
 
 if TYPE_CHECKING:
-    from keeptune.core.example import Example
     from keeptune.core.score import Score
+    from keeptune.data.suite import Suite
 
 ROWS = "target"
+NAMES = {"test": "target", "ood": "out of distribution", "train": "trained on"}
+"""Of the files, as the page shows them."""
 
 
 def prove(before: str | Path, after: str | Path, **settings: Any) -> dict[str, Any]:
@@ -82,7 +84,8 @@ def prove_pair(
         ood: a data file of the same kind from elsewhere, measured by the same metric.
         suite: `embedded`, or a suite file.
         margins: a YAML file that overrides the default margins.
-        train_data: what `after` was trained on; the target's rows are looked for in it.
+        train_data: what `after` was trained on: every measured item is looked for in it, and its answers are the
+            training format.
         force: take an adapter although it was trained on another base, tokenizer or template; the certificate says so.
         diagnose: tell form, recoverable loss and knowledge apart; takes minutes more.
         sequential: ask `after` in parts and stop when the verdict stands.
@@ -92,28 +95,23 @@ def prove_pair(
     Raises:
         KeeptuneError: a checkpoint or a file cannot be used.
     """
+    from keeptune.models.load import look
+
     progress = Progress(quiet=quiet)
     if lang not in get_args(Language):
         raise RecipeError(f"the page is not written in '{lang}'.", code="E-USAGE", fix="Use --lang en, or --lang zh.")
     base = checkpoint_from(before)
     adapted = checkpoint_from(after, over=base)
     _one_back_end(base, adapted, metric=metric if target else None, diagnose=diagnose, sequential=sequential)
+    if not is_endpoint(base.base):
+        for one in (base, adapted):  # a model that cannot be opened is told before the other one is measured
+            look(one.base, one.revision)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
+    files = {name: path for name, path in (("test", target), ("ood", ood), ("train", train_data)) if path is not None}
     pair = Pair(
-        base,
-        adapted,
-        _rows(target),
-        metric,
-        suite,
-        fixed,
-        train_data,
-        progress,
-        force,
-        diagnose,
-        cast(Language, lang),
-        sequential,
-        _shifted(ood, target, metric),
-    )
+        base, adapted, _readings(files, metric), metric, suite, fixed, progress, force, diagnose,
+        cast(Language, lang), sequential,
+    )  # fmt: skip
     with Run.open(output) as run, run.signals():
         run.enter("checking")
         try:
@@ -169,21 +167,23 @@ def _one_back_end(
 
 @dataclass
 class Pair:
-    """Two checkpoints and everything that they are compared with."""
+    """Two checkpoints and everything that they are compared with.
+
+    Attributes:
+        files: what was read, by part: `test` is the target, `ood` its shifted rows, `train` what was trained on.
+    """
 
     base: Checkpoint
     adapted: Checkpoint
-    rows: list[Example]
+    files: dict[str, Reading]
     metric: str
     suite: str
     margins: Margins
-    train_data: Path | None
     progress: Progress
     force: bool = False
     diagnose: bool = False
     lang: Language = "en"
     sequential: bool = False
-    shifted: list[Example] = field(default_factory=list)
 
     def certificate(self, run: Run) -> dict[str, Any]:
         """Measures both sides, writes the certificate and its page."""
@@ -194,22 +194,19 @@ class Pair:
         context = Context(
             subject=workshop.subject,
             base=self.base,
-            data={name: rows for name, rows in ((f"{ROWS}/test", self.rows), (f"{ROWS}/ood", self.shifted)) if rows},
+            data={f"{ROWS}/{part}": reading.examples for part, reading in self.files.items()},
             suite=suite_of(self.suite, None),
             batch_tokens=scoring_tokens(),
             cache=cache_folder(),
         )
-        served = is_endpoint(self.base.base)
-        chosen: list[Evaluation] = [Served() if served else Retention()]
-        if context.suite is not None and context.suite.harness:
-            chosen.append(Harness())
-        if self.rows:
-            target = Target.model_validate({"data": ROWS, "metric": self.metric})
-            shifted = [target.model_copy(update={"split": "ood"})] if self.shifted else []
-            chosen = [target, *chosen, *shifted, FormatDrift(data=ROWS)]
+        assert context.suite is not None, "a proof asks a suite"
+        refuse_unknown_margins(self.margins, context.suite)
+        served, chosen = is_endpoint(self.base.base), self._evaluations(context.suite)
         with measured() as usage:
             run.enter("baseline")
             before = self._measure("base", chosen, self.base, context, run)
+            seen = self._seen(context, before)
+            run.write_json("data.json", {"sources": self._counts(), "contamination": seen})
             run.enter("running")
             looked = self._adapted(chosen if served else [*chosen, Drift(data=ROWS)], before, context, run)
             again = {} if served else rescore(self.base, context, thorough=self.diagnose)
@@ -221,7 +218,7 @@ class Pair:
             seeds=[0],
             deployment=self.adapted.deployment,
             cost={"seconds": {"proof": round(usage.seconds, 2)}, "peak_bytes": usage.peak_bytes},
-            provenance=self._provenance(),
+            provenance={**self._provenance(context), "contamination": seen},
             level=looked.level,
             whole=before,
         )
@@ -233,6 +230,16 @@ class Pair:
         run.write_json("certificate.json", certificate)
         write_certificate(run.folder, self.lang)
         return certificate
+
+    def _evaluations(self, suite: Suite) -> list[Evaluation]:
+        """What both sides are asked: the target, the suite, shifted rows, unrelated requests."""
+        general: list[Evaluation] = [Served() if is_endpoint(self.base.base) else Retention()]
+        general += [Harness()] if suite.harness else []
+        if "test" not in self.files:
+            return general
+        target = Target.model_validate({"data": ROWS, "metric": self.metric})
+        shifted = [target.model_copy(update={"split": "ood"})] if "ood" in self.files else []
+        return [target, *general, *shifted, FormatDrift(data=ROWS)]
 
     def _adapted(self, chosen: list[Evaluation], before: list[Score], context: Context, run: Run) -> Looked:
         """Scores of the adapted model: of everything, or of parts until the verdict stands."""
@@ -251,41 +258,49 @@ class Pair:
         run.write_items(label, scores)
         return scores
 
-    def _provenance(self) -> dict[str, Any]:
+    def _seen(self, context: Context, before: list[Score]) -> list[dict[str, Any]] | None:
+        """What the training file holds of everything that is measured; None when nobody said what was trained on."""
+        if "train" not in self.files:
+            return None
+        own = {NAMES[part]: self.files[part].examples for part in ("test", "ood") if part in self.files}
+        return seen_by(self.files["train"].examples, {**own, **suite_parts(context.suite, before)})
+
+    def _counts(self) -> dict[str, Any]:
+        return {NAMES[part]: dict(reading.counts) for part, reading in self.files.items()}
+
+    def _provenance(self, context: Context) -> dict[str, Any]:
+        sides = {"before": self.base, "after": self.adapted}
+        served = is_endpoint(self.base.base)
         return {
             "command": " ".join(["keeptune", *sys.argv[1:]]),
-            "before": self.base.to_dict(),
-            "after": self.adapted.to_dict(),
+            **{side: checkpoint.to_dict() for side, checkpoint in sides.items()},
+            "digests": None if served else {side: context.subject(one).identity() for side, one in sides.items()},
+            "data": {NAMES[part]: reading.digest for part, reading in self.files.items()},
+            "suite": None if context.suite is None else context.suite.stamp(),
             "forced": self.force,
             "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
             "versions": {name: version(name) for name in PACKAGES},
-            "leaks": _leaks(self.rows, self.train_data),
         }
 
 
-def _rows(target: Path | None) -> list[Example]:
-    if target is None:
-        return []
-    return list(read_examples(guess_format(str(target)).format, ROWS).examples)
+def _readings(files: dict[str, Path], metric: str) -> dict[str, Reading]:
+    """Every file, by part.
 
-
-def _shifted(ood: Path | None, target: Path | None, metric: str) -> list[Example]:
-    if ood is not None and target is None:
+    Raises:
+        RecipeError: shifted rows without a target (E-USAGE).
+        DataError: a file or a row of it cannot be used, or the shifted rows have labels of their own.
+    """
+    if "ood" in files and "test" not in files:
         raise RecipeError(
             "rows out of distribution are compared beside the task's own.", code="E-USAGE",
             fix="Name the task's rows with --target.",
         )  # fmt: skip
-    rows = _rows(ood)
-    if metric in LABELLED and rows:
-        refuse_new_labels(_rows(target), rows, key="ood")
-    return rows
-
-
-def _leaks(rows: list[Example], train_data: Path | None) -> dict[str, int] | None:
-    if train_data is None or not rows:
-        return None
-    trained = read_examples(guess_format(str(train_data)).format, "train").examples
-    return dict(overlap(trained, rows).counts())
+    found = {part: read_examples(guess_format(str(path)).format, ROWS) for part, path in files.items()}
+    if metric in LABELLED and "ood" in found:
+        known = [row for part in ("test", "train") if part in found for row in found[part].examples]
+        refuse_new_labels(known, found["ood"].examples, key="ood")
+    return found
 
 
 def run_of(checkpoint: Checkpoint) -> Path | None:

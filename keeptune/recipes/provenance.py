@@ -15,6 +15,7 @@ from keeptune.recipes.material import Material
 from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
+    from keeptune.data.suite import Suite
     from keeptune.models.load import Loaded
     from keeptune.recipes.recipe import Recipe
 
@@ -65,10 +66,11 @@ def test_seen_in(recipe: Recipe) -> list[str]:
     ]
 
 
-def provenance_of(run: Run) -> dict[str, Any]:
-    """What the certificate carries of the manifest, and what training has seen of what was measured."""
+def provenance_of(run: Run, suite: Suite | None) -> dict[str, Any]:
+    """What the certificate carries of the manifest, the suite, and what training has seen of what was measured."""
     data: dict[str, Any] = read_json(run.folder / "data.json")
-    return {**read_json(run.folder / "manifest.json"), "contamination": data.get("contamination")}
+    asked = {"suite": None if suite is None else suite.stamp(), "contamination": data.get("contamination")}
+    return {**read_json(run.folder / "manifest.json"), **asked}
 
 
 def trained_parameters(recipe: Recipe, loaded: Loaded) -> tuple[int, float]:

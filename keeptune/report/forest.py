@@ -34,7 +34,22 @@ def forest(certificate: Mapping[str, Any]) -> Markup:
         parts += _row(row, TOP + ROW * index + ROW / 2, axis)
     parts += svg.bottom_axis(axis, bottom + 4, say("← worse     change in multiples of the margin     better →"))
     title = say("Change of each general ability with its interval, in multiples of its margin")
-    return Markup(element("div", svg.picture(WIDTH, height, title, parts), class_="figure") + _table(rows))
+    drawn = element("div", svg.picture(WIDTH, height, title, parts), class_="figure")
+    return Markup(drawn + _fell(certificate) + _table(rows))
+
+
+def _fell(certificate: Mapping[str, Any]) -> Markup:
+    """Tasks that lost more items than chance explains, whatever the margin says of them."""
+    fell = (certificate.get("retention") or {}).get("fell") or []
+    if not fell:
+        return Markup("")
+    names = ", ".join(f"{part['name']} (p = {part['p']:.2g})" for part in fell)
+    told = say(
+        "More items lost than chance explains (mid-p McNemar, Holm over the tasks): {names}. This names; the margin "
+        "decides.",
+        names=names,
+    )
+    return element("p", told, class_="note")
 
 
 def retention_rows(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -95,4 +110,5 @@ def _table(rows: list[dict[str, Any]]) -> Markup:
         ])  # fmt: skip
     note = say("Points of 100; a corpus is in bits per byte, and its change in percent of the base.")
     numbers = table(head, body, numeric=frozenset({1, 2, 3, 4, 6, 7, 8}))
-    return folded(say("The numbers as a table"), numbers, element("p", note, class_="note"))
+    notes = [element("p", f"{row['name']}: {row['note']}", class_="note") for row in rows if row.get("note")]
+    return folded(say("The numbers as a table"), numbers, element("p", note, class_="note"), notes)

@@ -14,6 +14,8 @@ from keeptune.report.forest import forest
 from keeptune.report.gain import change_label, toward
 from keeptune.report.html import Markup, element
 from keeptune.report.language import Language, say, speaking
+from keeptune.report.luck import luck
+from keeptune.report.on_task import on_task
 from keeptune.report.plane import Point, plane, point_of
 from keeptune.report.run_files import RunFiles, read_run
 from keeptune.report.sentence import verdict_sentence
@@ -51,6 +53,7 @@ def _page(run: RunFiles, rivals: Sequence[Point], language: Language) -> str:
         _section(say("Gained and kept"),
                  plane([here, *rivals], margin=pooled.get("margin"), gain=gain) if here else None,
                  say("To the right: better at the task. Down: general ability lost. The base stands at the origin.")),
+        _section(say("On the task"), on_task(certificate)),
         _section(say("What was kept, ability by ability"), forest(certificate),
                  say("Each line is a 90% interval; its worse end is the one-sided 95% bound held against the margin.")),
         _section(say("Kinds of change"), sections.kinds_of_change(certificate) if certificate.get("drift") else None),
@@ -61,9 +64,9 @@ def _page(run: RunFiles, rivals: Sequence[Point], language: Language) -> str:
                  say("The same prompt, answered before and after. Equal accuracy with many flips is drift, too.")),
         _section(say("Learning"), [curves(run.metrics), sections.event_list(run.events)] if run.metrics else None),
         _section(say("Data"), sections.data_counts(run.data) if run.data else None),
-        _section(say("Is it luck?"), sections.luck(certificate)),
+        _section(say("Is it luck?"), luck(certificate)),
         _section(say("Cost"), sections.cost(certificate)),
-        _section(say("Use it"), sections.commands(run.folder.name, speaks=bool(certificate.get("drift")))),
+        _section(say("Use it"), sections.commands(run.folder, certificate)),
         _section(say("Reproduce"),
                  [sections.provenance(certificate, run.recipe, recipe_text), sections.download(certificate)]),
     ]  # fmt: skip

@@ -1,24 +1,17 @@
-"""The quieter sections of the page: luck, data, cost, provenance, what to do next."""
+"""The quieter sections of the page: what follows from the verdict, data, cost, provenance, what to do next."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from keeptune.report.gain import change
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.language import say
 from keeptune.report.words import amount, number, percent, points, seconds
-
-KINDS = {
-    "batches": "other batches",
-    "dtype": "other dtype",
-    "paraphrase": "other wordings",
-    "order": "other examples",
-}
-"""What was changed between two scorings of the base."""
 
 
 def facts(certificate: Mapping[str, Any]) -> Markup:
@@ -67,10 +60,13 @@ def rule(certificate: Mapping[str, Any]) -> Markup | None:
     shown = {key: f"{100 * margins[key]:g}" for key in ("pooled", "task", "corpus", "leak")}
     told = say(
         "Kept means: with at most 5% risk of error, the loss is smaller than {pooled} points pooled, {task} points on "
-        "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak. The margins were fixed "
-        "before training.",
+        "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak.",
         **shown,
     )
+    if certificate.get("selection") is not None:
+        told += " " + say("The margins were fixed before training.")
+    else:
+        told += " " + say("The margins were fixed before either model was measured.")
     single = ", ".join(f"{name} {100 * margin:g}" for name, margin in (margins.get("tasks") or {}).items())
     told += " " + say("Margins of single tasks, points: {single}.", single=single) if single else ""
     return element("p", element("b", say(RELEASE[str(certificate["verdict"])])), " · ", told, class_="note rule")
@@ -99,76 +95,6 @@ def kinds_of_change(certificate: Mapping[str, Any]) -> Markup:
         [say("measured on"), say("KL to base, nats per token"), say("same first choice as the base")],
         rows,
         numeric=frozenset({1, 2}),
-    )
-
-
-def luck(certificate: Mapping[str, Any]) -> Markup:
-    """How sure one can be: seeds, power, noise floor, what was left out."""
-    retention = certificate.get("retention") or {}
-    power = certificate.get("power") or {}
-    rows: list[list[object]] = [[say("scope"), say(str(certificate.get("scope")))],
-                                [say("seeds"), _plain(certificate.get("seeds"))],
-                                [say("deployment"), say(str(certificate.get("deployment")))]]  # fmt: skip
-    for key, name in (("forecast", say("power forecast before training")), ("attained", say("power attained"))):
-        told = power.get(key)
-        if told is not None:
-            odds = say(
-                "an unharmed model passes pooled in {pooled}, on every task in {every}",
-                pooled=percent(told.get("pooled_pass")), every=percent(told.get("every_task_passes")),
-            )  # fmt: skip
-            rows.append([name, odds])
-    if certificate.get("noise_floor") is not None:
-        floor = certificate["noise_floor"]
-        kinds = floor.get("kinds") or {}
-        told = ", ".join(f"{say(KINDS[kind])} {points(part['largest'], sign=False)}" for kind, part in kinds.items())
-        largest = say("{change} points", change=points(floor.get("largest"), sign=False))
-        rows.append([say("noise floor"), f"{largest} ({told})" if len(kinds) > 1 else largest])
-    counted = len(retention.get("tasks") or []) + len(retention.get("corpora") or [])
-    counted += bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
-    judged = say("{count}; all must pass, so none needs a correction", count=counted)
-    rows += [[say("comparisons in the verdict"), judged], [say("chosen on"), _chosen(certificate)]]
-    looked = certificate.get("sequential")
-    if looked:
-        asked = say("look {look} of {looks}, {share} of the items", **{**looked, "share": percent(looked["share"])})
-        rows.append([say("asked in parts"), asked])
-    parts = [table(["", ""], rows), _needed(power.get("attained") or {})]
-    excluded = retention.get("excluded") or []
-    if excluded:
-        parts.append(
-            folded(
-                say("Left out of the verdict: {count}", count=len(excluded)),
-                table(
-                    [say("ability"), say("base"), say("adapted"), say("reason")],
-                    [[e["name"], percent(e.get("base")), percent(e.get("adapted")), e["reason"]] for e in excluded],
-                    numeric=frozenset({1, 2}),
-                ),
-            )
-        )
-    return Markup("".join(parts))
-
-
-def _needed(attained: Mapping[str, Any]) -> Markup:
-    """The drop that each task could show, and the items that an undecided part still needs."""
-    drops, needed = attained.get("detectable_drops") or {}, attained.get("items_to_decide") or {}
-    names = list(dict.fromkeys([*drops, *needed]))
-    if not names:
-        return Markup("")
-    rows: list[list[object]] = [
-        [say(name), points(drops.get(name), sign=False), _count(needed.get(name))] for name in names
-    ]
-    titles = [say("ability"), say("drop that it finds with 80%, points"), say("items that would decide it")]
-    return folded(say("What each ability could show"), table(titles, rows, numeric=frozenset({1, 2})))
-
-
-def _chosen(certificate: Mapping[str, Any]) -> str:
-    """Whether somebody could have chosen by the rows that the proof rests on."""
-    looked = (certificate.get("selection") or {}).get("test_seen_in") or []
-    if not looked:
-        return say("dev rows; the test rows were looked at once, for this proof")
-    return say(
-        "the test rows were looked at before this proof (stage {stages}): if anything was chosen by that, the "
-        "target's gain is too rosy",
-        stages=", ".join(looked),
     )
 
 
@@ -238,14 +164,29 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
     return Markup("".join(parts))
 
 
-def commands(folder_name: str, *, speaks: bool) -> Markup:
+def commands(folder: Path, certificate: Mapping[str, Any]) -> Markup:
     """What to do with the result."""
-    lines = f"keeptune chat runs/{folder_name}\n" * speaks + f"keeptune compare runs/{folder_name} OTHER_RUN"
+    shown = Path(folder.parent.name, folder.name) if folder.parent.name == "runs" else Path(folder.name)
+    talk = talked_to(folder, certificate)
+    lines = f"keeptune chat {shown / talk}\n" if talk is not None else ""
+    lines += f"keeptune compare {shown} OTHER_RUN"
     limits = say(
         "What this does not say: nothing is proven about abilities that no item asks for, about other languages than "
         "those of the items, or about safety."
     )
     return Markup(element("pre", lines) + element("p", limits, class_="note"))
+
+
+def talked_to(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
+    """The run inside `folder` that `keeptune chat` opens: itself or its worst seed.
+
+    None for a proof of two models from elsewhere, and for models that write nothing.
+    """
+    if certificate.get("drift") is None:
+        return None
+    worst = (certificate.get("seeds") or {}).get("worst") if isinstance(certificate.get("seeds"), Mapping) else None
+    places = (Path(), *([Path("seeds", str(worst))] if worst is not None else []))
+    return next((place for place in places if (folder / place / "checkpoint.json").is_file()), None)
 
 
 INCIDENTS = frozenset(

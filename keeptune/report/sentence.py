@@ -49,6 +49,8 @@ def _needed(certificate: Mapping[str, Any]) -> str:
     if not needed:
         return ""
     most = max(needed, key=needed.__getitem__)
+    if most == "pooled":
+        return say("; about {items} items over all abilities would decide it", items=f"{needed[most]:,}")
     return say("; about {items} items of '{name}' would decide it", items=f"{needed[most]:,}", name=say(most))
 
 

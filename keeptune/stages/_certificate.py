@@ -11,6 +11,7 @@ from keeptune.stages._pairing import ScorePair, pair_up
 from keeptune.stages._power import attained, forecast
 from keeptune.statistics.admission import admit
 from keeptune.statistics.comparison import LEVEL, Comparison
+from keeptune.statistics.forecast import task_margin
 from keeptune.statistics.mcnemar import holm, mcnemar_loss
 from keeptune.statistics.noise import noise_floor, noise_floor_ratio
 from keeptune.statistics.noninferiority import compare_pooled
@@ -63,7 +64,7 @@ def build(
         "selection": None,
         "deployment": deployment,
         "ood": _target(pairs, ood=True),
-        "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak)},
+        "power": {"forecast": forecast(retention.admitted, margins), "attained": attained(retention, leak, margins)},
         "noise_floor": _noise(base, rescored),
         "cost": {**dict.fromkeys(COST), **cost},
         "seeds": {"count": len(seeds), "values": list(seeds)},
@@ -93,7 +94,7 @@ class Retained:
         self.chance = {pair.base.task: pair.base.chance for pair in pairs}
         self.admitted: list[ScorePair] = []
         self.excluded: list[dict[str, Any]] = []
-        own = {pair.base.task: margins.get("tasks", {}).get(pair.base.task, margins["task"]) for pair in pairs}
+        own = {pair.base.task: task_margin(margins, pair.base.task) for pair in pairs}
         for pair in (pair for pair in pairs if pair.base.kind == "accuracy"):
             reason = _not_admitted(asked.get(("accuracy", pair.base.task), pair.base), own[pair.base.task])
             if reason is None:

@@ -21,6 +21,7 @@ from keeptune.stages._certificate import entry
 from keeptune.stages._pairing import ScorePair
 from keeptune.statistics.admission import admit
 from keeptune.statistics.comparison import Comparison
+from keeptune.statistics.forecast import task_margin
 from keeptune.statistics.noninferiority import PairedTask, compare_pooled
 
 SENTENCES = {
@@ -38,7 +39,7 @@ def diagnose(
     base: Sequence[Score],
     adapted: Sequence[Score],
     recovered: Sequence[Score],
-    margins: Mapping[str, float],
+    margins: Mapping[str, Any],
     *,
     leak: Mapping[str, Any] | None,
     unchanged: bool,
@@ -89,9 +90,7 @@ def diagnose(
     }
 
 
-def _pool(
-    base: Sequence[Score], other: Sequence[Score], metric: str, margins: Mapping[str, float]
-) -> Comparison | None:
+def _pool(base: Sequence[Score], other: Sequence[Score], metric: str, margins: Mapping[str, Any]) -> Comparison | None:
     """Free answers, equal weight per task."""
     pairs = [common(one, other) for one in base if one.metric == metric]
     tasks = [pair.as_task() for pair in pairs if pair is not None]
@@ -103,7 +102,7 @@ def _asked(base: Sequence[Score]) -> dict[str, set[str]]:
     return {score.task: {item.id for item in score.items} for score in base if score.metric == "said_0_shot"}
 
 
-def _known(base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, float]) -> Comparison | None:
+def _known(base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, Any]) -> Comparison | None:
     """Likelihood accuracy on the very questions that were asked freely."""
     asked = _asked(base)
     pairs = [common(one, adapted, asked[one.task]) for one in base if one.kind == "accuracy" and one.task in asked]
@@ -118,7 +117,7 @@ def _gap(base: Sequence[Score], adapted: Sequence[Score]) -> Comparison | None:
 
 
 def _represented(
-    base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, float]
+    base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, Any]
 ) -> tuple[Comparison | None, Comparison | None]:
     """Questions that a probe of the states answers, and (known - that) of base against adapted.
 
@@ -158,12 +157,12 @@ def _more_lost(pairs: Sequence[tuple[Score, Score]], adapted: Sequence[Score]) -
 
 
 def _lost(
-    base: Sequence[Score], adapted: Sequence[Score], recovered: Sequence[Score], margins: Mapping[str, float]
+    base: Sequence[Score], adapted: Sequence[Score], recovered: Sequence[Score], margins: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Tasks and corpora that fell beyond their margin; both changes on the items that the copy was asked."""
     found = []
     for one in (score for score in base if score.kind in ("accuracy", "corpus")):
-        margin = margins["corpus" if one.kind == "corpus" else "task"]
+        margin = margins["corpus"] if one.kind == "corpus" else task_margin(margins, one.task)
         before, after = common(one, adapted), common(one, recovered)
         if before is None or after is None or before.compare(margin).verdict != "FAIL":
             continue

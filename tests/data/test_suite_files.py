@@ -76,6 +76,29 @@ def test_a_bad_row_is_named_with_its_line(folder, row, words):
     assert caught.value.where["line"] == 2
 
 
+def test_options_that_are_whole_texts_need_no_prompt(folder):
+    pair = {"prompt": "", "options": ["She sings.", "She sing."], "gold": 0}
+    (folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    assert read_suite(folder / "suite.yaml").tasks[0].items[0].prompt == ""
+    file = folder / "suite.yaml"
+    file.write_text(file.read_text().replace("kind: choice", "kind: choice, chat: true"))
+    with pytest.raises(DataError, match="not blank"):
+        read_suite(file)
+
+
+def test_the_sizes_of_the_tasks_are_told_before_any_is_asked(folder):
+    file = folder / "suite.yaml"
+    before = read_suite(file).sizes()
+    piqa, own = (
+        "{name: piqa, file: piqa, kind: harness, items: 1838, most: 100}",
+        "{name: own, file: own, kind: harness}",
+    )
+    more = f"  - {piqa}\n  - {own}\n"
+    file.write_text(file.read_text().replace("instructions:", more + "instructions:"))
+    assert read_suite(file).sizes() == {**before, "piqa": 100, "own": None}
+    assert before == {"pairs": 2, "sums": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

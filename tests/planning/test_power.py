@@ -5,16 +5,24 @@ from __future__ import annotations
 import pytest
 
 from keeptune.planning.power import suite_power
-from keeptune.statistics.power import pass_probability, standard_error
+from keeptune.statistics.verdict_odds import verdict_odds
 
 SUITE = {"a": 2000, "b": 500}
 
 
 def test_the_odds_are_those_of_the_statistics():
     found = suite_power(SUITE, {"pooled": 0.01, "task": 0.03})
-    single = [pass_probability(standard_error(n, 0.1), 0.03) for n in SUITE.values()]
+    single = [verdict_odds(n, 0.1, 0.0, 0.03).pass_ for n in SUITE.values()]
     assert found["every_task_passes"] == pytest.approx(single[0] * single[1])
     assert found["tasks"] == pytest.approx(dict(zip(SUITE, single, strict=True)))
+    lost = [verdict_odds(n, 0.1, 0.06, 0.03).fail for n in SUITE.values()]
+    assert found["harmed"]["tasks"] == pytest.approx(dict(zip(SUITE, lost, strict=True)))
+    assert found["harmed"]["some_task_fails"] == pytest.approx(1 - (1 - lost[0]) * (1 - lost[1]))
+
+
+def test_a_task_is_held_against_its_own_margin():
+    found = suite_power(SUITE, {"pooled": 0.01, "task": 0.03, "tasks": {"b": 0.06}})
+    assert found["tasks"]["b"] == pytest.approx(verdict_odds(500, 0.1, 0.0, 0.06).pass_)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -29,8 +37,8 @@ def test_with_the_items_that_it_asks_for_the_odds_are_eighty_percent(count):
 
 def test_with_the_margins_that_it_proposes_the_odds_are_eighty_percent():
     found = suite_power(SUITE, {"pooled": 0.01, "task": 0.03})
-    odds = [pass_probability(standard_error(n, 0.1), found["margins_carried"][name]) for name, n in SUITE.items()]
-    assert odds[0] * odds[1] == pytest.approx(0.8)
+    carried = suite_power(SUITE, {"pooled": 0.01, "task": 0.03, "tasks": found["margins_carried"]})
+    assert carried["every_task_passes"] == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_suite_without_accuracy_tasks_has_no_forecast():

@@ -15,7 +15,7 @@ from keeptune.evaluations.in_context import InContext
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.spoken import Spoken
 from keeptune.recipes.measuring import measure
-from keeptune.report.sections import luck
+from keeptune.report.luck import luck
 from keeptune.report.sentence import verdict_sentence
 from keeptune.stages._progress import Progress
 from keeptune.stages.prove import certify

@@ -12,13 +12,17 @@ import pytest
 import keeptune.report
 from keeptune.report.chinese import CHINESE
 from keeptune.report.language import say, speaking
+from keeptune.report.luck import DEPLOYED, KINDS
 from keeptune.report.page import certificate_page
 from keeptune.report.run_files import read_run
 from keeptune.report.sentence import verdict_sentence
 from keeptune.stages._diagnosis import SENTENCES
 from tests.report.test_page import CERTIFICATE, Balance, run  # noqa: F401
 
-PAGES = ("curves", "diagnosis", "flips", "forest", "gain", "page", "plane", "sections", "sentence", "words")
+PAGES = (
+    "curves", "diagnosis", "flips", "forest", "gain", "luck", "on_task", "page", "plane", "sections", "sentence",
+    "words",
+)  # fmt: skip
 
 
 def sentences():
@@ -40,7 +44,7 @@ def test_every_sentence_is_translated_with_the_same_holes():
     assert len(found) > 80
     assert found <= CHINESE.keys(), found - CHINESE.keys()
     assert all(holes(text) == holes(CHINESE[text]) for text in found)
-    assert set(SENTENCES.values()) <= CHINESE.keys()
+    assert {*SENTENCES.values(), *KINDS.values(), *DEPLOYED.values()} <= CHINESE.keys()
 
 
 def test_english_is_spoken_unless_told_otherwise_and_again_afterwards():
@@ -85,7 +89,8 @@ def test_undecided_says_how_many_items_would_decide(language, says):
 
 
 def test_a_look_at_the_test_rows_before_the_proof_is_told():
-    from keeptune.report.sections import luck
+    from keeptune.report.luck import luck
 
-    assert "looked at once" in luck(CERTIFICATE)
+    assert "looked at once" in luck({**CERTIFICATE, "selection": {"test_seen_in": []}})
+    assert "not known" in luck(CERTIFICATE)
     assert "too rosy" in luck({**CERTIFICATE, "selection": {"test_seen_in": ["between"]}})

@@ -1,0 +1,91 @@
+"""`keeptune prove` on two models: what training has seen, what nobody knows, what comes next; and their diagnosis."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from keeptune.core.errors import ModelError, RecipeError
+from keeptune.recipes import proof as proof_module
+from keeptune.recipes.proof import prove_pair
+
+WORDS = "red green blue black white brown grey pink".split()
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    write("doors.jsonl", [
+        {"prompt": f"The {word} door {n} is", "options": [" open", " opened it"], "gold": 0}
+        for n in range(5) for word in WORDS
+    ])  # fmt: skip
+    write("prose.jsonl", [{"text": f"The {word} lantern hung over the long quay."} for word in WORDS])
+    (tmp_path / "requests.txt").write_text("Tell me a story.\nName a river.\nWrite a poem.\nWhy is it late?\n")
+    (tmp_path / "suite.yaml").write_text(
+        'version: "4"\ntasks:\n  - {name: doors, file: doors.jsonl, kind: choice}\n'
+        "  - {name: prose, file: prose.jsonl, kind: corpus}\ninstructions: requests.txt\n"
+    )
+    rows = [{"text": f"What colour is lantern {n}?", "label": WORDS[n % 3]} for n in range(12)]
+    write("task.jsonl", rows)
+    # Two rows of the target and one question of the suite stand in what was trained on.
+    write(
+        "trained.jsonl", [*rows[:2], {"text": "The red door 0 is", "label": "red"}, {"text": "New.", "label": "blue"}]
+    )
+    return tmp_path
+
+
+def proof(work, **more):
+    return prove_pair("pocket", "pocket", work / "proof", suite=str(work / "suite.yaml"), target=work / "task.jsonl",
+                      metric="label_accuracy", **more)  # fmt: skip
+
+
+def test_every_measured_part_is_held_against_what_was_trained_on(work):
+    done = proof(work, train_data=work / "trained.jsonl")
+    told = done["certificate"]["provenance"]
+    found = {row["measured"]: (row["items"], row["exact"]) for row in told["contamination"]}
+    assert found["target"] == (12, 2)
+    assert found["doors"] == (40, 1)
+    assert found["prose"] == (8, 0)
+    assert (told["suite"]["name"], told["suite"]["version"]) == ("suite", "4")
+    assert told["digests"]["before"] == told["digests"]["after"]
+    assert told["data"].keys() == {"target", "trained on"}
+    page = (work / "proof" / "certificate.html").read_text()
+    assert "training has seen 3" in page
+
+
+def test_what_a_proof_of_two_models_cannot_know_it_does_not_say(work):
+    done = proof(work)
+    assert done["certificate"]["provenance"]["contamination"] is None
+    page = (work / "proof" / "certificate.html").read_text()
+    assert "not known: whoever made the models" in page
+    assert "before either model was measured" in page
+    assert "before training" not in page
+    assert "keeptune chat" not in page + done["text"]
+
+
+def test_a_model_that_cannot_be_opened_is_told_before_the_other_one_is_measured(work, monkeypatch):
+    monkeypatch.setattr(proof_module, "measure", lambda *asked: pytest.fail("something was measured"))
+    with pytest.raises(ModelError, match="no such model folder"):
+        prove_pair("pocket", str(work / "none"), work / "proof", suite=str(work / "suite.yaml"))
+
+
+def test_a_margin_of_a_task_that_is_not_asked_is_refused(work):
+    (work / "margins.yaml").write_text("tasks: {dors: 0.05}\n")
+    with pytest.raises(RecipeError, match="Did you mean 'doors'") as refused:
+        proof(work, margins=work / "margins.yaml")
+    assert refused.value.code == "E-MARGIN-TASK"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_diagnosis_of_two_models_needs_no_training_rows_and_uses_them_where_there_are(work, trained):
+    more = {"train_data": work / "trained.jsonl"} if trained else {}
+    found = proof(work, diagnose=True, **more)["certificate"]["diagnosis"]
+    assert found["kinds"] == ["unchanged"]
+    assert ("training_like" in found["behaviour"]) == trained
