@@ -8,7 +8,7 @@ from typing import Any
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.page import document
-from keeptune.report.words import number
+from keeptune.report.words import grid, number, points
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 460, 70, 640, 40, 390
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -23,7 +23,7 @@ def lineup_page(result: Mapping[str, Any]) -> str:
     """The whole page as text, from `study.json`."""
     level = share(result["level"])
     body = [
-        element("p", f"{len(result['cells'])} cells, {result['seeds']} seeds each", class_="kicker"),
+        element("p", grid(len(result["cells"]), "cell", result["seeds"], result["hours"]), class_="kicker"),
         element("h1", headline(result["methods"])),
         element("p", LEAD, class_="lead"),
         _plane(result),
@@ -55,7 +55,7 @@ def headline(methods: Sequence[Mapping[str, Any]]) -> str:
 
 def share(value: float | None) -> str:
     """A fraction in per cent."""
-    return "–" if value is None else f"{100 * value:.1f}%"
+    return "–" if value is None else f"{points(value, sign=False)}%"
 
 
 def _ends(reading: Mapping[str, Any]) -> str:
@@ -142,7 +142,7 @@ def _cells(cells: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> Marku
         [
             element("b", cell["recipe"]), f"{cell['rate']:g}", _ends(cell["target"]), _ends(cell["forgotten"]),
             share(cell["general"]), share(cell["leak"]),
-            "–" if cell["bits_rise"] is None else f"{100 * cell['bits_rise']:+.1f}%",
+            "–" if cell["bits_rise"] is None else f"{points(cell['bits_rise'])}%",
             number(cell["kl_to_base"]), f"{cell['seconds'] / 60:.1f}",
         ]
         for cell in cells
@@ -166,7 +166,6 @@ def _small_print(result: Mapping[str, Any]) -> Markup:
     text = (
         f"{result['tokens']:,} tokens a run. Target: {base['metric']} on {base['n']:,} test rows. Intervals: "
         f"{100 * result['confidence']:.0f}%, percentile bootstrap over clusters of items and, where there are several, "
-        f"seeds; with one seed they say nothing about another seed. {result['hours']:.2f} hours of training "
-        "and measuring."
+        "seeds; with one seed they say nothing about another seed."
     )
     return folded("How it was made", element("p", text))

@@ -9,7 +9,7 @@ from typing import Any
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, table
 from keeptune.report.page import document
-from keeptune.report.words import NAMES
+from keeptune.report.words import NAMES, grid, points
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 340, 80, 640, 40, 270
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -27,10 +27,10 @@ def mixture_page(result: Plain) -> str:
     """The whole page as text, from `study.json`."""
     title = TITLES.get(result["design"], f"Mixtures: {result['design']}")
     body = [
-        element("p", f"{len(result['cells'])} mixtures, {result['seeds']} seeds each", class_="kicker"),
+        element("p", grid(len(result["cells"]), "mixture", result["seeds"], result["hours"]), class_="kicker"),
         element("h1", title),
         element("p", "Every domain is scored on rows that no run trained on.", class_="lead"),
-        [[element("h2", _name(one)), _picture(one, result)] for one in result["domains"]],
+        [[element("h2", _name(one)), picture] for one in result["domains"] if (picture := _picture(one, result))],
         _section("What a step changes", ["domain", "by", "change"], [_trend(one, result) for one in result["trends"]]),
         _proposal(result),
         element("h2", "Every mixture"),
@@ -57,7 +57,10 @@ def mixture_text(result: Plain) -> str:
     if proposal:
         shares = ", ".join(f"{name} {_percent(one['value'])}" for name, one in proposal["shares"].items())
         measured = ", ".join(f"{name} {value:.4f}" for name, value in proposal["measured"].items())
-        lines += [f"proposed: {shares}; loss predicted {proposal['predicted']:.4f}; measured: {measured}"]
+        lines += [
+            f"proposed: {shares}; loss predicted {proposal['predicted']:.4f}; measured: {measured}",
+            unpredicted(result),
+        ]
     lines += [f"{one['cell']}, seed {one['seed']}: diverged" for one in result["failed"]]
     lines.append(f"{result['seeds']} seeds, 90% intervals, {result['hours']:.2f} hours")
     return "\n".join(lines)
@@ -131,7 +134,17 @@ def _proposal(result: Plain) -> list[object]:
         table(["mixture", "loss"], losses, numeric=frozenset({1})),
         element("h2", "How well the regression predicts a mixture that it has not seen"),
         table(["domain", "form", "error", "error of the mean", "rank correlation"], fits, numeric=frozenset({2, 3, 4})),
+        element("p", unpredicted(result), class_="lead"),
     ]
+
+
+def unpredicted(result: Plain) -> str:
+    """What the proposal is worth: where the regression predicts no better than the mean, it says nothing."""
+    blind = [one["domain"] for one in result["surfaces"] if not one["held_out"] < one["held_out_of_the_mean"]]
+    if not blind:
+        return "In every domain the regression predicts a mixture that it has not seen better than their mean does."
+    rest = "the proposal says nothing" if len(blind) == len(result["surfaces"]) else "there the proposal says nothing"
+    return f"In {', '.join(blind)} the regression predicts no better than the mean: {rest}."
 
 
 def _cells(result: Plain) -> Markup:
@@ -141,7 +154,7 @@ def _cells(result: Plain) -> Markup:
     rows: list[list[object]] = [
         [
             _at(cell), *(_reading(one, cell["scores"][one["name"]]) for one in domains), _percent(cell["general"]),
-            _percent(cell["leak"]), "–" if cell["bits_rise"] is None else f"{100 * cell['bits_rise']:+.1f}%",
+            _percent(cell["leak"]), "–" if cell["bits_rise"] is None else f"{points(cell['bits_rise'])}%",
         ]
         for cell in result["cells"]
     ]  # fmt: skip
@@ -216,6 +229,5 @@ def _small_print(result: Plain) -> str:
     items = ", ".join(f"{one['name']} {one['n']:,}" for one in result["domains"])
     return (
         f"Test rows: {items}. Intervals: {100 * result['confidence']:.0f}%, bootstrap over items and, where there are "
-        f"several, seeds; with one seed they say nothing about another seed. {result['hours']:.2f} hours of training "
-        "and measuring."
+        "several, seeds; with one seed they say nothing about another seed."
     )

@@ -10,6 +10,7 @@ from keeptune.report import svg
 from keeptune.report.html import Markup, element, table
 from keeptune.report.lineup_page import share
 from keeptune.report.page import document
+from keeptune.report.words import grid, points
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 360, 70, 780, 40, 290
 NAMES = {"target": "target score", "kept": "kept"}
@@ -19,8 +20,8 @@ def scaling_page(result: Mapping[str, Any]) -> str:
     """The whole page as text, from `study.json`."""
     twice = result["curves"]["target"]["twice"]
     body = [
-        element("p", f"{len(result['cells'])} sizes, {result['seeds']} seeds each", class_="kicker"),
-        element("h1", f"Twice the data would add {points(twice)} points to the target score"),
+        element("p", grid(len(result["cells"]), "size", result["seeds"], result["hours"]), class_="kicker"),
+        element("h1", f"Twice the data would add {gain(twice)} to the target score"),
         element(
             "p", "Each size is inside every larger one; epochs stay, so fewer rows are fewer steps.", class_="lead"
         ),
@@ -32,16 +33,16 @@ def scaling_page(result: Mapping[str, Any]) -> str:
     return document("keeptune study: scaling", body)
 
 
-def points(reading: Mapping[str, Any]) -> str:
+def gain(reading: Mapping[str, Any]) -> str:
     """A gain in points with its interval."""
-    return f"{100 * reading['value']:+.1f} ({100 * reading['low']:+.1f} to {100 * reading['high']:+.1f})"
+    return f"{points(reading['value'])} points ({points(reading['low'])} to {points(reading['high'])})"
 
 
 def _section(name: str, curve: Mapping[str, Any], result: Mapping[str, Any]) -> list[object]:
     errors = ", ".join(
         f"{form} {100 * error:.1f} points" for form, error in curve["held_out"].items() if error is not None
     )
-    chosen = f"By the {curve['form']} form, twice the data would add {points(curve['twice'])} points."
+    chosen = f"By the {curve['form']} form, twice the data would add {gain(curve['twice'])}."
     why = f" Error on left-out sizes: {errors}." if errors else " Fewer than four sizes tell no forms apart."
     return [element("h2", NAMES[name].capitalize()), _picture(name, curve, result), element("p", chosen + why)]
 
@@ -91,7 +92,7 @@ def _table(cells: Sequence[Mapping[str, Any]]) -> Markup:
             f"{cell['rows']:,}", share(cell["target"]["value"]),
             f"{share(cell['target']['low'])} to {share(cell['target']['high'])}", share(1 - cell["forgotten"]["value"]),
             share(cell["general"]), share(cell["leak"]),
-            "–" if cell["bits_rise"] is None else f"{100 * cell['bits_rise']:+.1f}%",
+            "–" if cell["bits_rise"] is None else f"{points(cell['bits_rise'])}%",
         ]
         for cell in cells
     ]  # fmt: skip
@@ -102,6 +103,5 @@ def _small_print(result: Mapping[str, Any]) -> str:
     level = f"{100 * result['confidence']:.0f}%"
     return (
         f"Shrunk: {', '.join(result['sources'])}. Target: {result['metric']} on {result['n']:,} test rows. Intervals: "
-        f"{level}, percentile bootstrap over items and, where there are several, seeds. {result['hours']:.2f} hours "
-        "of training and measuring."
+        f"{level}, percentile bootstrap over items and, where there are several, seeds."
     )

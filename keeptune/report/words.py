@@ -24,7 +24,8 @@ def points(value: float | None, *, sign: bool = True) -> str:
     """A fraction in percentage points: `+21.4`; an absent value is a dash."""
     if value is None:
         return "–"
-    shown = f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+    whole = round(100 * value, 1) + 0.0  # no minus before a zero
+    shown = f"{whole:+.1f}" if sign else f"{whole:.1f}"
     return shown.replace("-", "−")
 
 
@@ -34,6 +35,12 @@ def interval(part: Mapping[str, Any]) -> str:
         return say("{change} points", change=points(part.get("delta")))
     shown = {key: points(part[name]) for key, name in (("change", "delta"), ("low", "low"), ("high", "high"))}
     return say("{change} points ({low} to {high})", **shown)
+
+
+def grid(count: int, noun: str, seeds: int, hours: float) -> str:
+    """What a study's table rests on, and what it took: `9 mixtures, 1 seed each, 25 min 12 s of training and ...`."""
+    many = f"{count} {noun}{'' if count == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'} each"
+    return f"{many}, {seconds(3600 * hours)} of training and measuring"
 
 
 def percent(value: float | None) -> str:

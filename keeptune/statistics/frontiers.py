@@ -69,9 +69,11 @@ class Grid:
 
     Attributes:
         methods: name and the places of its cells, in order of the rate.
-        target: item scores of the target, higher is better, 1 the best there is.
+        target: item scores of the target, from 0 to 1, higher is better; or its losses.
         general: of each task of general ability.
         leak: whether each request was answered in the training format; None where nothing can leak.
+        loss: the target is a loss, and is read as the share of the base's that is saved: 1 - loss / the base's loss, in
+            each replicate of the same items.
         confidence: of the intervals.
         resamples: replicates.
         seed: of the generator.
@@ -81,6 +83,7 @@ class Grid:
     target: Part
     general: Sequence[Part]
     leak: Part | None
+    loss: bool = False
     confidence: float = 0.90
     resamples: int = 1000
     seed: int = 0
@@ -95,6 +98,9 @@ class Grid:
         drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=(self.resamples, cells)) / seeds
         weights_BCS = np.concatenate([np.full((1, cells, seeds), 1 / seeds), stretched(drawn, self.confidence)])
         self.target_BC, self.start_B = self._means(self.target, weights_BCS, generator)
+        if self.loss:
+            self.target_BC = 1 - self.target_BC / self.start_B[:, None]
+            self.start_B = np.zeros_like(self.start_B)
         lost = []
         if self.general:
             found = [self._means(part, weights_BCS, generator) for part in self.general]

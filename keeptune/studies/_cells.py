@@ -23,7 +23,7 @@ def grid_of(
 
     def part(score: Score) -> Part:
         own = [[_same(score, seed) for seed in seeds] for seeds in found]
-        sign = 1.0 if score.higher_is_better or score.kind == "leak" else -1.0
+        sign = 1.0 if score.higher_is_better or score.kind in ("leak", "target") else -1.0
         names = [item.cluster or item.id for item in score.items]
         return Part(
             sign * np.array([[[item.score for item in one.items] for one in seeds] for seeds in own]),
@@ -34,18 +34,7 @@ def grid_of(
     target = target_of(base)
     leaks = [score for score in base if score.kind == "leak"]
     general = [part(score) for score in base if score.kind == "accuracy"]
-    learned = part(target) if target.higher_is_better else saved(part(target))
-    return Grid(methods, learned, general, part(leaks[0]) if leaks else None)
-
-
-def saved(losses: Part) -> Part:
-    """Of a loss, what is saved of the base's: 1 - loss / base's loss, 0 for the base and 1 where nothing is left.
-
-    Args:
-        losses: minus the loss of each item, such as its bits; their ratio is that of the bits per byte.
-    """
-    whole = -losses.base_N.mean()
-    return Part(1 + losses.cells_CSN / whole, 1 + losses.base_N / whole, losses.clusters_N)
+    return Grid(methods, part(target), general, part(leaks[0]) if leaks else None, loss=not target.higher_is_better)
 
 
 def named(target: Score) -> str:

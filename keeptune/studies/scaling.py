@@ -14,7 +14,7 @@ from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
 from keeptune.data.mixing import sample_size
 from keeptune.recipes.recipe import Recipe
-from keeptune.report.scaling_page import scaling_page
+from keeptune.report.scaling_page import gain, scaling_page
 from keeptune.statistics.frontiers import Grid
 from keeptune.statistics.growth import choose, twice_the_data
 from keeptune.studies import Plain, Study, Work
@@ -143,10 +143,6 @@ def _text(result: Plain, page: str) -> str:
     for cell in result["cells"]:
         lines.append(f"{cell['rows']:>8,}  {cell['target']['value']:>8.1%}  {1 - cell['forgotten']['value']:>8.1%}")
     for name, curve in result["curves"].items():
-        ends = curve["twice"]
-        lines.append(
-            f"twice the data: {name} {100 * ends['value']:+.1f} points ({100 * ends['low']:+.1f} to "
-            f"{100 * ends['high']:+.1f}), by the {curve['form']} form"
-        )
+        lines.append(f"twice the data: {name} {gain(curve['twice'])}, by the {curve['form']} form")
     lines.append(f"{result['seeds']} seeds, {result['n']:,} test rows, 90% intervals, {result['hours']:.2f} hours")
     return "\n".join([*lines, f"page  {page}"])

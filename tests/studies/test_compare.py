@@ -101,7 +101,8 @@ def test_a_loss_is_read_as_what_is_saved_of_the_bases():
 
     grid = grid_of({"sft": [0]}, scores([300.0, 100.0]), [[scores([150.0, 50.0])]])
     assert grid.start_B[0] == pytest.approx(0)
-    assert grid.cell(0)["target"].value == pytest.approx(0.5)
+    saved = grid.cell(0)["target"]
+    assert (saved.value, saved.low, saved.high) == pytest.approx((0.5, 0.5, 0.5)), "on the same texts as the base"
     assert grid.hypervolume("sft").value == pytest.approx(0.5)
     assert named(scores([1.0, 1.0])[0]) == "the base's bits per byte that are saved"
 
