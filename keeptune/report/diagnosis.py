@@ -70,9 +70,7 @@ def _facts(found: Mapping[str, Any]) -> Markup:
     gap = found.get("format_gap")
     if gap:
         facts.append([say("format gap: known and no longer said"), say("{change} points", change=_change(gap))])
-    inside = found.get("states_gap")
-    if inside:
-        facts.append([say("states' gap: held and no longer put out"), say("{change} points", change=_change(inside))])
+    facts += _states(found)
     if found.get("recovered_share") is not None:
         facts.append([say("of the lost answers, back after the recovery"), percent(found["recovered_share"])])
     if behaviour.get("words"):
@@ -84,6 +82,26 @@ def _facts(found: Mapping[str, Any]) -> Markup:
         same = say("bitwise the base") if found["detach"] else say("NOT the base")
         facts.append([say("with the adapter taken off"), same])
     return table(["", ""], facts) if facts else Markup("")
+
+
+def _states(found: Mapping[str, Any]) -> list[list[object]]:
+    """The states' gap, how many questions would tell it, and the tasks of which the states told nothing."""
+    rows: list[list[object]] = []
+    gap = found.get("states_gap")
+    if gap:
+        told = say("{change} points, {n} questions", change=_change(gap), n=gap["n"])
+        needed = found.get("states_gap_items")
+        if needed and gap["low"] <= 0 <= gap["high"]:
+            told += say("; about {items} would tell it from none", items=f"{needed:,}")
+        rows.append([say("states' gap: held and no longer put out"), told])
+    silent = [
+        say("{name} (about {items} questions)", name=one["name"], items=f"{one['items_needed']:,}")
+        if one["items_needed"] else one["name"]
+        for one in found.get("represented_left_out") or []
+    ]  # fmt: skip
+    if silent:
+        rows.append([say("states no better than guessing; what would tell them"), ", ".join(silent)])
+    return rows
 
 
 def _row(label: str, part: Mapping[str, Any]) -> list[object]:

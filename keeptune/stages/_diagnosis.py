@@ -18,11 +18,11 @@ from typing import Any
 
 from keeptune.core.score import Score
 from keeptune.stages._certificate import entry
-from keeptune.stages._pairing import ScorePair
-from keeptune.statistics.admission import admit
+from keeptune.stages._states import States, common, likely, more_lost
 from keeptune.statistics.comparison import Comparison
 from keeptune.statistics.forecast import task_margin
-from keeptune.statistics.noninferiority import PairedTask, compare_pooled
+from keeptune.statistics.noninferiority import compare_pooled
+from keeptune.statistics.power import items_to_decide
 
 SENTENCES = {
     "format": "Form: answers are known and no longer said, or unrelated requests are answered in the training form.",
@@ -56,7 +56,8 @@ def diagnose(
     """
     said, known = _pool(base, adapted, "said_0_shot", margins), _known(base, adapted, margins)
     back, gap = _pool(base, recovered, "said_0_shot", margins), _gap(base, adapted)
-    represented, inside = _represented(base, adapted, margins)
+    states = States.of(base, adapted, margins)
+    inside = states.gap
     lost = _lost(base, adapted, recovered, margins)
     behaviour = {score.metric: _change(score, adapted) for score in base if score.task == "behaviour"}
     like = behaviour.get("training_like")
@@ -78,9 +79,11 @@ def diagnose(
         "sentences": [SENTENCES[kind] for kind in told],
         "said": entry(said),
         "known": entry(known),
-        "represented": entry(represented),
+        "represented": entry(states.held),
+        "represented_left_out": states.left_out,
         "format_gap": entry(gap),
         "states_gap": entry(inside),
+        "states_gap_items": None if inside is None else items_to_decide(inside),
         "recovered_share": share,
         "said_recovered": None if back is None else back.adapted,
         "shots": {str(k): entry(_pool(base, adapted, f"said_{k}_shot", margins)) for k in (1, 4)},
@@ -113,47 +116,7 @@ def _known(base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str
 def _gap(base: Sequence[Score], adapted: Sequence[Score]) -> Comparison | None:
     """(said - known) of base against adapted: positive where the adapted model knows and does not say."""
     shown = [score for score in base if score.metric == "said_0_shot"]
-    return _more_lost([(score, _likely(base, score.task)) for score in shown], adapted)
-
-
-def _represented(
-    base: Sequence[Score], adapted: Sequence[Score], margins: Mapping[str, Any]
-) -> tuple[Comparison | None, Comparison | None]:
-    """Questions that a probe of the states answers, and (known - that) of base against adapted.
-
-    Tasks whose right options the base's own states do not tell better than guessing have nothing to say here.
-    """
-    held = [
-        score
-        for score in base
-        if score.metric == "represented"
-        and admit([item.score for item in score.items], score.chance or 0.0, 0.0).admitted
-    ]
-    pairs = [common(score, adapted) for score in held]
-    tasks = [pair.as_task() for pair in pairs if pair is not None]
-    gap = _more_lost([(_likely(base, score.task), score) for score in held], adapted)
-    return compare_pooled(tasks, margins["pooled"]) if tasks else None, gap
-
-
-def _likely(base: Sequence[Score], task: str) -> Score:
-    return next(one for one in base if one.kind == "accuracy" and one.task == task)
-
-
-def _more_lost(pairs: Sequence[tuple[Score, Score]], adapted: Sequence[Score]) -> Comparison | None:
-    """(first - second) of base against adapted, per item: positive where the first fell more than the second."""
-    tasks = []
-    for scores in pairs:
-        shared = {item.id for item in scores[0].items} & {item.id for item in scores[1].items}
-        first, second = (common(score, adapted, shared) for score in scores)
-        if first is None or second is None:
-            continue
-        sides = []
-        for shown, held in ((first.adapted, second.adapted), (first.base, second.base)):
-            by_id = {item.id: item.score for item in held.items}
-            sides.append([item.score - by_id[item.id] for item in shown.items])
-        # Turned round, so that the gap is positive when the first fell more.
-        tasks.append(PairedTask(sides[0], sides[1], first.clusters))
-    return compare_pooled(tasks, 0.0) if tasks else None
+    return more_lost([(score, likely(base, score.task)) for score in shown], adapted)
 
 
 def _lost(
@@ -183,18 +146,3 @@ def _change(score: Score, adapted: Sequence[Score]) -> dict[str, Any] | None:
 
 def _rose(part: Mapping[str, Any] | None) -> bool:
     return part is not None and part["low"] is not None and part["low"] > 0.02
-
-
-def common(base: Score, others: Sequence[Score], only: set[str] | None = None) -> ScorePair | None:
-    """The pair on the items that both sides have (and `only` holds); None when the other side has no such score."""
-    other = next((o for o in others if (o.kind, o.task, o.metric) == (base.kind, base.task, base.metric)), None)
-    if other is None:
-        return None
-    after = {item.id: item for item in other.items}
-    shared = [item for item in base.items if item.id in after and (only is None or item.id in only)]
-    if not shared:
-        return None
-    return ScorePair(
-        Score(**{**vars(base), "items": tuple(shared), "n": len(shared)}),
-        Score(**{**vars(other), "items": tuple(after[item.id] for item in shared), "n": len(shared)}),
-    )

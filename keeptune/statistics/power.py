@@ -84,24 +84,6 @@ def items_needed(margin: float, discordance: float, drop: float = 0.0, power: fl
     return max(1, math.ceil((Z + float(norm.ppf(power))) ** 2 * variance / (margin - drop) ** 2))
 
 
-def pass_probability(error: float, margin: float, drop: float = 0.0) -> float:
-    """Phi((margin - D) / s - z): the chance that a score with standard error s gets its PASS.
-
-    Args:
-        error: from `standard_error` or `pooled_standard_error`; any score's own standard error serves.
-        margin: largest accepted loss, same unit.
-        drop: true loss, same unit.
-    """
-    if error == 0:
-        return 1.0 if drop < margin else 0.0
-    return float(norm.cdf((margin - drop) / error - Z))
-
-
-def all_pass_probability(tasks: Sequence[tuple[int, float]], margin: float) -> float:
-    """The chance that an unharmed model passes every task (n, discordance): the product over tasks."""
-    return math.prod(pass_probability(standard_error(n, discordance), margin) for n, discordance in tasks)
-
-
 def items_to_decide(comparison: Comparison, power: float = 0.8) -> int | None:
     """Items that a comparison would need to be decided with probability `power`, if its delta is the true one.
 
@@ -116,6 +98,21 @@ def items_to_decide(comparison: Comparison, power: float = 0.8) -> int | None:
         return None
     per_item = error_of(comparison) * math.sqrt(comparison.n)
     return max(comparison.n, math.ceil(((Z + float(norm.ppf(power))) * per_item / distance) ** 2))
+
+
+def items_above_chance(score: float, chance: float, significance: float, power: float = 0.8) -> int | None:
+    """Items on which answers that are right so often are told from guessing with probability `power`.
+
+        n = ((z_a sqrt(c (1 - c)) + z_p sqrt(p (1 - p))) / (p - c))^2        one-sided, c the chance, p the score
+
+    Returns:
+        The number of items; None when the score is no better than guessing: no n will do.
+    """
+    if score <= chance:
+        return None
+    guess, own = math.sqrt(chance * (1 - chance)), math.sqrt(score * (1 - score))
+    wanted = float(norm.isf(significance)) * guess + float(norm.ppf(power)) * own
+    return math.ceil((wanted / (score - chance)) ** 2)
 
 
 def detected_drop(comparison: Comparison, power: float = 0.8) -> float:

@@ -12,6 +12,7 @@ from keeptune.core.example import Example, Message
 from keeptune.report.diagnosis import diagnosis as drawn
 from keeptune.stages._diagnosis import diagnose
 from keeptune.stages._recovery import recover
+from keeptune.statistics.power import items_above_chance
 from tests.evaluations.tiny_subject import tiny, tokenizer
 from tests.stages.scores import accuracy, answers, bits, corpus, flipped
 
@@ -111,5 +112,26 @@ def test_states_that_keep_what_the_output_lost_are_told_and_name_no_kind():
     page = str(drawn(kept))
     assert "a probe of the states answers" in page
     # States that guess have nothing to say.
-    guessing = [*side(), accuracy("a", answers(0.25, 400, 4), 0.25, "diagnosis", "represented")]
-    assert diagnose(guessing, guessing, side(), MARGINS, leak=None, unchanged=True)["represented"] is None
+    guessing = [*side(), accuracy("a", answers(0.15, 400, 4), 0.25, "diagnosis", "represented")]
+    silent = diagnose(guessing, guessing, side(), MARGINS, leak=None, unchanged=True)
+    assert silent["represented"] is None
+    assert [(one["name"], one["n"], one["items_needed"]) for one in silent["represented_left_out"]] == [
+        ("a", 400, None)
+    ]
+
+
+def test_states_that_are_just_above_guessing_say_how_many_questions_would_tell_it():
+    above = [*side(), accuracy("a", answers(0.28, 400, 4), 0.25, "diagnosis", "represented")]
+    silent = diagnose(above, above, side(), MARGINS, leak=None, unchanged=True)["represented_left_out"][0]
+    assert silent["items_needed"] == items_above_chance(silent["base"], 0.25, 0.01)
+    assert silent["items_needed"] > 400
+    assert f"a (about {silent['items_needed']:,} questions)" in str(
+        drawn(diagnose(above, above, side(), MARGINS, leak=None, unchanged=True))
+    )
+
+
+def test_a_task_with_a_margin_of_its_own_is_lost_beyond_that_alone():
+    wide = {**MARGINS, "tasks": {"a": 0.4}}
+    lost = diagnose(side(), side(known=40), side(known=40), wide, leak=None, unchanged=False)["lost"]
+    assert [part["name"] for part in told(side(known=40), side(known=40))["lost"]] == ["a"]
+    assert lost == []
