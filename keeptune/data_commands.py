@@ -122,6 +122,32 @@ def select(
     show(select_files(files, output, wanted, queries=queries), json_)
 
 
+@app.command(epilog="Example: keeptune data dedupe rows.jsonl --output once.jsonl")
+def dedupe(
+    files: Annotated[list[Path], typer.Argument(help="Data files; each is a source of its own.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the kept rows are written.")] = Path("once.jsonl"),
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting: keeptune show dedupe.")] = None,
+    json_: Json = False,
+) -> None:
+    """Keeps the first of rows that say the same, or nearly the same."""
+    from keeptune.recipes.selecting import dedupe_files
+
+    show(dedupe_files(files, output, settings or []), json_)
+
+
+@app.command(epilog="Example: keeptune data mix recipe.yaml --output drawn.jsonl")
+def mix(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
+    output: Annotated[Path | None, typer.Option("--output", help="Writes the rows in the order they are seen.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Replace one setting: a.b=c.")] = None,
+    json_: Json = False,
+) -> None:
+    """Shows which rows each stage will draw of each source, and what share that is of the tokens."""
+    from keeptune.recipes.mixing import mix_recipe
+
+    show(mix_recipe(recipe, settings or [], output, quiet=json_), json_)
+
+
 def show(result: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or the text."""
     print(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else result["text"])

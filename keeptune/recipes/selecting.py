@@ -94,11 +94,7 @@ def select_files(files: Sequence[Path], output: Path, wanted: Wanted, *, queries
         PlanError: the selector or the encoder needs a model and has none (E-SELECT-MODEL).
         RecipeError: unknown selector or setting, or `output` exists.
     """
-    if output.exists():
-        fix = "Choose another --output, or remove the file."
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
-        )
+    _refuse_existing(output)
     selector = wanted.selector()
     encoder = wanted.embedder(selector)
     examples, held_out = _examples(files)
@@ -110,9 +106,7 @@ def select_files(files: Sequence[Path], output: Path, wanted: Wanted, *, queries
     control = Random(rows=len(found.indices), share=1.0)
     seeds = [wanted.seed + 1 + number for number in range(CONTROLS)]
     drawn = [appraise(control.select(examples, Context(seed=seed)).indices) for seed in seeds]
-    atomic_write(
-        output, "".join(_line(examples[index], wanted.by, rank, found) for rank, index in enumerate(found.indices))
-    )
+    _write(output, examples, found, wanted.by)
     report = {
         "output": str(output), "selector": selector.to_dict(), "encoder": encoder.to_dict(), "model": wanted.model,
         "seed": wanted.seed, "examples": len(examples), "held_out": held_out, "queries": len(asked),
@@ -122,6 +116,51 @@ def select_files(files: Sequence[Path], output: Path, wanted: Wanted, *, queries
         "first": [_shown(examples[i], found.reasons[rank]) for rank, i in enumerate(found.indices[:SHOWN])],
     }  # fmt: skip
     return {**report, "text": _text(report)}
+
+
+def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes the first of rows that say the same, or nearly the same, as JSON Lines.
+
+    Rows that the file itself holds out are left out, as by `select_files`.
+
+    Args:
+        files: data files of any format; each is a source of its own.
+        output: for the rows, in their order; how many a row stands for is its score under `selected`.
+        settings: of the selector `dedupe`, `key=value`.
+
+    Raises:
+        DataError: a file cannot be read, or it holds out every row.
+        RecipeError: an unknown setting, or `output` exists.
+    """
+    _refuse_existing(output)
+    selector = Wanted("dedupe", settings=settings).selector()
+    examples, held_out = _examples(files)
+    found = selector.select(examples, Context())
+    _write(output, examples, found, "dedupe")
+    largest = sorted(range(len(found.indices)), key=lambda rank: -found.scores[rank])[:SHOWN]
+    result: dict[str, Any] = {
+        "output": str(output), "examples": len(examples), "held_out": held_out, "kept": len(found.indices),
+        "largest": [_shown(examples[found.indices[i]], found.reasons[i]) for i in largest if found.scores[i] > 1],
+    }  # fmt: skip
+    rest = f", {held_out:,} held out by the file" if held_out else ""
+    told = [f"  {one['reason']}: {one['text']}" for one in result["largest"]]
+    dropped = len(examples) - len(found.indices)
+    lines = [f"{len(examples):,} examples{rest}; {dropped:,} say what an earlier one says", *told, ""]
+    lines.append(f"{len(found.indices):,} rows written to {output}\nNext: keeptune init {output}")
+    return {**result, "text": "\n".join(lines)}
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        fix = "Choose another --output, or remove the file."
+        raise RecipeError(
+            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
+        )
+
+
+def _write(output: Path, examples: Sequence[Example], found: Selection, by: str) -> None:
+    lines = (_line(examples[index], by, rank, found) for rank, index in enumerate(found.indices))
+    atomic_write(output, "".join(lines))
 
 
 def _examples(files: Sequence[Path]) -> tuple[list[Example], int]:
@@ -153,11 +192,11 @@ def _context(examples: Sequence[Example], asked: Sequence[Example], encoder: Enc
 
 def _line(example: Example, by: str, rank: int, found: Selection) -> str:
     decided = {"by": by, "rank": rank + 1, "score": _finite(found.scores[rank]), "reason": found.reasons[rank]}
-    row = {"id": example.id, **_said(example), "source": example.source, "licence": example.licence}
+    row = {"id": example.id, **said(example), "source": example.source, "licence": example.licence}
     return json.dumps({**row, "selected": decided}, ensure_ascii=False) + "\n"
 
 
-def _said(example: Example) -> dict[str, Any]:
+def said(example: Example) -> dict[str, Any]:
     """What an example says, in the columns that the formats read."""
     if example.text is not None:
         return {"text": example.text}

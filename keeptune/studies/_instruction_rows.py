@@ -61,10 +61,11 @@ def add_rows(design: Design, pool: Pool) -> None:
     sizes = sorted(size for size in pool.sizes if pool.least < size <= len(train))
     for size in sizes:
         design.compare("quantity", _arm(design, train, size, "rows"), first, TEST, OUTSIDE)
-    too_many = [size for size in pool.sizes if size > len(train)]
-    if too_many or not sizes:
-        wanted = ", ".join(f"{size:,}" for size in too_many or pool.sizes)
-        design.refused[f"quantity: {wanted} rows"] = f"'{pool.target}' has {len(train):,} training rows."
+    too_many = [f"{size:,}" for size in pool.sizes if size > len(train)]
+    if too_many:
+        design.refused[f"quantity: {', '.join(too_many)} rows"] = f"'{pool.target}' has {len(train):,} training rows."
+    elif not sizes:
+        design.refused["quantity"] = f"no size above {pool.least:,} rows was named."
     _add_other(design, pool, "diversity", "narrow", first)
     _add_other(design, pool, "quality", "rejected", first)
 

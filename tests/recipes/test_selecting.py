@@ -10,7 +10,7 @@ import pytest
 from keeptune.core.errors import DataError, PlanError, RecipeError
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
-from keeptune.recipes.selecting import Wanted, select_files
+from keeptune.recipes.selecting import Wanted, dedupe_files, select_files
 
 WORDS = "river town ship mill road bridge king war stone tree gold salt".split()
 
@@ -110,3 +110,16 @@ def test_faults_are_said_before_anything_is_written(tmp_path):
         select_files([data], out, Wanted("random"))
     assert exists.value.code == "E-RECIPE-EXISTS"
     assert out.read_text() == "mine"
+
+
+def test_dedupe_keeps_the_first_of_those_that_are_alike(tmp_path):
+    said = "how many of the eleven old ships that lay at anchor came back from the north in {}"
+    texts = [said.format("spring"), "something else", said.format("spring").upper(), said.format("spring then")]
+    rows = [{"prompt": text, "completion": "yes"} for text in texts]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = dedupe_files([tmp_path / "rows.jsonl"], tmp_path / "once.jsonl")
+    kept = [json.loads(line) for line in (tmp_path / "once.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["selected"]["score"]) for row in kept] == [("1", 3.0), ("2", 1.0)]
+    assert (result["examples"], result["kept"]) == (4, 2)
+    assert "2 say what an earlier one says" in result["text"]
+    assert dedupe_files([tmp_path / "rows.jsonl"], tmp_path / "exact.jsonl", ["near=false"])["kept"] == 3

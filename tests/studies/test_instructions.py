@@ -113,6 +113,10 @@ def test_arms_of_rows_are_as_large_as_they_say_and_smaller_ones_lie_inside():
     }
 
 
+def test_quantity_without_a_size_is_named():
+    assert row_questions(sources(), sizes=()).refused["quantity"] == "no size above 50 rows was named."
+
+
 def test_rows_that_an_exam_asks_are_no_part_of_another_source():
     test = single("task", 120)[100:]
     design = row_questions(sources(narrow=test + single("one", 60), outside=single("one", 5)))
