@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CHINESE: Mapping[str, str] = {
     # the verdict
@@ -20,6 +20,7 @@ CHINESE: Mapping[str, str] = {
     "Nothing changed: the two models answer every item alike.": "没有变化：两个模型对每一题的回答都相同。",
     "No target was measured": "没有测量目标任务",
     "The target went from {base} to {adapted} {name}": "目标任务的{name}由 {base} 变为 {adapted}",
+    " (chance alone could do that)": "（可能只是偶然）",
     "and general ability was kept": "通用能力得到保持",
     "but {lost}": "但{lost}",
     "but whether general ability was kept cannot be told from this evidence": "但现有证据不足以判断通用能力是否保持",
@@ -220,7 +221,7 @@ CHINESE: Mapping[str, str] = {
     "other wordings": "其他措辞",
     "other examples": "其他示例",
     "comparisons in the verdict": "判定所含的比较",
-    "{count}; all must pass, so none needs a correction": "{count} 项；必须全部通过，因此无需校正",
+    "{count}; all must pass, so a PASS needs no correction; a FAIL rests on one and has none": "{count} 项；必须全部通过，因此“通过”无需校正；“未通过”只凭其中一项，未作校正",
     "chosen on": "选择依据",
     "dev rows; the test rows were looked at once, for this proof": "开发集；测试集只为这份证明看过一次",
     "the test rows were looked at before this proof (stage {stages}): if anything was chosen by that, the target's gain "
@@ -277,3 +278,16 @@ CHINESE: Mapping[str, str] = {
     "What this does not say: nothing is proven about abilities that no item asks for, about other languages than those "
     "of the items, or about safety.": "本证书未说明的：没有题目涉及的能力、题目之外的语言，以及安全性，均未得到证明。",
 }
+
+REASONS: Sequence[tuple[str, str]] = (
+    (
+        r"base (\S+), chance (\S+): less than (\S+) margins of (\S+) points above chance",
+        "基座 {0}，随机 {1}：高出随机不足 {2} 个界限（每个 {3} 个百分点）",
+    ),
+    (r"base (\S+), chance (\S+): could be guessing \(p = (\S+)\)", "基座 {0}，随机 {1}：可能只是猜测（p = {2}）"),
+    (r"base (\S+), chance (\S+): at the ceiling of (\S+)", "基座 {0}，随机 {1}：已达上限 {2}"),
+    (r"base (\S+): less than (\S+) margins of (\S+) above nothing", "基座 {0}：高出零不足 {1} 个界限（每个 {2}）"),
+    (r"(\S+) effective clusters; (\S+) are needed", "有效簇数 {0}；至少需要 {1}"),
+    (r"the adapted model's log-probabilities are not finite numbers", "适配后模型的对数概率不是有限数"),
+)
+"""Reasons and notes as the statistics write them, with their numbers, and what they are in Chinese."""

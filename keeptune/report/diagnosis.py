@@ -50,7 +50,7 @@ def diagnosis(found: Mapping[str, Any]) -> Markup:
     parts.append(_facts(found))
     if found.get("lost"):
         fell: list[list[object]] = [
-            [part["name"], points(part["delta"]), points(part["delta_after"]), say(part["after_recovery"])]
+            [part["name"], _fell(part, "delta"), _fell(part, "delta_after"), say(part["after_recovery"])]
             for part in found["lost"]
         ]
         parts.append(
@@ -61,6 +61,11 @@ def diagnosis(found: Mapping[str, Any]) -> Markup:
             )
         )
     return Markup("".join(parts))
+
+
+def _fell(part: Mapping[str, Any], key: str) -> str:
+    """Points of accuracy; percent of a corpus's bits per byte, where more is worse."""
+    return points(part[key]) + "%" * (part.get("kind") == "corpus")
 
 
 def _facts(found: Mapping[str, Any]) -> Markup:

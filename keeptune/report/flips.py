@@ -9,7 +9,7 @@ from typing import Any
 from keeptune.report.html import Markup, element, folded
 from keeptune.report.language import say
 
-SHOWN, LONGEST = 20, 420
+SHOWN, LONGEST = 10, 420
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,24 @@ def find_flips(items: Iterable[Mapping[str, Any]]) -> list[Flip]:
 
 
 def flip_section(flips: list[Flip]) -> Markup:
-    """Two folded lists, side by side answers; at most twenty of each, spread over the tasks."""
-    lost, won = [f for f in flips if f.lost], [f for f in flips if not f.lost]
+    """Two folded lists, each with a fold for every task, the one with the most flips first; some of its answers."""
     parts = []
-    for title, chosen in ((say("Right before, wrong now"), lost), (say("Wrong before, right now"), won)):
-        some = _spread(chosen)
-        cards = [_card(flip) for flip in some] or [element("p", say("None."), class_="note")]
-        told = say("{title}: {count} items", title=title, count=len(chosen))
-        less = say(", {count} shown", count=len(some)) if len(some) < len(chosen) else ""
-        parts.append(folded(told + less, cards))
+    for title, lost in ((say("Right before, wrong now"), True), (say("Wrong before, right now"), False)):
+        by_task: dict[str, list[Flip]] = {}
+        for flip in flips:
+            if flip.lost == lost:
+                by_task.setdefault(flip.task, []).append(flip)
+        count = sum(map(len, by_task.values()))
+        told = say("{title}: {count} items", title=title, count=count)
+        ordered = sorted(by_task.items(), key=lambda pair: -len(pair[1]))
+        parts.append(folded(told, [_task(*pair) for pair in ordered] or element("p", say("None."), class_="note")))
     return Markup("".join(parts))
 
 
-def _spread(flips: list[Flip]) -> list[Flip]:
-    """Takes items from the tasks in turn, so that a large task does not fill the list."""
-    by_task: dict[str, list[Flip]] = {}
-    for flip in flips:
-        by_task.setdefault(flip.task, []).append(flip)
-    chosen: list[Flip] = []
-    while by_task and len(chosen) < SHOWN:
-        for task in list(by_task):
-            chosen.append(by_task[task].pop(0))
-            if not by_task[task]:
-                del by_task[task]
-    return chosen[:SHOWN]
+def _task(name: str, flips: list[Flip]) -> Markup:
+    told = say("{title}: {count} items", title=name, count=len(flips))
+    less = say(", {count} shown", count=SHOWN) if len(flips) > SHOWN else ""
+    return folded(told + less, [_card(flip) for flip in flips[:SHOWN]], class_="task")
 
 
 def _card(flip: Flip) -> Markup:
@@ -73,7 +67,6 @@ def _card(flip: Flip) -> Markup:
 
     return element(
         "article",
-        element("header", flip.task),
         element("p", _short(flip.prompt), class_="prompt"),
         element("div", answer(say("expected"), flip.gold) if flip.gold else None, answer(say("base"), flip.base),
                 answer(say("adapted"), flip.adapted), class_="answers"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, folded, table
-from keeptune.report.language import say
+from keeptune.report.language import retell, say
 from keeptune.report.words import SIGN, number, points
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 820, 30, 215, 610, 34
@@ -110,5 +110,5 @@ def _table(rows: list[dict[str, Any]]) -> Markup:
         ])  # fmt: skip
     note = say("Points of 100; a corpus is in bits per byte, and its change in percent of the base.")
     numbers = table(head, body, numeric=frozenset({1, 2, 3, 4, 6, 7, 8}))
-    notes = [element("p", f"{row['name']}: {row['note']}", class_="note") for row in rows if row.get("note")]
+    notes = [element("p", f"{row['name']}: {retell(row['note'])}", class_="note") for row in rows if row.get("note")]
     return folded(say("The numbers as a table"), numbers, element("p", note, class_="note"), notes)

@@ -67,6 +67,6 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, numeric: 
     return element("div", element("table", element("thead", element("tr", cells("th", head))), body), class_="scroll")
 
 
-def folded(summary: object, *content: object) -> Markup:
+def folded(summary: object, *content: object, class_: str | None = None) -> Markup:
     """Depth on demand: works without script and with a keyboard."""
-    return element("details", element("summary", summary), content)
+    return element("details", element("summary", summary), content, class_=class_)

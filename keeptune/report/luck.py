@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keeptune.report.html import Markup, folded, table
-from keeptune.report.language import say
+from keeptune.report.language import retell, say
 from keeptune.report.words import percent, points
 
 KINDS = {
@@ -32,8 +32,7 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
         [say("deployment"), say(DEPLOYED.get(str(certificate.get("deployment")), "–"))],
         *_power(power),
         *_noise(certificate.get("noise_floor")),
-        [say("comparisons in the verdict"), say("{count}; all must pass, so none needs a correction",
-                                                count=_comparisons(certificate))],
+        [say("comparisons in the verdict"), _compared(certificate)],
         [say("chosen on"), _chosen(certificate)],
         *_looks(certificate.get("sequential")),
     ]  # fmt: skip
@@ -114,10 +113,12 @@ def _small(value: float | None) -> str:
     return f"{100 * value:.2f}" if value is not None and abs(value) < 0.001 else points(value, sign=False)
 
 
-def _comparisons(certificate: Mapping[str, Any]) -> int:
+def _compared(certificate: Mapping[str, Any]) -> str:
+    """How many parts the verdict rests on."""
     retention = certificate.get("retention") or {}
     counted = len(retention.get("tasks") or []) + len(retention.get("corpora") or [])
-    return counted + bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
+    counted += bool(retention.get("pooled")) + bool((certificate.get("format") or {}).get("leak"))
+    return say("{count}; all must pass, so a PASS needs no correction; a FAIL rests on one and has none", count=counted)
 
 
 def _looks(looked: Mapping[str, Any] | None) -> list[Row]:
@@ -160,7 +161,7 @@ def _left_out(excluded: Sequence[Mapping[str, Any]]) -> Markup:
     if not excluded:
         return Markup("")
     titles = [say("ability"), say("base"), say("adapted"), say("reason")]
-    rows: list[Row] = [[one["name"], percent(one.get("base")), percent(one.get("adapted")), one["reason"]]
+    rows: list[Row] = [[one["name"], percent(one.get("base")), percent(one.get("adapted")), retell(one["reason"])]
                        for one in excluded]  # fmt: skip
     told = say("Left out of the verdict: {count}", count=len(excluded))
     return folded(told, table(titles, rows, numeric=frozenset({1, 2})))

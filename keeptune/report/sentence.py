@@ -20,6 +20,7 @@ def verdict_sentence(certificate: Mapping[str, Any]) -> str:
         name = NAMES.get(target["metric"], target["metric"])
         base, adapted = (target_value(target, target[key]) for key in ("base", "adapted"))
         gained = say("The target went from {base} to {adapted} {name}", base=base, adapted=adapted, name=say(name))
+        gained += say(" (chance alone could do that)") if target["verdict"] == "UNDECIDED" else ""
     kept = {
         "PASS": say("and general ability was kept"),
         "FAIL": say("but {lost}", lost=_lost(certificate)),

@@ -135,7 +135,15 @@ def _lost(
         state = {"PASS": "recovered", "FAIL": "lost"}.get(left.verdict, "undecided")
         if left.verdict != "PASS" and abs(left.delta) <= abs(fell.delta) / 2:
             state = "mostly recovered"
-        found.append({"name": one.task, "delta": fell.delta, "delta_after": left.delta, "after_recovery": state})
+        found.append(
+            {
+                "name": one.task,
+                "kind": one.kind,
+                "delta": fell.delta,
+                "delta_after": left.delta,
+                "after_recovery": state,
+            }
+        )
     return found
 
 

@@ -11,12 +11,14 @@ import pytest
 
 import keeptune.report
 from keeptune.report.chinese import CHINESE
-from keeptune.report.language import say, speaking
+from keeptune.report.language import retell, say, speaking
 from keeptune.report.luck import DEPLOYED, KINDS
 from keeptune.report.page import certificate_page
 from keeptune.report.run_files import read_run
 from keeptune.report.sentence import verdict_sentence
 from keeptune.stages._diagnosis import SENTENCES
+from keeptune.statistics.admission import admit
+from keeptune.statistics.noninferiority import compare_continuous
 from tests.report.test_page import CERTIFICATE, Balance, run  # noqa: F401
 
 PAGES = (
@@ -94,3 +96,20 @@ def test_a_look_at_the_test_rows_before_the_proof_is_told():
     assert "looked at once" in luck({**CERTIFICATE, "selection": {"test_seen_in": []}})
     assert "not known" in luck(CERTIFICATE)
     assert "too rosy" in luck({**CERTIFICATE, "selection": {"test_seen_in": ["between"]}})
+
+
+@pytest.mark.parametrize(("right", "n", "chance"), [(30, 100, 0.25), (14, 20, 0.5), (998, 1000, 0.25)])
+def test_the_reasons_of_the_statistics_are_told_in_chinese_with_their_numbers(right, n, chance):
+    reason = admit([1.0] * right + [0.0] * (n - right), chance, 0.03).reason
+    with speaking("zh"):
+        told = retell(reason)
+    assert told != reason
+    assert re.findall(r"[\d.]+", told) == re.findall(r"[\d.]+", reason)
+    assert retell(reason) == reason
+
+
+def test_a_note_on_clusters_is_told_in_chinese_and_what_nobody_knows_stays():
+    note = compare_continuous([0.5] * 40, [0.9] * 40, [str(n % 4) for n in range(40)], 0.03).note
+    with speaking("zh"):
+        assert retell(note) == "有效簇数 4；至少需要 30"
+        assert retell("something else") == "something else"

@@ -92,6 +92,37 @@ def test_the_verdict_comes_first_and_names_what_was_lost():
     assert "agreement" not in sentence
 
 
+def test_a_gain_that_chance_could_make_is_not_told_as_one():
+    small = {**CERTIFICATE, "target": {**CERTIFICATE["target"], "adapted": 0.13, "verdict": "UNDECIDED"}}
+    assert "from 12% to 13% label accuracy (chance alone could do that), but" in verdict_sentence(small)
+    assert "chance" not in verdict_sentence(CERTIFICATE)
+
+
+def test_shifted_rows_single_margins_and_what_fell_stand_on_the_page(run):
+    shifted = {**CERTIFICATE["target"], "base": 0.1, "adapted": 0.3, "delta": 0.2, "low": 0.15, "high": 0.25, "n": 77}
+    retention = {**CERTIFICATE["retention"], "fell": [{"name": "copying", "p": 0.00012}]}
+    margins = {"pooled": 0.01, "task": 0.03, "corpus": 0.01, "leak": 0.02, "tasks": {"copying": 0.05}}
+    told = {**CERTIFICATE, "ood": shifted, "retention": retention, "margins": margins}
+    (run / "certificate.json").write_text(json.dumps(told))
+    page = certificate_page(read_run(run))
+    for shown in ("rows out of distribution", "+20.0 (+15.0 to +25.0)", "copying (p = 0.00012)", "copying 5."):
+        assert shown in page
+
+
+def test_flips_are_folded_by_task_the_one_with_the_most_first(run):
+    with gzip.open(run / "items.jsonl.gz", "wt") as items:
+        for task, count in (("few", 1), ("many", 12)):
+            for number in range(count):
+                for checkpoint, score in (("base", 1.0), ("adapted", 0.0)):
+                    row = {"task": task, "id": str(number), "checkpoint": checkpoint, "prompt": "p", "gold": "",
+                           "prediction": "x", "score": score}  # fmt: skip
+                    items.write(json.dumps(row) + "\n")
+    page = certificate_page(read_run(run))
+    assert "Right before, wrong now: 13 items" in page
+    assert page.index("many: 12 items, 10 shown") < page.index("few: 1 items")
+    assert page.count('class="flip"') == 11
+
+
 def test_every_row_of_the_verdict_is_on_the_page_with_its_numbers(run):
     page = certificate_page(read_run(run))
     assert [row["name"] for row in retention_rows(CERTIFICATE)] == ["pooled", "copying", "agreement", "prose", "leak"]
