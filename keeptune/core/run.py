@@ -31,6 +31,8 @@ from keeptune.core.signals import StopRequest, listening
 SCHEMA = 1
 HEARTBEAT_SECONDS = 1.0
 
+MADE = ("stages", "metrics.jsonl", "scores.json")
+"""What a run folder holds once something was measured or trained."""
 ENDED = ("interrupted", "failed", "done")
 FOLLOWS = {
     "new": ("checking", *ENDED),
@@ -194,6 +196,7 @@ class Run:
     def check_exactness(self, current: Mapping[str, Any]) -> None:
         """Stores the exactness set of a new run; compares a resumed run with it.
 
+        A run that ended before it measured or trained anything, as by a setting that the model refuses, is new.
         With `fork` a difference replaces the stored set and sets `forked`: take weights only, count steps from zero.
 
         Raises:
@@ -201,7 +204,7 @@ class Run:
         """
         path, new = self.folder / "exactness.json", jsonable(current)
         stored = self._stored_exactness()
-        if stored is not None:
+        if stored is not None and any((self.folder / name).exists() for name in MADE):
             found = differences(stored, new)
             if found and not self.fork:
                 raise refusal(self.folder, found)

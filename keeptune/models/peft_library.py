@@ -37,7 +37,7 @@ ELSEWHERE: Mapping[str, str] = {
     "cpt": "PEFT gives a whole batch one prompt, and rows cannot differ: use `prompt`",
     "multitask_prompt_tuning": "PEFT gives a whole batch one prompt, and rows cannot differ: use `prompt`",
     "cartridge": "it fills the cache of a whole batch, and rows cannot differ: use `prefix`",
-    "adaption_prompt": "it replaces whole attention modules: use `prefix` with `gate: zero`",
+    "adaption_prompt": "it replaces whole attention modules: use `prefix` with `gate: true`",
     "trainable_tokens": "it replaces the embedding: use `lora` with `embedding: true`",
     "xlora": "it runs the model twice, over adapters that it reads itself: use a list of methods",
     "poly": "it needs the number of a task beside every row: use one adapter per task and `rows`",

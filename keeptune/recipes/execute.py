@@ -170,6 +170,8 @@ class Execution:
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
         self.worked = False
+        from keeptune.stages import _training  # noqa: F401 (what training imports is memory of the process itself)
+
         self.process = resident_bytes()
         self.jobs: Mapping[str, Job] = {}
         self.guard: Guarding | None = None

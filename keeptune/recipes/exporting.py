@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from keeptune.recipes.same_outputs import Inputs
 
 
+IN_4_BITS = ", in NF4 while it trained: on the weights before that, the adapter answers somewhat otherwise"
+
+
 def export_adapter(model: str, adapters: Sequence[str], output: Path, *, force: bool = False) -> dict[str, Any]:
     """Writes the adapter of a run, or of an adapter folder, as PEFT's.
 
@@ -55,7 +58,12 @@ def export_adapter(model: str, adapters: Sequence[str], output: Path, *, force: 
         with active(loaded.model, ref.name):
             before = outputs_of(loaded.model, inputs)
         found = within(_by_peft(checkpoint, folder, inputs, before), "PEFT's logits", "E-EXPORT-DIFFERENT")
-        return {"base": checkpoint.base, "adapter": str(ref.path), "difference": found}
+        return {
+            "base": checkpoint.base,
+            "quantize": checkpoint.quantize,
+            "adapter": str(ref.path),
+            "difference": found,
+        }
 
     found = written(output, fill)
     return {**found, "tolerance": TOLERANCE, "output": str(output), "text": _text(found, output)}
@@ -92,10 +100,15 @@ def _foreign(loaded: Loaded, ref: AdapterRef) -> PlanError:
 
 
 def _by_peft(checkpoint: Checkpoint, folder: Path, inputs: Inputs, before: list[Tensor]) -> float:
-    """How far the logits are from those of PEFT's own model; virtual tokens that it gives back are left out."""
+    """How far the logits are from those of PEFT's own model; virtual tokens that it gives back are left out.
+
+    A base in 4 bits is compared as a stock model with the same weights written out.
+    """
+    from keeptune.models.load import widen_loaded
     from keeptune.models.peft_library import opened
 
     base = Workshop().open(replace(checkpoint, dtype="float32", adapters=())).model
+    widen_loaded(base)
     theirs = opened(base, folder)
     after = outputs_of(base, inputs, theirs)
     return difference(before, [said[-len(ours) :] for ours, said in zip(before, after, strict=True)])
@@ -106,7 +119,7 @@ def _text(found: dict[str, Any], output: Path) -> str:
         (
             f"compared    logits by PEFT differ from keeptune's by {found['difference']:.1g} of the largest "
             f"(allowed: {TOLERANCE:g})",
-            f"base        {found['base']}",
+            f"base        {found['base']}" + (IN_4_BITS if found["quantize"] else ""),
             f"written     {output}: peft.PeftModel.from_pretrained(base, folder) reads it",
         )
     )

@@ -258,6 +258,7 @@ SETTINGS = {"seed": 7, "batch_tokens": 4096, "data": {"task": "a1b2"}, "versions
 def test_a_resume_with_other_settings_is_refused_with_the_difference(folder, change, listed):
     with Run.open(folder) as run:
         run.check_exactness(SETTINGS)
+        run.stage_folder(0, "train")
         digest = run.exactness_digest
     with Run.open(folder) as run:
         run.check_exactness(SETTINGS)
@@ -270,9 +271,22 @@ def test_a_resume_with_other_settings_is_refused_with_the_difference(folder, cha
         assert not run.forked
 
 
+def test_a_run_that_ended_before_it_measured_or_trained_anything_takes_other_settings(folder):
+    """As when a setting was refused: the corrected command needs no other folder."""
+    with Run.open(folder) as run:
+        run.check_exactness(SETTINGS)
+    with Run.open(folder) as run:
+        run.check_exactness({**SETTINGS, "seed": 8})
+        assert not run.forked
+        run.metric(1, loss=2.0)
+    with Run.open(folder) as run, pytest.raises(RecipeError, match="seed: 8 -> 7"):
+        run.check_exactness(SETTINGS)
+
+
 def test_a_fork_takes_the_new_settings_and_says_so(folder):
     with Run.open(folder, fork=True) as run:
         run.check_exactness(SETTINGS)
+        run.stage_folder(0, "train")
         assert not run.forked
     with Run.open(folder, fork=True) as run:
         run.check_exactness({**SETTINGS, "seed": 8})

@@ -7,11 +7,13 @@ import json
 import peft
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from keeptune.core.errors import KeeptuneError
 from keeptune.engine.book import base_state_dict
 from keeptune.methods import Bottleneck, Full, LoRA, Method, Prefix, save_adapter
+from keeptune.models.anatomy import anatomy_of
 from keeptune.models.load import load
 from keeptune.recipes.exporting import export_adapter
 from keeptune.recipes.merging import merge_checkpoint
@@ -150,6 +152,25 @@ def test_an_exported_folder_answers_in_peft_as_in_keeptune(tmp_path, family, nam
     torch.testing.assert_close(wrapped(**inputs_of(family)).logits, said, rtol=1e-4, atol=1e-4)
     assert found["difference"] <= 1e-4
     assert left(tmp_path) == ["out"]
+
+
+def test_an_adapter_of_a_4_bit_base_is_exported_and_peft_answers_alike_on_these_weights(tmp_path):
+    base, adapters, said = saved(tmp_path, "llama", LoRA(rank=4), quantize="nf4")
+    adapter = {"name": "train", "path": adapters[0], "scope": "always"}
+    plain = {"base": base, "revision": None, "dtype": "float32", "quantize": "nf4", "adapters": [adapter]}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.json").write_text(json.dumps(plain))
+    found = export_adapter(str(tmp_path / "run"), (), tmp_path / "out")
+    assert "NF4" in found["text"]
+    assert found["difference"] <= 1e-4
+    stock = tiny_model("llama")
+    with torch.no_grad():
+        for path in anatomy_of(stock).linear_paths():
+            weight = stock.get_submodule(path).weight
+            packed = quantize_4bit(weight.clone(), blocksize=64, compress_statistics=True, quant_type="nf4")
+            weight.copy_(dequantize_4bit(*packed))
+    wrapped = peft.PeftModel.from_pretrained(stock, tmp_path / "out").eval()
+    torch.testing.assert_close(wrapped(**inputs_of("llama")).logits, said, rtol=1e-4, atol=1e-4)
 
 
 def test_an_image_encoder_is_merged_and_exported_too(tmp_path):
