@@ -40,20 +40,32 @@ class Prompt(Method):
     length: int = Field(20, ge=1, le=4096, description="Virtual tokens.")
     init: Literal["vocabulary", "text", "labels", "uniform"] = Field("vocabulary", description="How they start.")
     text: str = Field("", description="With init text: the sentence whose embedding they start as.")
-    labels: list[str] = Field([], description="With init labels: the class labels, one virtual token each.")
+    labels: list[str] = Field([], description="With init labels: one virtual token each; empty: those of the data.")
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        for field in ("text", "labels"):
-            if bool(getattr(self, field)) != (self.init == field):
-                raise ValueError(f"'{field}' is given exactly when init is '{field}'")
-        if len(self.labels) > self.length:
-            raise ValueError(f"{len(self.labels)} labels need as many virtual tokens; length is {self.length}")
+        if bool(self.text) != (self.init == "text"):
+            raise ValueError("'text' is given exactly when init is 'text'")
+        if self.labels and self.init != "labels":
+            raise ValueError("'labels' is given only when init is 'labels'")
         return self
+
+    def fitted(self, answers: Sequence[str]) -> Self:
+        """With the labels of the data, where it starts from labels and none are listed."""
+        if self.init != "labels" or self.labels:
+            return self
+        return self.model_copy(update={"labels": sorted(set(answers))})
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding."""
         require_tokens(model.config.model_type, self.name)
+        if self.init == "labels" and not 1 <= len(self.labels) <= self.length:
+            raise PlanError(
+                f"`init: labels` has {len(self.labels)} labels for {self.length} virtual tokens, one for each.",
+                code="E-METHOD-INIT",
+                where={"key": "labels"},
+                fix="List some of them, or set `length` to as many at least.",
+            )
         path = anatomy_of(model).embedding
         width = model.get_submodule(path).weight.shape[1]
         return [Placed(InputEmbedding(path), SoftPrompt(self.length, width))]

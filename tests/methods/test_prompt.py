@@ -88,6 +88,24 @@ def test_the_label_start_averages_pieces_and_fills_up(model):
     assert any(torch.equal(virtual(model)[2], row) for row in rows_of(model, range(3, VOCABULARY)))
 
 
+def test_labels_that_are_not_listed_are_those_of_the_data(model):
+    answers = ["red", "blue", "red"]
+    fitted = Prompt(length=2, init="labels").fitted(answers)
+    assert fitted.labels == ["blue", "red"]
+    fitted.attach(model)
+    assert torch.equal(virtual(model)[0], rows_of(model, [12])[0])
+    assert Prompt(length=2, init="labels", labels=["red"]).fitted(answers).labels == ["red"]
+    assert Prompt(length=2).fitted(answers) == Prompt(length=2)
+
+
+@pytest.mark.parametrize("labels", [[], ["red", "blue"]])
+def test_a_number_of_labels_that_does_not_fit_the_virtual_tokens_is_refused(model, labels):
+    with pytest.raises(PlanError) as caught:
+        Prompt(length=1, init="labels", labels=labels).attach(model, "one")
+    assert caught.value.code == "E-METHOD-INIT"
+    assert not hasattr(model, "keeptune")
+
+
 @pytest.mark.parametrize("length", [2, 5])
 def test_the_text_start_copies_the_tokens_of_the_text(model, length):
     Prompt(length=length, init="text", text="a b c").attach(model)
@@ -115,12 +133,7 @@ def test_a_label_without_tokens_is_refused(model):
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"init": "labels"},
-        {"text": "a b c"},
-        {"init": "text"},
-        {"init": "labels", "labels": ["red", "blue"], "length": 1},
-    ],
+    [{"labels": ["red"]}, {"text": "a b c"}, {"init": "text"}],
 )
 def test_settings_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ValidationError):
