@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.errors import DataError
@@ -16,8 +17,9 @@ NAME = re.compile(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[\w.-]+))?(?:#(?:(?P<conf
 def hub_file(path: str) -> Path:
     """The Parquet file that holds a data set of the hub; it is fetched when it is not there yet.
 
-    The file is kept under the user's cache, so that a second run reads the same rows without the network. A data set
-    with loading code is not taken: `datasets` 4 and later have none.
+    The file is kept under the user's cache, so that a second run reads the same rows without the network. Labels that
+    the data set names stand there by their names. A data set with loading code is not taken: `datasets` 4 and later
+    have none.
 
     Raises:
         DataError: the name has another form (E-DATA-HUB), or the hub does not give it, such as without a network.
@@ -50,5 +52,16 @@ def _fetch(named: re.Match[str], path: str, target: Path) -> None:
         ) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
-    rows.to_parquet(part)
+    _named_labels(rows).to_parquet(part)
     part.replace(target)
+
+
+def _named_labels(rows: Any) -> Any:
+    """Labels by their names, where the data set states them; it holds numbers."""
+    import datasets
+
+    for column, feature in list(rows.features.items()):
+        if isinstance(feature, datasets.ClassLabel):
+            names = [feature.names[number] if number in range(len(feature.names)) else None for number in rows[column]]
+            rows = rows.remove_columns(column).add_column(column, names)
+    return rows

@@ -207,6 +207,20 @@ def test_a_data_set_is_fetched_once_and_read_as_a_file(tmp_path, monkeypatch):
     assert (caught.value.code, bool(caught.value.fix)) == ("E-DATA-HUB", True)
 
 
+def test_labels_of_a_data_set_stand_there_by_their_names(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
+    labels = [1, 0] * 6 + [-1]
+    rows = datasets.Dataset.from_dict({"text": list("abcdefghijklm"), "label": labels}, features=kinds)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    source = guess_format("hub:owner/name").format.model_copy(update={"skip_bad": 1})
+    reading = read_examples(source, "task")
+    assert [row.target for row in reading.examples] == ["good", "bad"] * 6
+    assert reading.bad[0].code == "E-DATA-NULL"  # -1 is how a hidden label is written
+
+
 NAMES = "prompt completion instruction input output text messages role content from value chosen rejected form upos Instances Definition id history replies PostTypeId Body Answer system tools".split()
 LEAVES = (
     st.none()
