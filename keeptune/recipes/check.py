@@ -64,7 +64,8 @@ def check_recipe(
         RecipeError: the recipe is wrong, or no source has that row.
     """
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
-    surveys = surveys_of(recipe, folder)
+    progress = Progress(quiet=quiet)
+    surveys = surveys_of(recipe, folder, progress.say)
     _refuse_bad_rows(recipe, surveys)
     loaded = Workshop().shared(recipe.model.checkpoint)
     feeds = feeds_of(recipe, folder, surveys)
@@ -73,7 +74,7 @@ def check_recipe(
     tests = TestRows(held)
     checks = []
     for source in trained:
-        with _counting(Progress(quiet=quiet), feeds[source]) as step:
+        with _counting(progress, feeds[source]) as step:
             checks.append(examine(feeds[source], recipe, loaded, tests, row, step))
     if row is not None and not any(check.rows for check in checks):
         raise RecipeError(f"no source has a row {row}.", code="E-USAGE", fix="Rows are counted from 0.")
@@ -119,7 +120,7 @@ class _counting:
     """A progress bar that moves every thousand rows."""
 
     def __init__(self, progress: Progress, feed: Feed) -> None:
-        self._track = progress.track(f"{feed.name}, thousands of rows", -(-feed.rows // ROWS_PER_STEP))
+        self._track = progress.track(f"{feed.name}, thousands of rows", max(1, feed.rows // ROWS_PER_STEP))
         self._done = 0
 
     def __enter__(self) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,15 @@ from keeptune.core.example import Example
 from keeptune.data.formats import FileFormat
 from keeptune.data.formats.generated import Generated
 from keeptune.data.read import refuse_unshifted, stream
+from keeptune.data.source_file import locate
 from keeptune.data.split import OOD, TRAIN, Draw, stated_parts, within
 from keeptune.data.survey import Survey, survey
 from keeptune.recipes.sources import Source, read_sources
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
+
+TAKES_A_WHILE = 32 << 20
 
 
 @dataclass
@@ -85,9 +88,16 @@ def feeds_of(recipe: Recipe, folder: Path, surveys: dict[str, Survey]) -> dict[s
     return found
 
 
-def surveys_of(recipe: Recipe, folder: Path) -> dict[str, Survey]:
-    """A first look at every file of a recipe."""
-    return {name: survey(source, folder) for name, source in recipe.data.items() if isinstance(source, FileFormat)}
+def surveys_of(recipe: Recipe, folder: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Survey]:
+    """A first look at every file of a recipe; `say` hears of those that take a while."""
+    found = {}
+    for name, source in recipe.data.items():
+        if isinstance(source, FileFormat):
+            path = locate(source.path, folder)
+            if path.is_file() and (size := path.stat().st_size) > TAKES_A_WHILE:
+                say(f"{name}: a first look at {path.name}, {size >> 20:,} MiB")
+            found[name] = survey(source, folder)
+    return found
 
 
 def _of_file(name: str, source: FileFormat, seen: Survey, recipe: Recipe, *, split: bool) -> Feed:

@@ -13,6 +13,8 @@ import pytest
 
 import keeptune.pocket
 from keeptune.cli import main
+from keeptune.recipes import feed
+from keeptune.recipes.recipe import load_recipe
 
 RECIPE = """\
 name: tiny
@@ -211,6 +213,13 @@ def test_one_class_only_is_refused(work, check):
     status, found = check()
     assert (status, found["error"]["code"]) == (3, "E-DATA-LABELS")
     assert found["error"]["fix"]
+
+
+def test_a_large_file_is_announced_before_it_is_read(work, monkeypatch):
+    monkeypatch.setattr(feed, "TAKES_A_WHILE", 100)
+    said = []
+    feed.surveys_of(load_recipe(str(work / "recipe.yaml")), work, said.append)
+    assert said == ["task: a first look at task.jsonl, 0 MiB", "test: a first look at test.jsonl, 0 MiB"]
 
 
 def test_rows_that_the_base_will_write_are_named(work, check):
