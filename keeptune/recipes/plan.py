@@ -235,7 +235,8 @@ def _proof(
     kind = family_of(config).kind
     reading = proof_reading(recipe.proof, suite, rows, tokenizer, kind, head=head) * ((1 + recipe.proof.seeds) / 2)
     base = base_of(recipe.model, config)
-    unread = [task.name for task in suite.harness]
+    unread = [f"{task.name}, which the harness fetches" for task in suite.harness]
+    unread += ["the diagnosis, some two or three times the rest"] if recipe.proof.diagnose else []
     return {**asdict(reading), "minutes": minutes(reading.operations(base), rate), "uncounted": unread}
 
 

@@ -55,9 +55,7 @@ def _proof(proof: Mapping[str, Any] | None) -> list[str]:
     time = seconds(60 * proof["minutes"])
     lines = [f"proof        about {time} beside the training: {proof['read']:,} tokens to read{written}"]
     if proof["uncounted"]:
-        lines.append(
-            f"             and what the harness asks, unread until it fetches it: {', '.join(proof['uncounted'])}"
-        )
+        lines.append(f"             not counted: {'; '.join(proof['uncounted'])}")
     return lines
 
 

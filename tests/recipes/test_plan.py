@@ -152,3 +152,17 @@ def test_the_tokens_of_a_proof_are_counted_on_a_sample_as_they_are_in_full(monke
     assert sampled.read == pytest.approx(whole.read, rel=0.1)
     assert sampled.scored == pytest.approx(whole.scored, rel=0.1)
     assert sampled.written == whole.written > 0
+
+
+def test_what_the_minutes_of_a_proof_leave_out_is_named(tmp_path):
+    suite = tmp_path / "own.yaml"
+    suite.write_text(
+        "tasks: [{name: far, file: far_away, kind: harness}, {name: known, file: near, kind: harness, items: 900}]\n"
+    )
+    told = planner.plan_recipe("lora", [*SMALL, f"proof.suite={suite}", "proof.diagnose=true"])
+    assert "not counted: far, which the harness fetches; known" in told["text"]
+    assert "the diagnosis" in told["text"]
+    assert told["power"]["items"] == {"known": 900}
+    assert told["power"]["unknown"] == ["far"]
+    assert "without these, whose items the harness tells when it is asked: far" in told["text"]
+    assert "one that lost twice every margin gets its FAIL" in told["text"]
