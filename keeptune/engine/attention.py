@@ -11,7 +11,7 @@ transformers calls it through its attention registry. The contract:
   mask over the whole batch is never made.
 - *Padded rows.* Outside it the call is transformers' own SDPA with the mask that transformers builds, which is
   right for left and right padding and for more keys than queries (a cache). A soft cap, which SDPA lacks, is
-  computed here.
+  computed here, and a single new token in 16 bits on a processor goes to `single_query`.
 - *Prefixes.* Keys and values of a prefix, shared or per row (`prefixes.py`), arrive as an argument, join here and
   never enter the cache. Such a call always builds its mask, since the causal flag of SDPA aligns the triangle to the
   top left. It reads the masks of SDPA (boolean) and of eager attention (additive) alike. A bias that depends on the
@@ -39,7 +39,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from keeptune.core.errors import PlanError
-from keeptune.engine import causal_rows, varlen
+from keeptune.engine import causal_rows, single_query, varlen
 from keeptune.engine.matrix_gradient import attend, worthwhile
 from keeptune.models.anatomy import anatomy_of
 
@@ -133,7 +133,9 @@ def current_segments() -> Segments | None:
 
 
 def use_attention(model: PreTrainedModel) -> None:
-    """Makes `model` call the attention of this file. Padded outputs stay bitwise what they were.
+    """Makes `model` call the attention of this file; padded outputs stay bitwise what they were.
+
+    But for a single new token in 16 bits on a processor (`single_query`).
 
     Raises:
         PlanError: a family that is not verified (E-MODEL-FAMILY, E-MODEL-MOE, E-MODEL-ATTENTION).
@@ -196,7 +198,9 @@ def attention(
             key, value, attention_mask = prefixes.join(key, value, seen)
             if bias is not None:
                 extra["position_bias"] = functional.pad(bias, (key.shape[2] - text, 0))
-        if softcap is None:
+        if softcap is None and bias is None and single_query.suits(query, dropout):
+            output = single_query.attend_one(query, key, value, attention_mask, scaling)
+        elif softcap is None:
             sdpa: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
             extra["sliding_window"] = sliding_window
             output, _ = sdpa(module, query, key, value, attention_mask, **settings, **extra)

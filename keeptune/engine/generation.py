@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.engine.attention import use_attention
 from keeptune.engine.deltas import named_generator
+from keeptune.engine.growing_cache import growing_cache
 from keeptune.engine.head import head_of
 from keeptune.engine.rows import Assignment
 from keeptune.engine.rows import rows as serving_rows
@@ -62,6 +64,8 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     family = FAMILIES.get(model.config.model_type)
     writer = _Answering if family is not None and family.kind == "encoder_decoder" else _Writing
+    if family is not None:
+        use_attention(model)
     with torch.inference_mode(), evaluating(model):
         for batch in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
             draws = None
@@ -92,7 +96,7 @@ class _Writing:
         self.model, self.assigned = model, assigned
         self.alive = list(range(len(prompts)))
         self.tokens, self.mask = torch.tensor(padded, device=device), torch.tensor(written, device=device)
-        self.cache: Any = None
+        self.cache: Any = growing_cache(model.config)
 
     def finish(self, limit: int, stop_ids: set[int], temperature: float, draws: Tensor | None) -> list[list[int]]:
         """Writes until every row has stopped or has `limit` new tokens."""
@@ -127,7 +131,7 @@ class _Writing:
                 logits_to_keep=1,
             )
         self.cache = output.past_key_values
-        logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1]
         return logits
 
     def _served(self) -> AbstractContextManager[None]:
@@ -162,6 +166,7 @@ class _Answering(_Writing):
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int, assigned: Sequence[Assignment] | None
     ) -> None:
         super().__init__(model, [[model.config.decoder_start_token_id]] * len(prompts), pad, assigned)
+        self.cache = None  # transformers makes one for both attentions
         device, longest = self.tokens.device, max(map(len, prompts))
         padded = [list(prompt) + [pad] * (longest - len(prompt)) for prompt in prompts]
         real = [[1] * len(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]
@@ -182,7 +187,7 @@ class _Answering(_Writing):
                 use_cache=True,
             )
         self.cache = output.past_key_values
-        return head_of(self.model).logits(output.last_hidden_state[:, -1]).float()
+        return head_of(self.model).logits(output.last_hidden_state[:, -1])
 
     def _keep(self, index: Tensor) -> None:
         """What the encoder said leaves with the rows; the cache of cross attention does so by itself."""
@@ -191,7 +196,7 @@ class _Answering(_Writing):
 
 def most_likely(logits: Tensor) -> Tensor:
     """(B, V) to (B,)."""
-    return logits.argmax(dim=-1)
+    return logits.max(dim=-1).indices  # argmax is six times as slow in bfloat16
 
 
 def sampled(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from keeptune.engine import generation
+from keeptune.engine import generation, single_query
 from keeptune.engine.generation import generate, sampled
 from keeptune.engine.rows import rows
 from tests.engine.adapted import LENGTHS, STACKS, adapted, texts
@@ -39,6 +40,28 @@ def test_any_mix_of_adapters_in_a_batch_writes_what_each_writes_alone(family):
     expected = [slow(model, prompt, stack, 9) for prompt, stack in zip(prompts, STACKS * 2, strict=True)]
     assert generate(model, Pads(), prompts, rows=STACKS * 2, **settings()) == expected
     assert generate(model, Pads(), prompts, rows=STACKS * 2, **settings(batch_tokens=20)) == expected
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral, window", "gpt_neox"])
+def test_in_bfloat16_a_token_over_the_cache_is_attended_as_sdpa_would(family, monkeypatch):
+    model, calls = adapted(family).to(torch.bfloat16), 0
+    real = single_query.attend_one
+
+    def beside_sdpa(query, key, value, mask, scale):
+        nonlocal calls
+        calls += 1
+        found = real(query, key, value, mask, scale)
+        grouped = query.shape[1] != key.shape[1]
+        kernel = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped
+        )
+        torch.testing.assert_close(found, kernel.transpose(1, 2), rtol=2**-6, atol=2**-6)
+        return found
+
+    monkeypatch.setattr(single_query, "attend_one", beside_sdpa)
+    prompts = [text.tolist() for text in texts(LENGTHS * 2)]
+    generate(model, Pads(), prompts, rows=STACKS * 2, **settings(stop_ids=set()))
+    assert calls == 8 * model.config.num_hidden_layers
 
 
 def test_without_rows_the_active_adapter_writes():
