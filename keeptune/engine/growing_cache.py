@@ -20,8 +20,11 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     return cache
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of a layer, (B, G, T, K) each, as views of buffers that are half as long again when made."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -152,7 +152,7 @@ def test_a_server_on_this_machine_is_asked_and_no_other():
 def test_the_embedded_model_replays_itself_into_a_file_that_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     output = tmp_path / "replay.jsonl"
-    found = evolve_file(None, output, "replay", "pocket", rows=4, seed=0, max_tokens=64)
+    found = evolve_file(None, output, "replay", "pocket", rows=32, seed=0, max_tokens=64)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert found["rows"] == len(rows) > 0
     assert all(row["messages"][1]["content"] for row in rows)
