@@ -51,11 +51,16 @@ class Halves(Evaluation):
             best = max(others, key=similar[row].__getitem__)
             items.append(
                 Item(
-                    id=document.id, task=f"halves of {corpus.name}", score=float(best == row), cluster=document.cluster,
+                    id=document.id, task=halves_of(corpus), score=float(best == row), cluster=document.cluster,
                     prompt=halves[row], gold=halves[count + row], prediction=halves[count + best], seed=context.seed,
                 )
             )  # fmt: skip
-        return summarise(f"halves of {corpus.name}", "accuracy", "accuracy", items, chance=1 / self.candidates)
+        return summarise(halves_of(corpus), "accuracy", "accuracy", items, chance=1 / self.candidates)
+
+
+def halves_of(corpus: Corpus) -> str:
+    """What the score of a corpus is called."""
+    return f"halves of {corpus.name}"
 
 
 def mean_states(subject: Subject, texts: list[str], context: Context) -> Any:

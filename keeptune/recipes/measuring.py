@@ -13,12 +13,12 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import Interrupted, RecipeError, did_you_mean
 from keeptune.core.score import Score
 from keeptune.data.suite import Suite
-from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations import Context, Evaluation, Subject
 from keeptune.evaluations._stored import measure_unless_claimed
 from keeptune.evaluations.cloze import Cloze
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
-from keeptune.evaluations.halves import Halves
+from keeptune.evaluations.halves import Halves, halves_of
 from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
@@ -52,7 +52,7 @@ def suite_of(name: str, folder: Path | None, items: int = 1500) -> Suite:
 
 def refuse_unknown_margins(margins: Margins, suite: Suite) -> None:
     """Raises E-MARGIN-TASK for a single task's margin whose task the suite does not ask: it would hold nothing."""
-    known = {*suite.sizes(), *(corpus.name for corpus in suite.corpora)}  # an encoder answers questions about corpora
+    known = {*suite.sizes(), *(halves_of(corpus) for corpus in suite.corpora)}
     for name in margins.tasks:
         if name not in known:
             raise RecipeError(
@@ -96,12 +96,7 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
     assert proof is not None, "without a proof nothing is measured"
     assert context.base is not None, "a proof compares with a base"
     subject = context.subject(context.base)
-    speaks = subject.speaks
-    chosen: list[Evaluation] = [] if subject.kind == "image" else [Retention() if speaks else Halves()]
-    if subject.kind == "encoder" and context.suite is not None and context.suite.tasks and subject.fills_masks:
-        chosen.append(Cloze())
-    if context.suite is not None and context.suite.harness:
-        chosen.append(Harness())
+    speaks, chosen = subject.speaks, general_of(subject, context.suite)
     if isinstance(proof.target, Target):
         chosen.insert(0, proof.target)
         if proof.target.split == "test" and f"{proof.target.data}/ood" in context.data:
@@ -111,6 +106,16 @@ def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluat
     if label != "base" and speaks:
         chosen.append(Drift(data=proof.target.data) if isinstance(proof.target, Target) else Drift())
     return chosen
+
+
+def general_of(subject: Subject, suite: Suite | None) -> list[Evaluation]:
+    """What is asked of general ability, as the kind of model allows; of an image encoder nothing: suites are texts."""
+    chosen: list[Evaluation] = [] if subject.kind == "image" else [Retention() if subject.speaks else Halves()]
+    if suite is None:
+        return chosen
+    if subject.kind == "encoder" and suite.tasks and subject.fills_masks:
+        chosen.append(Cloze())
+    return [*chosen, Harness()] if suite.harness else chosen
 
 
 def measure(

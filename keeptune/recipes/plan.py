@@ -15,6 +15,7 @@ from keeptune.core.spec import validate
 from keeptune.core.usage import resident_bytes
 from keeptune.data.encode import EncodedSet, encode_all
 from keeptune.data.formats.generated import Generated
+from keeptune.evaluations.halves import Halves, halves_of
 from keeptune.evaluations.target import MOST_LABELS, Target
 from keeptune.methods import Method
 from keeptune.models.families import family_of
@@ -80,7 +81,7 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         "recommended": recommended(fitting, own[last]),
         "machine": machine.to_dict(),
         "proof": _proof(recipe, folder, sources, tokenizer, config, machine.rate),
-        "power": _power(recipe, folder, sources),
+        "power": _power(recipe, folder, sources, family_of(config).kind),
     }
     return {**result, "text": page(result, name)}
 
@@ -240,13 +241,17 @@ def _proof(
     return {**asdict(reading), "minutes": minutes(reading.operations(base), rate), "uncounted": unread}
 
 
-def _power(recipe: Recipe, folder: Path, sources: Mapping[str, Source]) -> dict[str, Any] | None:
-    if recipe.proof is None:
+def _power(recipe: Recipe, folder: Path, sources: Mapping[str, Source], kind: str) -> dict[str, Any] | None:
+    """Of the abilities that this kind of model is asked: halves of texts of an encoder, none of an image encoder."""
+    if recipe.proof is None or kind == "image":
         return None
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)
-    suite = replace(suite, tasks=(*suite.tasks, *(task for source in sources.values() for task in source.tasks)))
+    brought = tuple(task for source in sources.values() for task in source.tasks)
+    suite = replace(suite, tasks=brought if kind == "encoder" else (*suite.tasks, *brought))
     refuse_unknown_margins(recipe.proof.margins, suite)
     sizes = suite.sizes()
+    if kind == "encoder":
+        sizes |= {halves_of(corpus): min(len(corpus.documents), Halves().documents) for corpus in suite.corpora}
     items = {name: size for name, size in sizes.items() if size is not None}
     found = suite_power(items, recipe.proof.margins.to_dict())
     if found is None:

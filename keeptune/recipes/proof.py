@@ -23,7 +23,6 @@ from keeptune.evaluations._endpoint import is_endpoint
 from keeptune.evaluations.drift import Drift
 from keeptune.evaluations.format_drift import FormatDrift
 from keeptune.evaluations.harness import Harness
-from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.served import Served
 from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
@@ -31,7 +30,7 @@ from keeptune.recipes.contamination import seen_by, suite_parts
 from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.execute import finished
 from keeptune.recipes.looks import Looked, adapted_in_parts
-from keeptune.recipes.measuring import measure, refuse_unknown_margins, suite_of
+from keeptune.recipes.measuring import general_of, measure, refuse_unknown_margins, suite_of
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.workshop import Workshop
@@ -42,7 +41,6 @@ from keeptune.stages.prove import Margins, certify, rescore
 
 if TYPE_CHECKING:
     from keeptune.core.score import Score
-    from keeptune.data.suite import Suite
 
 ROWS = "target"
 NAMES = {"test": "target", "ood": "out of distribution", "train": "trained on"}
@@ -104,8 +102,9 @@ def prove_pair(
     adapted = checkpoint_from(after, over=base)
     _one_back_end(base, adapted, metric=metric if target else None, diagnose=diagnose, sequential=sequential)
     if not is_endpoint(base.base):
-        for one in (base, adapted):  # a model that cannot be opened is told before the other one is measured
-            look(one.base, one.revision)
+        # A model that cannot be opened is told before the other one is measured.
+        for name, revision in {(one.base, one.revision): None for one in (base, adapted)}:
+            look(name, revision)
     fixed = validate(Margins, read_yaml(margins)[0] or {}, file=str(margins)) if margins else Margins()
     files = {name: path for name, path in (("test", target), ("ood", ood), ("train", train_data)) if path is not None}
     pair = Pair(
@@ -201,15 +200,16 @@ class Pair:
         )
         assert context.suite is not None, "a proof asks a suite"
         refuse_unknown_margins(self.margins, context.suite)
-        served, chosen = is_endpoint(self.base.base), self._evaluations(context.suite)
+        chosen, speaks = self._evaluations(context)
+        drift = [Drift(data=ROWS)] if speaks and not is_endpoint(self.base.base) else []
         with measured() as usage:
             run.enter("baseline")
             before = self._measure("base", chosen, self.base, context, run)
             seen = self._seen(context, before)
             run.write_json("data.json", {"sources": self._counts(), "contamination": seen})
             run.enter("running")
-            looked = self._adapted(chosen if served else [*chosen, Drift(data=ROWS)], before, context, run)
-            again = {} if served else rescore(self.base, context, thorough=self.diagnose)
+            looked = self._adapted([*chosen, *drift], before, context, run)
+            again = {} if is_endpoint(self.base.base) else rescore(self.base, context, thorough=self.diagnose)
         certificate = certify(
             looked.base,
             looked.adapted,
@@ -231,15 +231,19 @@ class Pair:
         write_certificate(run.folder, self.lang)
         return certificate
 
-    def _evaluations(self, suite: Suite) -> list[Evaluation]:
-        """What both sides are asked: the target, the suite, shifted rows, unrelated requests."""
-        general: list[Evaluation] = [Served() if is_endpoint(self.base.base) else Retention()]
-        general += [Harness()] if suite.harness else []
+    def _evaluations(self, context: Context) -> tuple[list[Evaluation], bool]:
+        """What both sides are asked, and whether they write text: the target, the suite, shifted rows, requests."""
+        suite, subject = context.suite, context.subject(self.base)
+        assert suite is not None, "a proof asks a suite"
+        if subject.kind == "encoder":  # which finds the other half of a text, and continues no prompt
+            suite = context.suite = replace(suite, tasks=(), generations=())
+        served = is_endpoint(self.base.base)
+        general = [Served(), *([Harness()] if suite.harness else [])] if served else general_of(subject, suite)
         if "test" not in self.files:
-            return general
+            return general, subject.speaks
         target = Target.model_validate({"data": ROWS, "metric": self.metric})
         shifted = [target.model_copy(update={"split": "ood"})] if "ood" in self.files else []
-        return [target, *general, *shifted, FormatDrift(data=ROWS)]
+        return [target, *general, *shifted, *([FormatDrift(data=ROWS)] if subject.speaks else [])], subject.speaks
 
     def _adapted(self, chosen: list[Evaluation], before: list[Score], context: Context, run: Run) -> Looked:
         """Scores of the adapted model: of everything, or of parts until the verdict stands."""

@@ -137,6 +137,9 @@ def test_a_plan_encodes_with_the_models_own_kind(tmp_path, no_weights, family, m
     assert result["recipe"]["train"]["minutes"] > 0
     assert (result["proof"]["read"] > 0) == (family != "vit")
     assert (result["proof"]["written"] > 0) == (family in ("t5", "llama"))
+    asked = result["power"] and {name.split(" of ")[0] for name in result["power"]["items"]}
+    assert asked == {"bert": {"halves"}, "roberta": {"halves"}, "vit": None}.get(family, asked)
+    assert family in ("bert", "roberta", "vit") or "cloze" in asked
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from keeptune.core.errors import ModelError, RecipeError
 from keeptune.recipes import proof as proof_module
 from keeptune.recipes.proof import prove_pair
+from tests.methods.test_templates import folder_of
 
 WORDS = "red green blue black white brown grey pink".split()
 
@@ -67,6 +68,19 @@ def test_what_a_proof_of_two_models_cannot_know_it_does_not_say(work):
     assert "before either model was measured" in page
     assert "before training" not in page
     assert "keeptune chat" not in page + done["text"]
+
+
+def test_two_encoders_are_asked_for_halves_of_texts_and_nothing_that_they_cannot_write(work):
+    folder_of(work / "encoder", "bert")
+    corpus = [{"text": " ".join(f"w{5 + (n * 7 + place) % 50}" for place in range(12))} for n in range(12)]
+    (work / "prose.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    (work / "margins.yaml").write_text("tasks: {halves of prose: 0.1}\n")
+    done = prove_pair(str(work / "encoder"), str(work / "encoder"), work / "proof", suite=str(work / "suite.yaml"),
+                      margins=work / "margins.yaml")["certificate"]  # fmt: skip
+    retention = done["retention"]
+    assert {one["name"] for one in (*retention["tasks"], *retention["excluded"])} == {"halves of prose"}
+    assert done["unchanged"]
+    assert done["drift"] is None
 
 
 def test_a_model_that_cannot_be_opened_is_told_before_the_other_one_is_measured(work, monkeypatch):
