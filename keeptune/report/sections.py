@@ -167,24 +167,27 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
 def commands(folder: Path, certificate: Mapping[str, Any]) -> Markup:
     """What to do with the result."""
     shown = Path(folder.parent.name, folder.name) if folder.parent.name == "runs" else Path(folder.name)
-    talk = talked_to(folder, certificate)
-    lines = f"keeptune chat {shown / talk}\n" if talk is not None else ""
-    lines += f"keeptune compare {shown} OTHER_RUN"
+    lines = [f"keeptune compare {shown} OTHER_RUN"]
+    made = made_by(folder, certificate)
+    if made is not None:
+        speaks = certificate.get("drift") is not None
+        lines += [f"keeptune {verb} {shown / made}" for verb in ("chat", "merge", "export") if speaks or verb != "chat"]
     limits = say(
         "What this does not say: nothing is proven about abilities that no item asks for, about other languages than "
         "those of the items, or about safety."
     )
-    return Markup(element("pre", lines) + element("p", limits, class_="note"))
+    return Markup(element("pre", "\n".join(lines)) + element("p", limits, class_="note"))
 
 
 def talked_to(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
-    """The run inside `folder` that `keeptune chat` opens: itself or its worst seed.
+    """The run inside `folder` that `keeptune chat` opens; None where there is none, or it writes nothing."""
+    return None if certificate.get("drift") is None else made_by(folder, certificate)
 
-    None for a proof of two models from elsewhere, and for models that write nothing.
-    """
-    if certificate.get("drift") is None:
-        return None
-    worst = (certificate.get("seeds") or {}).get("worst") if isinstance(certificate.get("seeds"), Mapping) else None
+
+def made_by(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
+    """The run inside `folder` that made the model: itself or its worst seed; None for a proof of two models."""
+    seeds = certificate.get("seeds")
+    worst = seeds.get("worst") if isinstance(seeds, Mapping) else None
     places = (Path(), *([Path("seeds", str(worst))] if worst is not None else []))
     return next((place for place in places if (folder / place / "checkpoint.json").is_file()), None)
 

@@ -109,6 +109,24 @@ def test_shifted_rows_single_margins_and_what_fell_stand_on_the_page(run):
         assert shown in page
 
 
+def test_what_comes_next_is_what_the_folder_can_do(run):
+    assert "keeptune chat" not in certificate_page(read_run(run))  # two models from elsewhere
+    (run / "checkpoint.json").write_text("{}")
+    page = certificate_page(read_run(run))
+    assert all(f"keeptune {verb} {run.name}" in page for verb in ("chat", "merge", "export", "compare"))
+    (run / "certificate.json").write_text(json.dumps({**CERTIFICATE, "drift": None}))
+    assert "keeptune chat" not in certificate_page(read_run(run))  # an encoder
+    (run / "checkpoint.json").unlink()
+    (run / "seeds" / "8").mkdir(parents=True)
+    (run / "seeds" / "8" / "checkpoint.json").write_text("{}")
+    seeds = {"count": 3, "values": [7, 8, 9], "worst": 8, "verdicts": ["PASS", "FAIL", "PASS"],
+             "target_deltas": [0.1, 0.2, 0.3], "pooled_deltas": [0, -0.1, 0]}  # fmt: skip
+    (run / "certificate.json").write_text(json.dumps({**CERTIFICATE, "seeds": seeds}))
+    page = certificate_page(read_run(run))
+    assert f"keeptune chat {run.name}/seeds/8" in page
+    assert "8 (the worst)" in page
+
+
 def test_flips_are_folded_by_task_the_one_with_the_most_first(run):
     with gzip.open(run / "items.jsonl.gz", "wt") as items:
         for task, count in (("few", 1), ("many", 12)):
