@@ -134,7 +134,8 @@ def page(result: dict[str, Any]) -> str:
         f"Full tuning of pocket, rate {RATE:g}, {result['tokens']:,} tokens a run, the same for all; rows: "
         f"{', '.join(f'{name} {count}' for name, count in ROWS.items())}. `task` is reversing words, `second` counting "
         f"them, `general` five kinds of request with polite answers, learned last. Exact match on {items} rows each "
-        f"whose contents are in no training row; {result['seeds']} seeds, 90% intervals over seeds and items.",
+        f"whose contents are in no training row; {result['seeds']} seeds, 90% intervals over seeds and items."
+        + (f" {result['hours']:.1f} hours of training and measuring." if "hours" in result else ""),
         "",
         f"| training | {' | '.join(domains)} |",
         "|---|" + "---|" * len(domains),
@@ -177,7 +178,7 @@ def main() -> None:
     result = run_study("mixture", "dmt", given.folder / "study", settings(given.folder, size), choices(seeds, shares))
     text = page(result)
     print(text)
-    about = {key: result[key] for key in ("tokens", "domains", "cells", "contrasts", "trends")}
+    about = {key: result[key] for key in ("tokens", "domains", "cells", "contrasts", "trends", "hours")}
     record.write("dmt", claims(result), seeds=list(range(7, 7 + seeds)), quick=given.quick, margin=MARGIN, **about)
     if not given.quick:
         atomic_write(PAGE, text)
