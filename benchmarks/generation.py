@@ -5,6 +5,7 @@
 
 128 prompts of 20 to 60 tokens, 48 new tokens each, both sides batched and padded on the left with a cache, one thread.
 Before the rounds both write the same tokens in float32; in bfloat16, which is timed, near ties may fall otherwise.
+Beside it, what a written token costs in tokens that are read and scored, packed: `keeptune plan` supposes four.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from benchmarks import record, workload
 from benchmarks.interleave import interleaved, middle, ratio, timed
 from keeptune.core.machine import calm_process
 from keeptune.engine.generation import generate
-from keeptune.models.load import load
+from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.models.load import Loaded, load
 
 POCKET = Path(keeptune.pocket.__file__).parent / "weights"
 PROMPTS, SHORTEST, LONGEST, NEW = 128, 20, 60, 48
@@ -38,9 +40,8 @@ def drawn(vocabulary: int, seed: int) -> Prompts:
     return [[generator.randrange(3, vocabulary) for _ in range(length)] for length in lengths]
 
 
-def ours(folder: Path, dtype: str) -> Callable[[Prompts], list[list[int]]]:
+def ours(loaded: Loaded) -> Callable[[Prompts], list[list[int]]]:
     """Our way."""
-    loaded = load(folder, dtype=dtype, device="cpu")
     budget = PROMPTS * (LONGEST + NEW)  # one batch, as on the other side
     return lambda prompts: generate(
         loaded.model, loaded.tokenizer, prompts, max_new_tokens=NEW, stop_ids=set(), batch_tokens=budget
@@ -70,20 +71,30 @@ def compare(what: str, folder: Path, rounds: int, seed: int) -> dict[str, Any]:
     """A row of the record."""
     vocabulary = AutoModelForCausalLM.from_pretrained(folder).config.vocab_size
     prompts = drawn(vocabulary, seed)
-    assert ours(folder, "float32")(prompts) == theirs(folder, "float32")(prompts), "both sides write the same"
-    own, peer = ours(folder, "bfloat16"), theirs(folder, "bfloat16")
+    assert ours(load(folder, dtype="float32", device="cpu"))(prompts) == theirs(folder, "float32")(prompts), (
+        "both sides write the same"
+    )
+    loaded = load(folder, dtype="bfloat16", device="cpu")
+    own, peer = ours(loaded), theirs(folder, "bfloat16")
+    texts = [Scored([*prompt, *answer], 1) for prompt, answer in zip(prompts, own(prompts), strict=True)]
     agree = [
         a == b for one, other in zip(own(prompts), peer(prompts), strict=True) for a, b in zip(one, other, strict=True)
     ]
-    seconds = interleaved(
-        {"own": lambda _: timed(lambda: own(prompts)), "peer": lambda _: timed(lambda: peer(prompts))}, rounds, seed
-    )
+    ways = {
+        "own": lambda: own(prompts),
+        "peer": lambda: peer(prompts),
+        "read": lambda: token_logprobs(loaded.model, texts),
+    }
+    turns = {name: lambda _, way=way: timed(way) for name, way in ways.items()}
+    seconds = interleaved(turns, rounds, seed)
+    scored = [time * PROMPTS * NEW / sum(len(text.tokens) for text in texts) for time in seconds["read"]]
     return {
         "what": f"{PROMPTS} prompts, {NEW} new tokens each, bfloat16: {what}",
         "peer": "transformers' generate",
         "own_seconds": middle(seconds["own"]),
         "peer_seconds": middle(seconds["peer"]),
         "speed": ratio(seconds["peer"], seconds["own"]),
+        "written_over_read": ratio(seconds["own"], scored),
         "checked": {"same_tokens_in_bfloat16": round(sum(agree) / len(agree), 3)},
     }
 

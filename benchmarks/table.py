@@ -127,6 +127,11 @@ def cost(row: Row) -> list[str]:
     return [f"{row['what']} ({row['peak_gflops']:.0f} GFLOP/s)", row["of"], spread(share, "%")]
 
 
+def writing(row: Row) -> list[str]:
+    """With the cost of a written token in read ones beside."""
+    return [*speed(row), f"{row['written_over_read']['median']:.1f}"]
+
+
 def bounded(row: Row) -> list[str]:
     """With the ratio of arithmetic beside."""
     bounds = [f"{row['arithmetic_ratio']:.2f}x", f"{row['share_of_arithmetic']:.2f}", f"{row['token_ratio']:.2f}x"]
@@ -177,7 +182,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "multi_turn": (BOUNDED, bounded),
     "shared_prefix": (BOUNDED, bounded),
     "kcenter": (AGAINST, alone),
-    "generation": (AGAINST, speed),
+    "generation": ([*AGAINST, "a written token in read ones"], writing),
     "probe": (AGAINST, speed),
     "study": (AGAINST, speed),
     "grid": ([*AGAINST, "less of the processor"], waits),
