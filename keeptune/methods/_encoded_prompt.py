@@ -30,7 +30,7 @@ class EncodedPrompt(Delta):
         widths = [width, inner, inner, width] if encoder == "mlp" else []
         if encoder == "lstm":
             self.lstm = nn.LSTM(width, inner, num_layers=2, bidirectional=True, batch_first=True)
-            widths = [2 * inner, 2 * inner, width]
+            widths = [2 * inner, width, width]
         parts: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
             parts += [nn.ReLU()] if parts else []

@@ -2,9 +2,9 @@
 
     X' = [P; E(x)],    P = mlp(bilstm(Z)),    P, Z: p x D
 
-`lstm` is the paper's encoder: two bidirectional layers of width m, then Linear(2m, 2m), ReLU, Linear(2m, D), with
-m = D / 2. `mlp` is the shorter one: three maps of width m = D with ReLU between. Either serves training alone: a file
-keeps P, and without a template it is one of `prompt`.
+`lstm` is the authors' encoder: two bidirectional layers of width m, then Linear(2m, D), ReLU, Linear(D, D), with m = D / 2
+as in their probing of facts, or D as in their few-shot tasks. `mlp` is PEFT's: three maps of width m = D with ReLU
+between. Either serves training alone: a file keeps P, and without a template it is one of `prompt`.
 
 A template says where the virtual tokens stand: `{soft:3} {text} {soft:3} {mask}`, with words between them as one likes.
 In a masked language model it may stand around the text, inside the tokenizer's own frame, and `{mask}` asks for a word:
@@ -97,7 +97,7 @@ class PTuning(Method):
         maps = [(width, inner), (inner, inner), (inner, width)] if self.encoder == "mlp" else []
         recurrent = 0
         if self.encoder == "lstm":
-            maps = [(2 * inner, 2 * inner), (2 * inner, width)]
+            maps = [(2 * inner, width), (width, width)]
             recurrent = sum(2 * 4 * inner * (inputs + inner + 2) for inputs in (width, 2 * inner))
         kept = self._count * width
         trained = kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps)

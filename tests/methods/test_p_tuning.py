@@ -46,6 +46,17 @@ def test_the_encoder_is_the_authors():
     assert_close(encoder.virtual(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-11)
 
 
+def test_as_wide_as_the_model_it_is_the_encoder_of_the_authors_few_shot_tasks():
+    """PT-Fewshot/pet/wrapper.py: LSTM(D, D, 2 layers, both ways), Linear(2 D, D), ReLU, Linear(D, D)."""
+    encoder = EncodedPrompt(5, 8, 8, "lstm")
+    encoder.start(torch.Generator().manual_seed(2))
+    lstm = torch.nn.LSTM(input_size=8, hidden_size=8, num_layers=2, bidirectional=True, batch_first=True)
+    mlp = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
+    lstm.load_state_dict(encoder.lstm.state_dict())
+    mlp.load_state_dict(encoder.mlp.state_dict())
+    assert_close(encoder.virtual(), mlp(lstm(encoder.vectors[None])[0]).squeeze(), **CLOSE)
+
+
 @pytest.mark.parametrize("encoder", ["lstm", "mlp"])
 def test_the_encoder_is_pefts(encoder):
     config = peft_config(encoder)
