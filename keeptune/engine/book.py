@@ -21,6 +21,7 @@ from keeptune.engine.decisions import DecisionSlot
 from keeptune.engine.encoder_prompt import EncoderPromptSlot
 from keeptune.engine.passes import Passes
 from keeptune.engine.places import Place, Slot
+from keeptune.engine.prompt_rows import NO_VIRTUAL, Surrounding
 from keeptune.engine.selection import Selection, Serving, Stack
 from keeptune.engine.soft_prompt import Expanded, PromptSlot
 from keeptune.engine.template_slot import TemplateSlot
@@ -120,10 +121,10 @@ class Adapters(nn.Module):
         """The slot of the templates, if there are any."""
         return next((slot for slot in self.slots.values() if isinstance(slot, TemplateSlot)), None)
 
-    def virtual_tokens(self, count: int) -> list[int]:
-        """How many virtual tokens stand before each of `count` rows of an encoder-decoder's encoder."""
+    def virtual_tokens(self, count: int) -> list[Surrounding]:
+        """The virtual tokens around each of `count` rows of an encoder-decoder's encoder."""
         slots = (slot for slot in self.slots.values() if isinstance(slot, EncoderPromptSlot))
-        return next((slot.lengths(count) for slot in slots), [0] * count)
+        return next((slot.around(count) for slot in slots), [NO_VIRTUAL] * count)
 
     def add(self, model: PreTrainedModel, adapter: Adapter) -> None:
         """Installs an adapter; it serves every row from now on."""

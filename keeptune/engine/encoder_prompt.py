@@ -1,15 +1,17 @@
 """Soft prompts in front of an encoder whose output a decoder reads (T5, BART; Lester et al. 2021).
 
-The encoder sees [P; E(x); pads], and so does the decoder's cross attention: nothing is taken out again. Two hooks: one
-lays out the encoder's input, one widens the mask that tells the decoder which of it is real. In a row with a prompt
+The encoder sees [P; E(x); pads], and so does the decoder's cross attention: nothing is taken out again. A template may
+also have virtual tokens Q behind the text, before what the tokenizer ends it with: [P; E(x); Q; </s>; pads]. Two hooks:
+one lays out the encoder's input, one widens the mask that tells the decoder which of it is real. In a row with a prompt
 the pads move behind the text, so that neither learned nor relative positions see a gap.
 
-Shapes: B rows, T tokens, D width, p virtual tokens of a row, W of the longest prompt.
+Shapes: B rows, T tokens, D width, W virtual tokens of the row that has most.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.places import Slot
-from keeptune.engine.prompt_rows import PromptRows
+from keeptune.engine.prompt_rows import PromptRows, Surrounding
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters
@@ -33,9 +35,9 @@ class EncoderPromptSlot(Slot):
         self.handles.append(encoder.register_forward_pre_hook(self.before_encoder, with_kwargs=True))
         self.handles.append(decoder.register_forward_pre_hook(self.before_decoder, with_kwargs=True))
 
-    def lengths(self, count: int) -> list[int]:
-        """The virtual tokens before each of `count` rows."""
-        return [self.rows.length(stack) for stack in self.rows.stacks(count)]
+    def around(self, count: int) -> list[Surrounding]:
+        """The virtual tokens of each of `count` rows."""
+        return [self.rows.around(stack) for stack in self.rows.stacks(count)]
 
     def before_encoder(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Puts the virtual tokens before the text."""
@@ -43,12 +45,12 @@ class EncoderPromptSlot(Slot):
         embedded = given.get("inputs_embeds")
         source = given["input_ids"] if embedded is None else embedded
         stacks = self.rows.stacks(source.shape[0])
-        lengths = torch.tensor([self.rows.length(stack) for stack in stacks], device=source.device)
-        width = int(lengths.max())
+        around = self.around(source.shape[0])
+        width = max(one.front + one.behind for one in around)
         if not width:
             return None
         embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
-        order, mask = laid_out(_mask(given.get("attention_mask"), source), lengths, width)
+        order, mask = laid_out(_mask(given.get("attention_mask"), source), around, width)
         joined = torch.cat([self.rows.block(stacks, width).to(embedded.dtype), embedded], dim=1)
         given["inputs_embeds"] = joined.gather(1, order[:, :, None].expand(-1, -1, joined.shape[2]))
         given["input_ids"], given["attention_mask"] = None, mask
@@ -60,41 +62,47 @@ class EncoderPromptSlot(Slot):
         states: Tensor | None = given.get("encoder_hidden_states")
         if states is None:
             return None
-        lengths = torch.tensor(self.lengths(states.shape[0]), device=states.device)
+        around = self.around(states.shape[0])
+        most = max(one.front + one.behind for one in around)
         mask: Tensor | None = given.get("encoder_attention_mask")
         # Rows with the longest prompts may have left the batch since the encoder ran.
-        width = int(lengths.max()) if mask is None else states.shape[1] - mask.shape[1]
-        if not width and not lengths.any():
+        width = most if mask is None else states.shape[1] - mask.shape[1]
+        if not width and not most:
             return None
-        if width < int(lengths.max()) or states.shape[1] <= width:
+        if width < most or states.shape[1] <= width:
             raise PlanError(
                 "the encoder's output was made under other soft prompts.",
                 code="E-PROMPT-CACHE",
                 fix="Run the encoder and the decoder inside the same `rows`.",
             )
         mask = _mask(mask, states[:, : states.shape[1] - width])
-        given["encoder_attention_mask"] = laid_out(mask, lengths, width)[1]
+        given["encoder_attention_mask"] = laid_out(mask, around, width)[1]
         return (), given
 
 
-def laid_out(mask: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """How a row becomes [P; text; pads].
+def laid_out(mask: Tensor, around: Sequence[Surrounding], width: int) -> tuple[Tensor, Tensor]:
+    """How a row becomes [P; text; Q; tail; pads].
 
     Args:
         mask: `[B, T]` of the rows as given.
-        lengths: `[B]` p of each row; a row without virtual tokens stays as given.
+        around: P, Q and tail of each row; a row without virtual tokens stays as given.
         width: W.
 
     Returns:
         `[B, W + T]` indices into [W virtual tokens, flush right; T tokens], and the mask of the result.
     """
     tokens = mask.shape[1]
-    first = mask.argmax(dim=1) * (lengths > 0)
-    place = torch.arange(width + tokens, device=mask.device)[None] - lengths[:, None]
-    text = (place + first[:, None]) % tokens
-    order = torch.where(place < 0, width + place, width + text)
-    real = torch.where(place < 0, torch.ones_like(text), mask.gather(1, text)) * (place < tokens)
-    return order, real.to(mask.dtype)
+    front, behind, tail = torch.tensor(around, device=mask.device).T[:, :, None]
+    first = mask.argmax(dim=1, keepdim=True) * (front + behind > 0)
+    cut = mask.sum(dim=1, keepdim=True) - tail  # tokens of the text before Q
+    place = torch.arange(width + tokens, device=mask.device)[None] - front
+    inserted = (place >= cut) & (place < cut + behind)
+    virtual = torch.where(inserted, width - behind + place - cut, width - behind + place)
+    after = torch.where(place >= cut + behind, place - behind, place)
+    text = (after + first) % tokens
+    own = (place < 0) | inserted
+    real = torch.where(own, 1, mask.gather(1, text) * (after < tokens))
+    return torch.where(own, virtual, width + text), real.to(mask.dtype)
 
 
 def _mask(mask: Tensor | None, source: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.images import image_states, pixel_values
 from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
+from keeptune.engine.prompt_rows import NO_VIRTUAL
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.template_slot import TemplateSlot
 from keeptune.engine.token_types import token_types
@@ -75,7 +76,7 @@ def _padded(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> States:
         if FAMILIES[model.config.model_type].kind == "encoder":
             return padded_encoder(model, batch, _templates(model), layers=layers)
         book, count = getattr(model, "keeptune", None), len(batch.offsets) - 1
-        virtual = [0] * count if book is None else book.virtual_tokens(count)
+        virtual = [NO_VIRTUAL] * count if book is None else book.virtual_tokens(count)
         return encoder_decoder(model, batch, virtual, layers=layers)
 
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from keeptune.engine.batch import IGNORED, PackedBatch
 from keeptune.engine.captured import capturing
+from keeptune.engine.prompt_rows import Surrounding
 from keeptune.engine.token_types import token_types
 
 if TYPE_CHECKING:
@@ -70,13 +71,15 @@ def padded_encoder(
     return States(hidden[real], tuple(state[:, -width:][real] for state in between))
 
 
-def encoder_decoder(model: PreTrainedModel, batch: PackedBatch, virtual: Sequence[int], *, layers: bool) -> States:
+def encoder_decoder(
+    model: PreTrainedModel, batch: PackedBatch, virtual: Sequence[Surrounding], *, layers: bool
+) -> States:
     """The states of an encoder-decoder; `batch` is on its device.
 
     Args:
         model: of that kind.
         batch: the rows; those that serve them are set already.
-        virtual: virtual tokens that the encoder sees before each row.
+        virtual: virtual tokens that the encoder sees around each row.
         layers: give back the encoder's states too.
     """
     spans = requests(batch)
@@ -104,9 +107,16 @@ def encoder_decoder(model: PreTrainedModel, batch: PackedBatch, virtual: Sequenc
     index = torch.cat([torch.arange(start, end) for start, end in spans]).to(hidden.device)
     found = []
     for state in (*between[:-1], encoded):
-        text = [state[row, n : n + b - a] for row, ((a, b), n) in enumerate(zip(spans, virtual, strict=True))]
+        text = [_text(state[row], b - a, own) for row, ((a, b), own) in enumerate(zip(spans, virtual, strict=True))]
         found.append(torch.zeros_like(hidden).index_copy(0, index, torch.cat(text)))
     return States(hidden, tuple(found))
+
+
+def _text(states: Tensor, length: int, virtual: Surrounding) -> Tensor:
+    """`[length, D]`: of a row's states those of its own tokens."""
+    cut = virtual.front + length - virtual.tail
+    behind = cut + virtual.behind
+    return torch.cat([states[virtual.front : cut], states[behind : behind + virtual.tail]])
 
 
 def _pad(model: PreTrainedModel) -> int:

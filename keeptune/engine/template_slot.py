@@ -50,6 +50,11 @@ class Around(Delta):
     frame: Frame
     separator: int | None
 
+    @property
+    def behind(self) -> int:
+        """How many stand behind the last text."""
+        return self.room - self.ends[-1]
+
     def virtual(self) -> Tensor:
         """`[room, D]`, on the scale of what the model's embedding returns."""
         raise NotImplementedError

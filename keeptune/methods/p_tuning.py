@@ -2,9 +2,9 @@
 
     X' = [P; E(x)],    P = mlp(bilstm(Z)),    P, Z: p x D
 
-`lstm` is the authors' encoder: two bidirectional layers of width m, then Linear(2m, D), ReLU, Linear(D, D), with m = D / 2
-as in their probing of facts, or D as in their few-shot tasks. `mlp` is PEFT's: three maps of width m = D with ReLU
-between. Either serves training alone: a file keeps P, and without a template it is one of `prompt`.
+`lstm` is the authors' encoder: two bidirectional layers of width m, then Linear(2m, D), ReLU, Linear(D, D), with
+m = D / 2 as in their probing of facts, or D as in their few-shot tasks. `mlp` is PEFT's: three maps of width m = D with
+ReLU between. Either serves training alone: a file keeps P, and without a template it is one of `prompt`.
 
 A template says where the virtual tokens stand: `{soft:3} {text} {soft:3} {mask}`, with words between them as one likes.
 In a masked language model it may stand around the text, inside the tokenizer's own frame, and `{mask}` asks for a word:
@@ -12,7 +12,8 @@ In a masked language model it may stand around the text, inside the tokenizer's 
     score_c = logit of verbaliser(c) at the mask
 
 which the loss `label` learns and `label_accuracy` reads, as of a head. Rows of several texts have a `{text:column}` for
-each. In a decoder and an encoder-decoder the answer follows the text, so `{text}` stands last, and alone.
+each. In an encoder-decoder a template stands around one text, which the encoder reads. In a decoder the answer follows
+the text, so `{text}` stands last.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class PTuning(Method):
             return [Placed(InputEmbedding(anatomy.embedding), soft)]
         template = read_template(self.template)
         if anatomy.kind != "encoder":
-            self._check_last(model.config.model_type, template)
+            self._check_writer(model.config.model_type, template)
             return [Placed(InputEmbedding(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
         placed = [Placed(AroundText(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
         if template.masks:
@@ -106,7 +107,7 @@ class PTuning(Method):
             template = read_template(self.template)
             room = template.room
             if shape.family in FAMILIES and FAMILIES[shape.family].kind != "encoder":
-                self._check_last(shape.family, template)
+                self._check_writer(shape.family, template)
         return Cost(trained, 4 * kept, held=Held(0), virtual_tokens=room)
 
     def saved_settings(self) -> dict[str, Any]:
@@ -125,13 +126,16 @@ class PTuning(Method):
         """Virtual tokens that are trained."""
         return read_template(self.template).soft if self.template else self.length
 
-    def _check_last(self, family: str, template: Template) -> None:
-        if not is_text(template.parts[-1]) or len(template.texts) > 1 or template.masks:
+    def _check_writer(self, family: str, template: Template) -> None:
+        """A model that writes its answer has one text and no mask, and a decoder nothing between text and answer."""
+        last = FAMILIES[family].kind == "decoder"
+        if len(template.texts) > 1 or template.masks or (last and not is_text(template.parts[-1])):
             raise PlanError(
-                f"in a {family} model the answer follows the text, so its template ends with {TEXT} and has no {MASK}.",
+                f"a {family} model writes its answer, so its template has one {TEXT} and no {MASK}"
+                + (", and ends with the text, which the answer follows." if last else "."),
                 code="E-METHOD-TEMPLATE",
                 where={"key": "template"},
-                fix="Put everything before {text}; or use an encoder such as BERT.",
+                fix="Put everything before {text}; or use an encoder such as BERT." if last else "Use one {text}.",
             )
 
     def _inner(self, width: int) -> int:

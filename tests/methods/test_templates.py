@@ -16,10 +16,14 @@ from keeptune.core.spec import validate
 from keeptune.data.encoder import Encoded
 from keeptune.engine.batch import pack
 from keeptune.engine.book import detach
+from keeptune.engine.generation import generate
+from keeptune.engine.head import head_logits
+from keeptune.engine.packed import packed_hidden
 from keeptune.engine.readout import answers
 from keeptune.engine.rows import active, off, rows
 from keeptune.methods import Head, LoRA, Method, Prompt, PTuning, load_adapter, save_adapter
 from keeptune.models.load import load
+from tests.contracts.test_methods import PadZero
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CLOZE = ["bert", "roberta", "deberta-v2", "modernbert"]
@@ -229,6 +233,7 @@ def test_a_template_that_says_nothing_sound_is_refused_as_it_is_written(template
     [
         ("llama", {"template": "{soft:2} {text} {soft:1}"}, "E-METHOD-TEMPLATE"),
         ("t5", {"template": "{soft:2} {text} {mask}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
+        ("bart", {"template": "{text:first} {soft:2} {text:second}"}, "E-METHOD-TEMPLATE"),
         ("bert, bare", {"template": TEMPLATE, "verbaliser": WORDS}, "E-MODEL-CLOZE"),
         ("bert", {"template": TEMPLATE}, "E-METHOD-VERBALISER"),
         ("bert", {"template": TEMPLATE, "verbaliser": {"a": "w20 w21", "b": "w22"}}, "E-METHOD-VERBALISER"),
@@ -269,3 +274,94 @@ def test_checkpointing_leaves_the_gradients_as_they_are(tmp_path):
         answers(model, pack([row(10, 11), row(12)]))[0].scores.sum().backward()
         found.append([p.grad.clone() for p in model.keeptune.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+AROUND = "{soft:1} w5 {text} w6 {soft:2}"
+
+
+def written(tmp_path, family):
+    """An encoder-decoder whose soft tokens are w30, w31 and w32, with what stands around a text."""
+    model = load(folder_of(tmp_path / "base", family), dtype="float32", device="cpu").model.double()
+    PTuning(template=AROUND, encoder="none").attach(model, "ana")
+    with torch.no_grad():
+        soft_of(model, "ana").vectors.copy_(model.get_input_embeddings()(torch.tensor([30, 31, 32])))
+    return model
+
+
+def with_words(*text):
+    """w30 w5 [CLS] x w6 w31 w32 [SEP]."""
+    return torch.tensor([[30, 5, CLS, *text, 6, 31, 32, SEP]])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_around_the_text_of_an_encoder_decoder_stand_the_words_of_the_stock_model(tmp_path, family, side):
+    """Rows of other lengths, one with a prompt and one with nothing; the decoder reads what the encoder gives."""
+    model, answer = written(tmp_path, family), torch.tensor([[3, 4]])
+    Prompt(length=2, init="uniform").attach(model, "bo")
+    stacks, asked = ["ana", "bo", None, "ana"], [(10, 11, 12), (13, 14), (15,), (16,)]
+    whole = [torch.tensor([CLS, *text, SEP]) for text in asked]
+    width = max(map(len, whole))
+    ids, mask = (torch.zeros(len(whole), width, dtype=torch.long) for _ in range(2))
+    for number, text in enumerate(whole):
+        plain = family == "bart" or stacks[number] is None
+        place = slice(width - len(text), width) if side == "left" and not plain else slice(0, len(text))
+        ids[number, place], mask[number, place] = text, 1
+    with rows(model, stacks):
+        found = model(ids, attention_mask=mask, decoder_input_ids=answer.expand(4, -1)).logits
+    for number, text in enumerate(asked):
+        if stacks[number] == "ana":
+            with off(model):
+                wanted = model(with_words(*text), decoder_input_ids=answer).logits[0]
+        else:
+            with rows(model, [stacks[number]]):
+                wanted = model(whole[number][None], decoder_input_ids=answer).logits[0]
+        assert_close(found[number], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_what_stands_around_the_text_is_written_behind_searched_and_never_pooled(tmp_path, family):
+    model = written(tmp_path, family)
+    model.generation_config.forced_eos_token_id = None
+    texts = [(10, 11, 12), (13,)]
+    search = {"num_beams": 2, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    ids, mask = torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)
+    for number, text in enumerate(texts):
+        ids[number, : len(text) + 2], mask[number, : len(text) + 2] = torch.tensor([CLS, *text, SEP]), 1
+    beams = model.generate(ids, attention_mask=mask, **search)
+    prompts = [[CLS, *text, SEP] for text in texts]
+    greedy = generate(model, PadZero(), prompts, max_new_tokens=4, stop_ids=set())
+    Head(labels=["no", "yes"], layer=1).attach(model, "head")
+    with torch.no_grad():
+        for parameter in model.keeptune.adapter("head").parameters():
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(3))
+    with active(model, ["ana", "head"]):
+        read = [answer.scores for answer in answers(model, pack([row(*text) for text in texts]))]
+    net = model.keeptune.adapter("head").placed[0][0].delta
+    for number, text in enumerate(texts):
+        with off(model):
+            assert torch.equal(beams[number], model.generate(with_words(*text), **search)[0])
+            assert (
+                greedy[number]
+                == generate(model, PadZero(), with_words(*text).tolist(), max_new_tokens=4, stop_ids=set())[0]
+            )
+            states = model.get_encoder()(with_words(*text), output_hidden_states=True).hidden_states[1][0]
+        own = torch.cat([states[2 : 3 + len(text)], states[-1:]])
+        assert_close(read[number], net.of_pooled(own.mean(dim=0)[None])[0], **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_around_the_text_of_an_encoder_decoder_rows_are_packed_as_they_are_padded(tmp_path, family):
+    model = written(tmp_path, family)
+    asked, said = [(10, 11, 12), (13,)], [(3, 4, 5), (6, 7)]
+    encoded = [
+        Encoded("", "", (CLS, *ask, SEP, *say), (False,) * (len(ask) + 2) + (True,) * len(say))
+        for ask, say in zip(asked, said, strict=True)
+    ]
+    batch = pack(encoded)
+    hidden, start = packed_hidden(model, batch), model.config.decoder_start_token_id
+    for ask, say, offset in zip(asked, said, batch.offsets, strict=False):
+        with off(model):
+            wanted = model(with_words(*ask), decoder_input_ids=torch.tensor([[start, *say[:-1]]])).logits[0]
+        place = offset + len(ask) + 1
+        assert_close(head_logits(model, hidden[place : place + len(say)]), wanted, **CLOSE)
