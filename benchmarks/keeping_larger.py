@@ -88,7 +88,10 @@ def _seeds_part(record: Row) -> str:
         f"{share(min(gate['valid_format'] for gate in gates))} of the answers in the task's form after the first stage."
     )
     if any(ok and leak >= 0.5 for ok, leak in zip(passed, leaks, strict=True)):
-        said += " A prompt that has learned the form does not promise that the weights will not learn it too."
+        said += (
+            " A prompt that has learned the form does not promise that the weights will not learn it too "
+            "([where such a leak comes from](promot_seeds.md))."
+        )
     return said
 
 
