@@ -1,6 +1,7 @@
 """Do special abilities keep rising with data while general ones level off? Two abilities of pocket, each on its own.
 
     python -m benchmarks.scaling FOLDER            # goes on where it stopped; writes its record and its page
+    python -m benchmarks.scaling FOLDER --again    # the step that stayed open, five other seeds on other rows
     python -m benchmarks.scaling FOLDER --quick    # one seed, two shares, one epoch; prints
 
 The special ability is words in reversed order, which pocket cannot do; the general one is five kinds of request that it
@@ -31,19 +32,24 @@ SHARES = (1 / 64, 1 / 16, 1 / 4, 1.0)
 SEEDS = 3
 MARGIN = 0.05
 """What four times the rows may add to an ability that is said to have levelled off; fixed before any run."""
+LEVEL = f"general: they bring at most {100 * MARGIN:g} points"
+AGAIN_SEEDS = tuple(range(10, 15))
+"""Of the last step of the general ability, which three seeds left open; fixed, with the other rows, before any ran."""
 KEPT = ("tokens", "seeds", "domains", "cells", "gains", "trends")
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "scaling.md"
 Plain = dict[str, Any]
 
 
-def study(folder: Path, name: str, seeds: int, shares: tuple[float, ...], epochs: int) -> Plain:
-    """The ability at every share of its rows."""
+def study(
+    folder: Path, name: str, seeds: int, shares: tuple[float, ...], epochs: int, first: int = 7, draw: str = "scaling"
+) -> Plain:
+    """The ability at every share of its rows; `draw` says which rows, test rows too."""
     make_folder(folder / name)
     path = folder / name / "rows.jsonl"
-    made = rows(ABILITIES[name], ROWS, TEST, "scaling")
+    made = rows(ABILITIES[name], ROWS, TEST, draw)
     atomic_write(path, "".join(json.dumps(row) + "\n" for row in made))
     settings = [
-        f"data.task={{format: prompt_completion, path: {path.resolve()}}}",
+        f"data.task={{format: prompt_completion, path: {path.resolve()}}}", f"seed={first}",
         f"stages[0].optimizer.lr={RATE}", f"stages[0].epochs={epochs}",
         f"stages[0].batch_tokens={BATCH_TOKENS}",
         "split={dev: 0, test: 0.2}", "proof={target: {data: task, metric: exact_match, max_new_tokens: 32}}",
@@ -58,10 +64,19 @@ def claims(found: Mapping[str, Plain]) -> list[Plain]:
     apart = _difference(last["special"], last["general"])
     lines = [
         ("special: the last four times as many rows bring more", last["special"], 0.0, math.inf),
-        (f"general: they bring at most {100 * MARGIN:g} points", last["general"], -math.inf, MARGIN),
+        (LEVEL, last["general"], -math.inf, MARGIN),
         ("they bring more to the special ability than to the general one", apart, 0.0, math.inf),
     ]
-    return [{"claim": text, **_ends(one), "verdict": _verdict(one, least, most)} for text, one, least, most in lines]
+    return [_claim(*line) for line in lines]
+
+
+def claim_again(again: Plain) -> Plain:
+    """The one that stayed open."""
+    return _claim(LEVEL, again["gains"][-1], -math.inf, MARGIN)
+
+
+def _claim(text: str, one: Plain, least: float, most: float) -> Plain:
+    return {"claim": text, **_ends(one), "verdict": _verdict(one, least, most)}
 
 
 def _difference(one: Plain, other: Plain) -> Plain:
@@ -82,8 +97,8 @@ def _ends(one: Plain) -> Plain:
     return {key: one[key] for key in ("value", "low", "high")}
 
 
-def page(found: Mapping[str, Plain]) -> str:
-    """The results as a document."""
+def page(found: Mapping[str, Plain], again: Plain | None = None) -> str:
+    """The results as a document; `again` is the record of the last step's other seeds."""
     first = next(iter(found.values()))
     shares = [cell["at"]["share"] for cell in first["cells"]]
     lines = [
@@ -109,7 +124,28 @@ def page(found: Mapping[str, Plain]) -> str:
     lines += [f"| {name} | {' | '.join(map(_points, result['gains']))} |" for name, result in found.items()]
     lines += ["", "| what the paper says (arXiv:2310.05492) | points | |", "|---|---|---|"]
     lines += [f"| {one['claim']} | {_points(one)} | {one['verdict']} |" for one in claims(found)]
+    lines += _again(again) if again else []
     return "\n".join([*lines, ""])
+
+
+def _again(again: Plain) -> list[str]:
+    """The section of the last step's other seeds."""
+    seeds, claim = again["seeds"], again["rows"][0]
+    few, all_rows = [_percent(cell["scores"]["task"]) for cell in again["cells"]]
+    return [
+        "",
+        "## The last step of the general ability again",
+        "",
+        f"```sh\n{again['command']}\n```",
+        "",
+        f"What stayed open, asked of {len(seeds)} other seeds on other rows, fixed before any ran. {ROWS // 4:,} rows: "
+        f"{few}; {ROWS:,} rows: {all_rows}. {again['hours']:.2f} hours of training and measuring, on "
+        f"{again['machine']['processor']}.",
+        "",
+        "| claim | points | |",
+        "|---|---|---|",
+        f"| {claim['claim'].replace('they', 'the last four times as many rows')} | {_points(claim)} | {claim['verdict']} |",
+    ]
 
 
 def _step(gain: Plain) -> str:
@@ -129,18 +165,38 @@ def main() -> None:
     """Runs both studies, writes their record and their page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     sys.argv[1:] = ["FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
     calm_process()
+    if given.again:
+        run_again(given.folder)
+        return
     seeds, shares, epochs = (1, SHARES[1:3], 1) if given.quick else (SEEDS, SHARES, EPOCHS)
     found = {name: study(given.folder, name, seeds, shares, epochs) for name in ABILITIES}
-    text = page(found)
+    text = page(found, _read("scaling_again"))
     print(text)
     about = {name: {key: one[key] for key in KEPT} for name, one in found.items()}
     record.write("scaling", claims(found), seeds=list(range(7, 7 + seeds)), quick=given.quick, margin=MARGIN, **about)
     if not given.quick:
         atomic_write(PAGE, text)
+
+
+def run_again(folder: Path) -> None:
+    """The last step of the general ability, and the page of both records."""
+    found = study(folder / "again", "general", len(AGAIN_SEEDS), SHARES[-2:], EPOCHS, AGAIN_SEEDS[0], "scaling/2")
+    about = {key: found[key] for key in (*KEPT, "hours") if key != "seeds"}
+    made = record.write("scaling_again", [claim_again(found)], seeds=AGAIN_SEEDS, margin=MARGIN,
+                        **{**about, "command": "python -m benchmarks.scaling FOLDER --again"})  # fmt: skip
+    first = _read("scaling")
+    if first:
+        atomic_write(PAGE, page({name: first[name] for name in ABILITIES}, made))
+
+
+def _read(name: str) -> Plain | None:
+    path = record.RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 if __name__ == "__main__":

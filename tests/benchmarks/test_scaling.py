@@ -48,8 +48,12 @@ def test_the_page_shows_rows_gains_and_verdicts():
     assert "1/4 to all of them" in text
 
 
-def test_the_page_is_what_the_command_makes_of_the_record():
-    kept = json.loads((record.RESULTS / "scaling.json").read_text(encoding="utf-8"))
+def test_the_page_is_what_the_commands_make_of_the_records():
+    kept, again = (
+        json.loads((record.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("scaling", "scaling_again")
+    )
     studies = {name: kept[name] for name in scaling.ABILITIES}
-    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(studies)
+    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(studies, again)
     assert kept["rows"] == scaling.claims(studies)
+    assert again["rows"] == [scaling.claim_again(again)]
