@@ -131,6 +131,7 @@ def page(found: Mapping[str, Plain], again: Plain | None = None) -> str:
 def _again(again: Plain) -> list[str]:
     """The section of the last step's other seeds."""
     seeds, claim = again["seeds"], again["rows"][0]
+    text = claim["claim"].replace("they", "the last four times as many rows")
     few, all_rows = [_percent(cell["scores"]["task"]) for cell in again["cells"]]
     return [
         "",
@@ -144,7 +145,7 @@ def _again(again: Plain) -> list[str]:
         "",
         "| claim | points | |",
         "|---|---|---|",
-        f"| {claim['claim'].replace('they', 'the last four times as many rows')} | {_points(claim)} | {claim['verdict']} |",
+        f"| {text} | {_points(claim)} | {claim['verdict']} |",
     ]
 
 
