@@ -28,12 +28,9 @@ def k_means(points_ND: Floats, clusters: int, seed: int) -> tuple[NDArray[np.int
     for _ in range(ROUNDS):
         nearest_N = _nearest(points_ND, centres_KD)
         counts_K = np.bincount(nearest_N, minlength=len(centres_KD))
-        order = np.argsort(nearest_N, kind="stable")
         filled = np.flatnonzero(counts_K)
-        starts = np.concatenate([[0], np.cumsum(counts_K[filled])[:-1]])
-        sums = np.add.reduceat(points_ND[order], starts, axis=0, dtype=np.float64)
         moved_KD = centres_KD.copy()
-        moved_KD[filled] = sums / counts_K[filled, None]
+        moved_KD[filled] = _sums(points_ND, nearest_N, len(centres_KD))[filled] / counts_K[filled, None]
         if np.array_equal(moved_KD, centres_KD):
             return nearest_N, centres_KD
         centres_KD = moved_KD
@@ -50,6 +47,18 @@ def centre_of_most(labels: NDArray[np.int64], centres_KD: Floats) -> Floats:
     """The centre [D] of the cluster that most of these points are in; of equal ones the first."""
     centre: Floats = centres_KD[int(np.argmax(np.bincount(labels, minlength=len(centres_KD))))]
     return centre
+
+
+def _sums(points_ND: Floats, labels_N: NDArray[np.int64], clusters: int) -> NDArray[np.float64]:
+    """The sum of the points of each cluster [K, D]; a part of the points is sorted at a time, never all."""
+    sums_KD = np.zeros((clusters, points_ND.shape[1]))
+    for start in range(0, len(points_ND), ROWS_AT_ONCE):
+        part = labels_N[start : start + ROWS_AT_ONCE]
+        order = np.argsort(part, kind="stable")
+        present, firsts = np.unique(part[order], return_index=True)
+        sorted_RD = points_ND[start : start + ROWS_AT_ONCE][order]
+        sums_KD[present] += np.add.reduceat(sorted_RD, firsts, axis=0, dtype=np.float64)
+    return sums_KD
 
 
 def _nearest(points_ND: Floats, centres_KD: Floats) -> NDArray[np.int64]:

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.core.spec import validate
-from keeptune.selectors import Context, Selector
-from keeptune.selectors._clusters import largest_cluster
+from keeptune.selectors import Context, Selector, _clusters
+from keeptune.selectors._clusters import k_means, largest_cluster
 from keeptune.selectors._farthest_first import farthest_first
 
 
@@ -110,6 +110,17 @@ def test_the_first_choice_of_the_paper_lies_in_the_middle_of_the_largest_cluster
     expected = int(np.argmin(np.abs(angles - np.degrees(np.arctan2(mean[0], mean[1])))))
     assert chosen.indices[0] == expected
     assert chosen.indices[1] < 20
+
+
+def test_clusters_do_not_hang_on_how_many_points_are_summed_at_once(monkeypatch):
+    data = points(300, 6)
+    labels, centres = k_means(data, 7, seed=2)
+    for cluster in range(7):
+        np.testing.assert_allclose(centres[cluster], data[labels == cluster].mean(axis=0), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(_clusters, "ROWS_AT_ONCE", 11)
+    again_labels, again_centres = k_means(data, 7, seed=2)
+    assert again_labels.tolist() == labels.tolist()
+    np.testing.assert_allclose(again_centres, centres, rtol=1e-6)
 
 
 def selected(settings: dict, data: np.ndarray, seed: int = 0):
