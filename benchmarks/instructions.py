@@ -8,7 +8,7 @@ DATA holds `instructions/`, `nlu/`, `math/` and `summarization/`. Two studies, e
 `rows`: single turns are Alpaca's, their exams Alpaca's test rows and LIMA's rows; `narrow` is what asks to generate or
 to create something; dialogues are DialogSum's, whose second person answers. Nothing of it was in pocket's training, nor
 were the task sets of the plan. Nothing like a kind that is held out is trained: inference (SICK) and sentiment (SST-2)
-are held out, so RTE is not trained. Quantity is not asked: so few steps see little more than 500 rows.
+are held out, so RTE is not trained. Quantity is not asked: the steps are two passes over 500 rows.
 
 `quality`: rows of Dolly that AlpaGasus's filter chose against as many that it passed over. pocket was trained on 96% of
 both; it is asked about the chosen rows that it was not trained on, and about LIMA's.
@@ -37,7 +37,7 @@ LETTERS = {"alpaca": 400, "dolly": 600, "lima": 1000}
 NARROW = ("generate", "create")
 STEPS, SEEDS, ITEMS, WRITTEN = 60, 4, 100, 24
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "instructions.md"
-QUESTIONS = {"rows": "Wordings, tasks, dialogues, quantity, diversity", "quality": "Quality"}
+QUESTIONS = {"rows": "Wordings, tasks, kinds held out, dialogues, diversity", "quality": "Quality"}
 RECIPE = """\
 name: instructions-{name}
 seed: 11
@@ -168,11 +168,11 @@ def page(found: dict[str, Row]) -> str:
         "```sh\npython -m benchmarks.instructions DATA FOLDER\n```",
         about,
         f"Rows have at most {LETTERS['alpaca']}, {LETTERS['dolly']} and {LETTERS['lima']:,} letters (Alpaca, Dolly, "
-        "LIMA). Every arm draws the same number of tokens. Arms, sizes, seeds and scores were fixed before any was "
-        "seen. How to read the tables: [studies](../studies.md).",
+        "LIMA). Every arm draws the same\nnumber of tokens. Arms, sizes and scores were fixed before any score was "
+        "seen, seeds as many as the clock allowed.\nHow to read the tables: [studies](../studies.md).",
     ]
     for name, result in found.items():
-        parts += [f"## {QUESTIONS[name]}", result["text"].split("\n\npage  ")[0]]
+        parts += [f"## {QUESTIONS[name]}", result["text"].split("\n\nNot asked:")[0].split("\n\npage  ")[0]]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Exact k-center greedy: ours, one matrix-vector product per centre, the naive loop, and public implementations.
 
-    python -m benchmarks.kcenter            # 50,000 x 384, 5,000 centres; 1,000,000 x 384, 10,000 centres
+    python -m benchmarks.kcenter            # 50,000 x 384, 5,000 centres; with --million also 10,000 of 1,000,000
     python -m benchmarks.kcenter --quick    # 8,000 x 64, 400 centres; prints, writes nothing
     python -m benchmarks.kcenter --public FOLDER    # with the checkouts that `benchmarks.peers.public_kcenter` names
 
@@ -141,6 +141,7 @@ def main() -> int:
     parser.add_argument("--centres", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--public", type=Path, help="folder with checkouts of public implementations")
+    parser.add_argument("--million", action="store_true", help="also the whole selector on a million vectors")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     count, width, centres = (8_000, 64, 400) if asked.quick else (50_000, 384, asked.centres)
@@ -151,7 +152,7 @@ def main() -> int:
     rows = compare(clustered(count, width, asked.seed), centres, asked.rounds, asked.seed, others)
     if asked.public:
         sys.argv[sys.argv.index("--public") + 1] = "FOLDER"  # the record names no path
-    if not asked.quick:
+    if asked.million:
         rows.append(million(asked.seed))
     libraries = record.versions("numpy", "scikit-learn")
     record.write("kcenter", rows, seeds=[asked.seed], quick=asked.quick, rounds=asked.rounds, libraries=libraries)

@@ -68,6 +68,9 @@ def test_no_task_of_a_held_out_kind_is_trained_and_pocket_was_taught_none_of_the
 
 
 def test_the_page_has_both_studies():
-    text = instructions.page({"rows": {"text": "A table.\n\npage  x"}, "quality": {"text": "Another.\n\npage  y"}})
+    text = instructions.page(
+        {"rows": {"text": "A table.\n\npage  x"}, "quality": {"text": "Another.\n\nNot asked:\n\n- z\n\npage  y"}}
+    )
     assert "## Quality\n\nAnother.\n" in text
     assert "page  " not in text
+    assert "Not asked" not in text
