@@ -232,7 +232,7 @@ def probe(
     pooling: Annotated[str, typer.Option(help="Of whole texts (label): mean, cls or last.")] = "mean",
     rows: Annotated[int | None, typer.Option(min=1, help="Most texts of each part.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10, help="Runs of each probe.")] = 1,
-    codelength: Annotated[bool, typer.Option(help="Send the answers too: twice the time.")] = True,
+    codelength: Annotated[bool, typer.Option(help="Send the answers too, with the first seed: twice its time.")] = True,
     output: Output = Path("runs/probe"),
     json_: Json = False,
 ) -> None:

@@ -67,15 +67,16 @@ def _place(row: Row) -> tuple[str, str, int]:
 def _result(rows: Sequence[Row]) -> dict[str, Any]:
     model, title, layer = _place(rows[0])
     asked, own, control = rows[0]["task"]["asked"], _right(rows, "task"), _right(rows, "control")
-    sent = rows[0]["task"]["bits"] is not None
+    first = rows[0]
+    sent = first["task"]["bits"] is not None
     return {
         "model": model, "title": title, "layer": layer, "probe": rows[0]["probe"],
         "parameters": rows[0]["task"]["parameters"],
         "accuracy": _interval(own, asked), "control": _interval(control, asked),
         "selectivity": _interval(own - control, asked),
-        "bits": _mean_bits(rows, "task") if sent else None,
-        "compression": _compression(rows, "task") if sent else None,
-        "control_compression": _compression(rows, "control") if sent else None,
+        "bits": first["task"]["bits"],
+        "compression": _compression(first, "task") if sent else None,
+        "control_compression": _compression(first, "control") if sent else None,
         "epochs": [row["task"]["epochs"] for row in rows],
         "seeds": [
             {"seed": row["seed"], "accuracy": _share(row, "task"), "control": _share(row, "control")} for row in rows
@@ -116,13 +117,9 @@ def _share(row: Row, which: str) -> float:
     return float(round(sum(row[which]["right"]) / sum(row[which]["asked"]), 6))
 
 
-def _compression(rows: Sequence[Row], which: str) -> float:
-    return float(round(sum(row[which]["uniform"] for row in rows) / sum(row[which]["bits"] for row in rows), 3))
-
-
-def _mean_bits(rows: Sequence[Row], which: str) -> float:
-    """Bits of all training answers, a seed's mean."""
-    return float(round(sum(row[which]["bits"] for row in rows) / len(rows), 1))
+def _compression(row: Row, which: str) -> float:
+    """Of the seed whose answers were sent, the first."""
+    return float(round(row[which]["uniform"] / row[which]["bits"], 3))
 
 
 def probe_text(result: Mapping[str, Any], page: Path) -> str:
