@@ -33,7 +33,7 @@ from keeptune.core.usage import measured
 from keeptune.evaluations import Context
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
-from keeptune.recipes.material import Material, gather
+from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of
 from keeptune.recipes.provenance import trained_parameters
 from keeptune.recipes.recipe import Recipe, load_recipe
@@ -81,6 +81,7 @@ class Bench:
 
     def train(self, recipe: Recipe, folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
         """The checkpoint that the recipe's one stage makes, and what it cost."""
+        recipe = fitted(recipe, self.material)
         stage = recipe.stages[0]
         processor = time.process_time()
         with measured() as usage, Run.open(folder) as run:
