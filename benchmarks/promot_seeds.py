@@ -3,7 +3,7 @@
     python -m benchmarks.promot_seeds FOLDER            # goes on where it stopped; writes its record and its page
     python -m benchmarks.promot_seeds FOLDER --quick    # two prompts, few steps; prints
 
-Three prompts of the first stage, each followed by the second stage in the order of its own seed, at the sizes of
+Five prompts of the first stage, each followed by the second stage in the order of its own seed, at the sizes of
 `benchmarks.keeping --plane`; then the prompt that leaks most and the one that leaks least change orders. The leak is
 read on unrelated requests of another draw of the suite than the proof's. Beside it stand figures that a gate could read
 after the first stage, on dev rows and these requests (`benchmarks.promot_gate`). All of this was fixed before any of it
@@ -40,7 +40,7 @@ from keeptune.stages._progress import Progress
 from keeptune.studies import Plain, Work
 from keeptune.studies._lineup import arm_recipe
 
-SEEDS = (7, 8, 9)
+SEEDS = (7, 8, 9, 10, 11)
 TOKENS = 166_782
 """Of both stages, as in `benchmarks.keeping --plane`."""
 REQUESTS, DRAW = 200, 1
