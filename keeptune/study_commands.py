@@ -16,7 +16,9 @@ def study(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe.")],
     output: Annotated[Path | None, typer.Option("--output", help="The study's folder.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting of the recipe: a.b=c.")] = None,
-    choices: Annotated[list[str] | None, typer.Option("--with", help="A setting of the study: seeds=3.")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option("--with", help="A setting of the study, seeds=3; see: keeptune show NAME.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
     """Runs a grid of small runs of one recipe and says what it shows; a second time it resumes."""
