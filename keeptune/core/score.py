@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["target", "accuracy", "corpus", "leak", "drift", "diagnosis"]
@@ -34,7 +34,7 @@ class Item:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `items.jsonl.gz`."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Item:
