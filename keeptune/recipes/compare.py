@@ -41,13 +41,17 @@ def compare_runs(runs: Sequence[Path], output: Path, *, title: str = "", lead: s
 
 def _title(entries: Sequence[Entry]) -> str:
     """What the picture shows, in one sentence."""
-    kept = [entry.name for entry in entries if entry.certificate["verdict"] == "PASS"]
-    lost = [entry.name for entry in entries if entry.certificate["verdict"] == "FAIL"]
-    if kept and lost:
-        return f"{', '.join(kept)} learned the task and kept the rest; {', '.join(lost)} did not keep it"
-    if lost and not kept:
-        return f"No run kept everything: {', '.join(lost)} lost general ability"
-    return f"{', '.join(kept)} kept general ability" if kept else "What cannot be told from this evidence"
+    kept, undecided, lost = (", ".join(_names(entries, verdict)) for verdict in ("PASS", "UNDECIDED", "FAIL"))
+    said = [f"{kept} learned the task and kept the rest"] if kept else []
+    if undecided:
+        said.append(f"{'what' if kept else 'What'} {undecided} kept cannot be told from this evidence")
+    if lost:
+        said.append(f"{lost} did not keep {'it' if kept else 'general ability'}")
+    return "; ".join(said)
+
+
+def _names(entries: Sequence[Entry], verdict: str) -> list[str]:
+    return [entry.name for entry in entries if entry.certificate["verdict"] == verdict]
 
 
 def _line(entry: Entry) -> str:

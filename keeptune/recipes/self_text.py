@@ -8,6 +8,7 @@ A model without a chat template writes documents only.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from keeptune.data.formats.generated import Generated
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
 
-ROUNDS = 4
+DRAWS = 16
+"""Texts that are drawn at most for each row that is wanted: some of what a model writes is of no use."""
 SHORTEST = 16
 REQUEST_SHARE = 4
 """A request may take this part of the longest row, the answer the rest."""
@@ -43,7 +45,7 @@ def self_text(
     Raises:
         DataError: the base writes nothing usable (E-DATA-GENERATED).
     """
-    key = digest_of([2, loaded.fingerprint, str(loaded.dtype), settings.to_dict(), seed])
+    key = digest_of([3, loaded.fingerprint, str(loaded.dtype), settings.to_dict(), seed])
     file = cache / f"generated-{key[:24]}.jsonl"
     if not file.is_file():
         say(f"{settings.rows} rows of the base's own text")
@@ -55,6 +57,8 @@ def self_text(
                 where={"key": f"data.{name}"},
                 fix="Name a file of general data for it, for example format: plain_text.",
             )
+        if len(rows) < settings.rows:
+            say(f"{len(rows)} rows of the base's own text: in {DRAWS} times as many draws it wrote no more of use")
         make_folder(cache)
         atomic_write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     with file.open(encoding="utf-8") as lines:
@@ -75,12 +79,15 @@ def _write(loaded: Loaded, settings: Generated, seed: int) -> list[dict[str, Any
 
 
 def _until_enough(make: Callable[[int, int], Iterable[dict[str, Any]]], wanted: int, seed: int) -> list[dict[str, Any]]:
-    """Different rows, at most `wanted`; a few rounds, because some of what a model writes is of no use."""
+    """Different rows, at most `wanted`: each round draws as many texts as the share of use so far asks for."""
     found: dict[str, dict[str, Any]] = {}
-    for turn in range(ROUNDS):
-        if len(found) < wanted:
-            for row in make(wanted - len(found), 1000 * seed + turn):
-                found.setdefault(json.dumps(row), row)
+    drawn = turn = 0
+    while len(found) < wanted and drawn < DRAWS * wanted:
+        share = max(len(found), 1) / drawn if drawn else 1.0
+        count = min(math.ceil((wanted - len(found)) / share), DRAWS * wanted - drawn)
+        for row in make(count, 1000 * seed + turn):
+            found.setdefault(json.dumps(row), row)
+        drawn, turn = drawn + count, turn + 1
     return list(found.values())[:wanted]
 
 
