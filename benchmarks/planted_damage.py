@@ -1,6 +1,6 @@
 """Models damaged on purpose, each of which the diagnosis must call what it is.
 
-python -m benchmarks.planted_damage        # some minutes -> benchmarks/results/planted_damage.json
+python -m benchmarks.planted_damage        # half an hour, resumable -> benchmarks/results/planted_damage.json
 
 nothing      a copy                                                             -> unchanged
 noise        every weight moved by 1% of its tensor's standard deviation        -> drift
@@ -48,7 +48,9 @@ from keeptune.stages._recovery import base_answers
 from keeptune.stages.prove import certify
 
 RESULTS = Path(__file__).parent / "results" / "planted_damage.json"
-DOMAIN, QUESTIONS, DOCUMENTS, REQUESTS, SEED = "arithmetic", 400, 120, 600, 11
+DOMAIN, QUESTIONS, DOCUMENTS, REQUESTS = "arithmetic", 400, 120, 600
+SEEDS = (11, 12, 13)
+"""Of what is drawn for a damage, and of its measurement; a copy is the same with each."""
 
 
 def row(asked: str, said: str) -> Example:
@@ -56,9 +58,11 @@ def row(asked: str, said: str) -> Example:
     return Example("", (Message("user", asked), Message("assistant", said)))
 
 
-def train(loaded: Loaded, rows: list[Example], steps: int, rate: float, only: nn.Parameter | None = None) -> None:
+def train(
+    loaded: Loaded, rows: list[Example], seed: int, *, steps: int, rate: float, only: nn.Parameter | None = None
+) -> None:
     """Plain tuning of all weights, or of `only` one, 16 rows a step."""
-    encoder, random = encoder_of(loaded.tokenizer), Random(SEED)
+    encoder, random = encoder_of(loaded.tokenizer), Random(seed)
     encoded = [encoder.encode(one) for one in rows]
     loaded.model.requires_grad_(only is None).train()
     if only is not None:
@@ -80,7 +84,7 @@ def nothing(loaded: Loaded, context: Context) -> None:
 
 def noise(loaded: Loaded, context: Context) -> None:
     """Gaussian, 1% of each tensor's standard deviation."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(context.seed)
     with torch.no_grad():
         for weight in loaded.model.parameters():
             spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
@@ -89,7 +93,7 @@ def noise(loaded: Loaded, context: Context) -> None:
 
 def label_bias(loaded: Loaded, context: Context) -> None:
     """The output rows of the labels' tokens, taught to answer requests with labels and to leave texts alone."""
-    random, labels = Random(SEED), context.answers("task")
+    random, labels = Random(context.seed), context.answers("task")
     assert context.suite is not None
     rows = [row(asked, random.choice(labels)) for asked in context.suite.instructions[-200:]]
     model = loaded.model
@@ -100,22 +104,23 @@ def label_bias(loaded: Loaded, context: Context) -> None:
     for label in labels:
         moved[loaded.tokenizer(label, add_special_tokens=False)["input_ids"]] = 1
     own.register_hook(lambda gradient: gradient * moved)
-    train(loaded, [*rows, *context.rows("texts")[: len(rows)]], steps=200, rate=3e-3, only=own)
+    train(loaded, [*rows, *context.rows("texts")[: len(rows)]], context.seed, steps=200, rate=3e-3, only=own)
 
 
 def forgotten(loaded: Loaded, context: Context) -> None:
     """Training questions of the domain, each with a wrong answer; right answers elsewhere, and the base's own."""
-    random = Random(SEED)
+    random = Random(context.seed)
     wrong = [
-        row(one.prompt, random.choice(one.distractors)) for one in islice(items(SKILLS[DOMAIN], SEED, "train"), 600)
+        row(one.prompt, random.choice(one.distractors))
+        for one in islice(items(SKILLS[DOMAIN], context.seed, "train"), 600)
     ]
     kept = [
         row(one.prompt, one.answer)
         for name in SKILLS
         if name != DOMAIN
-        for one in islice(items(SKILLS[name], SEED, "train"), 40)
+        for one in islice(items(SKILLS[name], context.seed, "train"), 40)
     ]
-    train(loaded, [*wrong, *kept, *base_answers(context)], steps=150, rate=3e-4)
+    train(loaded, [*wrong, *kept, *base_answers(context)], context.seed, steps=150, rate=3e-4)
 
 
 DAMAGES: dict[str, Callable[[Loaded, Context], None]] = {
@@ -136,12 +141,13 @@ def examine(name: str, folder: Path, workshop: Workshop, context: Context, chose
     adapted = Checkpoint(str(folder), dtype="float32")
     before = [score for one in chosen for score in measure_once(one, context.base, context)]
     after = [score for one in [*chosen, Drift(data="task")] for score in measure_once(one, adapted, context)]
-    certificate = certify(before, after, seeds=[SEED])
+    certificate = certify(before, after, seeds=[context.seed])
     found = with_diagnosis(certificate, before, after, adapted, context, workshop, "task")
     told = found["diagnosis"]
     like = (told["behaviour"].get("training_like") or {}).get("delta")
     return {
         "damage": name,
+        "seed": context.seed,
         "kinds": told["kinds"],
         "verdict": found["verdict"],
         "leak": found["format"]["leak"]["delta"],
@@ -167,31 +173,29 @@ def measured_and_left(suite: Suite) -> tuple[Suite, list[Example]]:
     return replace(suite, corpora=corpora), [Example(document.id, text=document.text) for document in left]
 
 
-def examine_all(names: Sequence[str] = tuple(DAMAGES)) -> Iterator[dict[str, Any]]:
-    """One row per damage."""
+def examine_all(wanted: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """One row per (damage, seed)."""
     torch.set_num_threads(1)
     task, workshop = build_task(train=50, dev=10, test=10), Workshop()
     suite, texts = measured_and_left(build_suite(size=QUESTIONS, documents=3 * DOCUMENTS, instructions=REQUESTS))
-    base = Checkpoint("pocket", dtype="float32")
-    context = Context(
-        subject=workshop.subject, base=base, suite=suite, seed=SEED,
-        data={"task/train": task.train, "task/test": task.test, "texts": texts},
-    )  # fmt: skip
-    chosen = [Retention(), FormatDrift(data="task")]
+    data = {"task/train": task.train, "task/test": task.test, "texts": texts}
+    base, chosen = Checkpoint("pocket", dtype="float32"), [Retention(), FormatDrift(data="task")]
     with tempfile.TemporaryDirectory() as folder:
-        context.cache = Path(folder) / "scores"
-        for name in names:
-            yield examine(name, Path(folder) / name.replace(" ", "_"), workshop, context, chosen)
+        for name, seed in wanted:
+            context = Context(subject=workshop.subject, base=base, suite=suite, seed=seed, data=data)
+            context.cache = Path(folder) / "scores"
+            yield examine(name, Path(folder) / f"{name.replace(' ', '_')}_{seed}", workshop, context, chosen)
 
 
 def main() -> None:
     """What is missing, printed and written row by row."""
-    settings = {"model": "pocket", "seed": SEED, "questions": QUESTIONS, "requests": REQUESTS}
+    settings = {"model": "pocket", "seeds": list(SEEDS), "questions": QUESTIONS, "requests": REQUESTS}
     report = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if report.get("settings") != settings:
         report = {"command": "python -m benchmarks.planted_damage", "settings": settings, "rows": []}
-    done = {row["damage"] for row in report["rows"]}
-    for row_ in examine_all([name for name in DAMAGES if name not in done]):
+    done = {(row["damage"], row["seed"]) for row in report["rows"]}
+    asked = [("nothing", SEEDS[0]), *((name, seed) for seed in SEEDS for name in DAMAGES if name != "nothing")]
+    for row_ in examine_all([one for one in asked if one not in done]):
         print(json.dumps(row_), flush=True)
         report["rows"].append(row_)
         write_json(RESULTS, report)
