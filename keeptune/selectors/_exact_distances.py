@@ -33,21 +33,24 @@ class ExactDistances:
     def __init__(self, points_ND: Floats, middle_D: Wide, most: int) -> None:
         self._points, self._middle = points_ND, middle_D
         self._centres = np.empty((most, points_ND.shape[1]))
-        self._indices: list[int] = []
+        self._squares = np.empty(most)
+        self._indices = np.empty(most, dtype=np.int64)
+        self._count = 0
         self._values = np.full(len(points_ND), np.inf)
         self._seen = np.zeros(len(points_ND), dtype=np.int64)
         self._longest = 0.0
 
     def add(self, index: int) -> None:
         """The point `index` is a centre from now on."""
-        self._centres[len(self._indices)] = self._from_middle(np.array([index]))[0]
-        self._indices.append(index)
+        centre_D = self._points[index] - self._middle
+        self._centres[self._count], self._squares[self._count] = centre_D, centre_D @ centre_D
+        self._indices[self._count] = index
+        self._count += 1
 
     def of(self, places: Places) -> Wide:
         """The squared distance of each of these points to the nearest centre (R,)."""
-        count = len(self._indices)
         for seen in np.unique(self._seen[places]):
-            if seen < count:
+            if seen < self._count:
                 behind = places[self._seen[places] == seen]
                 for start in range(0, len(behind), ROWS_AT_ONCE):
                     self._see(behind[start : start + ROWS_AT_ONCE], int(seen))
@@ -59,10 +62,9 @@ class ExactDistances:
         return known
 
     def _see(self, places_R: Places, since: int) -> None:
-        centres_CD, count = self._centres[since : len(self._indices)], len(self._indices)
-        points_RD = self._from_middle(places_R)
+        centres_CD, squares_C = self._centres[since : self._count], self._squares[since : self._count]
+        points_RD = self._points[places_R] - self._middle
         squares_R = np.einsum("rd,rd->r", points_RD, points_RD)
-        squares_C = np.einsum("cd,cd->c", centres_CD, centres_CD)
         near_RC = points_RD @ (-2 * centres_CD.T)
         near_RC += squares_R[:, None]
         near_RC += squares_C
@@ -70,9 +72,6 @@ class ExactDistances:
         least_R = np.minimum(near_RC.min(axis=1), self._values[places_R])
         rows, columns = np.nonzero(near_RC <= least_R[:, None] + SLACK * self._longest)
         own = self._points[places_R[rows]].astype(np.float64)
-        apart = own - self._points[np.array(self._indices, dtype=np.int64)[since + columns]]
+        apart = own - self._points[self._indices[since + columns]]
         np.minimum.at(self._values, places_R[rows], np.einsum("rd,rd->r", apart, apart))
-        self._seen[places_R] = count
-
-    def _from_middle(self, places_R: Places) -> Wide:
-        return self._points[places_R] - self._middle
+        self._seen[places_R] = self._count

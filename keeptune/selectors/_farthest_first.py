@@ -26,7 +26,7 @@ from keeptune.selectors._exact_distances import ExactDistances, Floats, Places
 POOLS = (4096, 512)
 WAITING = (256, 64, 1)
 """Sizes of the nested pools, and how many centres may wait at each level, all points first."""
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 1024  # their products with the waiting centres stay in the cache
 MEASURED_AT_ONCE = 32
 """Points of the largest bounds that are measured together: a few are cheaper by one product than one by one."""
 TAKEN = -np.inf

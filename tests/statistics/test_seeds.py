@@ -24,7 +24,8 @@ def test_replicates_draw_the_same_clusters_for_every_seed():
     rows = changes()
     twice = crossed_sums([rows[0], rows[1], rows[0]])
     deviation = replicate_deviations([twice], 200)
-    assert np.array_equal(deviation[0], deviation[2])
+    # Products of a matrix round the last bit of a row by its place in it, on some processors.
+    np.testing.assert_allclose(deviation[0], deviation[2], rtol=0, atol=1e-15)
     assert not np.allclose(deviation[0], deviation[1])
 
 
