@@ -14,6 +14,7 @@ choice included, in a process of its own.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -134,8 +135,17 @@ def million(seed: int) -> dict[str, Any]:
     }
 
 
+def in_one_thread() -> None:
+    """Starts this process anew unless BLAS, which reads it when numpy is loaded, has one thread."""
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        command = [sys.executable, "-m", "benchmarks.kcenter", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **threads})
+
+
 def main() -> int:
     """Measures and writes the record."""
+    in_one_thread()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--centres", type=int, default=5_000)
