@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -172,7 +171,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sys.argv[1:] = ["FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
+    record.without_paths(FOLDER=given.folder)
     calm_process()
     seeds, shares, size = (1, SHARES[1:], 0.1) if given.quick else (3, SHARES, 1.0)
     result = run_study("mixture", "dmt", given.folder / "study", settings(given.folder, size), choices(seeds, shares))

@@ -20,7 +20,6 @@ import argparse
 import gzip
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sys.argv[1:] = ["DATA", "FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
+    record.without_paths(DATA=given.data, FOLDER=given.folder)
     calm_process()
     prepare(given.data, given.folder, steps=2 if given.quick else STEPS)
     found = {name: study(given.folder, name, given.quick) for name in SOURCES}

@@ -160,8 +160,7 @@ def main() -> int:
         **(public(asked.public) if asked.public else {}),
     }  # fmt: skip
     rows = compare(clustered(count, width, asked.seed), centres, asked.rounds, asked.seed, others)
-    if asked.public:
-        sys.argv[sys.argv.index("--public") + 1] = "FOLDER"  # the record names no path
+    record.without_paths(FOLDER=asked.public)
     if asked.million:
         rows.append(million(asked.seed))
     libraries = record.versions("numpy", "scikit-learn")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,7 +122,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sys.argv[1:] = ["FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
+    record.without_paths(FOLDER=given.folder)
     calm_process()
     seeds, tokens = (SEEDS[:2], 12_000) if given.quick else (SEEDS, TOKENS)
     own = cross(given.folder.absolute(), list(LARGE.sizes), tokens, 20 if given.quick else REQUESTS)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +106,7 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    sys.argv[1:] = ["DATA"]  # the record names no path
+    record.without_paths(DATA=asked.data)
     calm_process()
     with tempfile.TemporaryDirectory() as made:
         os.environ["XDG_CACHE_HOME"] = made

@@ -44,6 +44,12 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def without_paths(**places: Path | None) -> None:
+    """Replaces paths of the command line by the names under which the record shows them."""
+    names = {path: name for name, path in places.items()}
+    sys.argv[1:] = [names.get(Path(word), word) for word in sys.argv[1:]]
+
+
 def write(
     name: str,
     rows: Sequence[dict[str, Any]],

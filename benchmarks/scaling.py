@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -169,7 +168,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sys.argv[1:] = ["FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
+    record.without_paths(FOLDER=given.folder)
     calm_process()
     if given.again:
         run_again(given.folder)

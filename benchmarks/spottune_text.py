@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sys.argv[1:] = ["FOLDER", *(["--quick"] if given.quick else [])]  # the record names no path
+    record.without_paths(FOLDER=given.folder)
     calm_process()
     seeds, steps = (SEEDS[:1], 4) if given.quick else (SEEDS, STEPS)
     tasks = [Task(given.folder.absolute(), task, steps) for task in TASKS]

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from keeptune.core.errors import DataError, RecipeError
-from keeptune.core.files import atomic_write
+from keeptune.core.errors import DataError
+from keeptune.core.files import atomic_write, refuse_existing
 from keeptune.core.spec import validate
 from keeptune.data.build import HELD_OUT, BuildPlan, build_source
 from keeptune.recipes.overrides import with_overrides
@@ -29,11 +29,7 @@ def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, 
         RecipeError: the plan is wrong, or `output` exists.
         DataError: a file cannot be read, or a task gives nothing (E-BUILD-NOTHING).
     """
-    if output.exists():
-        fix = "Choose another --output, or remove the file."
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
-        )
+    refuse_existing(output)
     plain, lines = read_yaml(plan_file)
     plan: BuildPlan = validate(BuildPlan, with_overrides(plain or {}, settings), file=str(plan_file), lines=lines)
     written: list[str] = []

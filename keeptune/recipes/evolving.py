@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.errors import DataError, RecipeError
-from keeptune.core.files import atomic_write
+from keeptune.core.files import atomic_write, refuse_existing
 from keeptune.data.formats.generated import Generated
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
@@ -43,11 +43,7 @@ def evolve_file(
         RecipeError: `output` exists, or `seeds` is missing.
         DataError: nothing was kept (E-EVOLVE-NOTHING), with the counts.
     """
-    if output.exists():
-        fix = "Choose another --output, or remove the file."
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
-        )
+    refuse_existing(output)
     counts: Counter[str] = Counter()
     if how == "replay":
         made = list(_replay(model, rows, seed, max_tokens, counts))

@@ -95,7 +95,7 @@ def run_recipe(
 
 def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
     """The result of a run as the command line prints it."""
-    from keeptune.report.sections import talked_to
+    from keeptune.report.run_files import talked_to
     from keeptune.report.sentence import verdict_sentence
     from keeptune.report.words import SIGN
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.core.errors import RecipeError
-from keeptune.core.files import atomic_write
+from keeptune.core.files import atomic_write, refuse_existing
 from keeptune.recipes.material import Material, gather
 from keeptune.recipes.recipe import load_recipe, recipe_path
 from keeptune.recipes.selecting import said
@@ -34,11 +34,8 @@ def mix_recipe(name: str, settings: list[str], output: Path | None = None, *, qu
         RecipeError: no stage trains on given rows (E-MIX-STAGE), or `output` exists.
         DataError: a file or row cannot be used.
     """
-    if output is not None and output.exists():
-        fix = "Choose another --output, or remove the file."
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
-        )
+    if output is not None:
+        refuse_existing(output)
     recipe = load_recipe(name, settings)
     stages = {place: stage for place, stage in enumerate(recipe.stages) if isinstance(stage, Train)}
     if not stages:

@@ -13,9 +13,9 @@ import numpy as np
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.errors import DataError
 from keeptune.core.example import Example
-from keeptune.core.files import atomic_write
+from keeptune.core.files import atomic_write, refuse_existing
 from keeptune.core.spec import validate
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
@@ -94,7 +94,7 @@ def select_files(files: Sequence[Path], output: Path, wanted: Wanted, *, queries
         PlanError: the selector or the encoder needs a model and has none (E-SELECT-MODEL).
         RecipeError: unknown selector or setting, or `output` exists.
     """
-    _refuse_existing(output)
+    refuse_existing(output)
     selector = wanted.selector()
     encoder = wanted.embedder(selector)
     examples, held_out = _examples(files)
@@ -132,7 +132,7 @@ def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = 
         DataError: a file cannot be read, or it holds out every row.
         RecipeError: an unknown setting, or `output` exists.
     """
-    _refuse_existing(output)
+    refuse_existing(output)
     selector = Wanted("dedupe", settings=settings).selector()
     examples, held_out = _examples(files)
     found = selector.select(examples, Context())
@@ -148,14 +148,6 @@ def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = 
     lines = [f"{len(examples):,} examples{rest}; {dropped:,} say what an earlier one says", *told, ""]
     lines.append(f"{len(found.indices):,} rows written to {output}\nNext: keeptune init {output}")
     return {**result, "text": "\n".join(lines)}
-
-
-def _refuse_existing(output: Path) -> None:
-    if output.exists():
-        fix = "Choose another --output, or remove the file."
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output}, fix=fix
-        )
 
 
 def _write(output: Path, examples: Sequence[Example], found: Selection, by: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
-from keeptune.core.files import atomic_write
+from keeptune.core.files import atomic_write, refuse_existing
 from keeptune.core.image import Image
 from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
@@ -95,11 +95,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
             (E-INIT-IMAGES).
         DataError: the file cannot be read.
     """
-    if output.exists():
-        raise RecipeError(
-            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": output},
-            fix="Choose another --output, or remove the file.",
-        )  # fmt: skip
+    refuse_existing(output)
     guess = guess_format(str(data))
     reading = read_examples(guess.format, "task", gather=True)
     examples = reading.examples

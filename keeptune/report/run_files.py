@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,19 @@ def read_run(folder: Path) -> RunFiles:
         items=list(_lines(folder / "items.jsonl.gz")),
         trail=list(_lines(folder / "trail.jsonl")),
     )
+
+
+def talked_to(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
+    """The run inside `folder` that `keeptune chat` opens; None where there is none, or it writes nothing."""
+    return None if certificate.get("drift") is None else made_by(folder, certificate)
+
+
+def made_by(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
+    """The run inside `folder` that made the model: itself or its worst seed; None for a proof of two models."""
+    seeds = certificate.get("seeds")
+    worst = seeds.get("worst") if isinstance(seeds, Mapping) else None
+    places = (Path(), *([Path("seeds", str(worst))] if worst is not None else []))
+    return next((place for place in places if (folder / place / "checkpoint.json").is_file()), None)
 
 
 def _json(path: Path) -> dict[str, Any]:

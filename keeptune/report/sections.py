@@ -11,6 +11,7 @@ from typing import Any
 from keeptune.report.gain import change
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.language import say
+from keeptune.report.run_files import made_by
 from keeptune.report.words import amount, number, percent, points, seconds
 
 
@@ -177,19 +178,6 @@ def commands(folder: Path, certificate: Mapping[str, Any]) -> Markup:
         "those of the items, or about safety."
     )
     return Markup(element("pre", "\n".join(lines)) + element("p", limits, class_="note"))
-
-
-def talked_to(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
-    """The run inside `folder` that `keeptune chat` opens; None where there is none, or it writes nothing."""
-    return None if certificate.get("drift") is None else made_by(folder, certificate)
-
-
-def made_by(folder: Path, certificate: Mapping[str, Any]) -> Path | None:
-    """The run inside `folder` that made the model: itself or its worst seed; None for a proof of two models."""
-    seeds = certificate.get("seeds")
-    worst = seeds.get("worst") if isinstance(seeds, Mapping) else None
-    places = (Path(), *([Path("seeds", str(worst))] if worst is not None else []))
-    return next((place for place in places if (folder / place / "checkpoint.json").is_file()), None)
 
 
 INCIDENTS = frozenset(

@@ -18,7 +18,8 @@ from typing import Any
 
 from keeptune.core.score import Score
 from keeptune.stages._certificate import entry
-from keeptune.stages._states import States, common, likely, more_lost
+from keeptune.stages._pairing import common, likely, more_lost
+from keeptune.stages._states import States
 from keeptune.statistics.comparison import Comparison
 from keeptune.statistics.forecast import task_margin
 from keeptune.statistics.noninferiority import compare_pooled

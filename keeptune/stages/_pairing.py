@@ -10,7 +10,7 @@ from typing import Any
 from keeptune.core.errors import RecipeError
 from keeptune.core.score import Item, Score
 from keeptune.statistics.comparison import LEVEL, Comparison
-from keeptune.statistics.noninferiority import PairedTask, compare_continuous, compare_ratio
+from keeptune.statistics.noninferiority import PairedTask, compare_continuous, compare_pooled, compare_ratio
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,43 @@ def pair_up(base: Sequence[Score], adapted: Sequence[Score]) -> list[ScorePair]:
         if other is not None:
             pairs.append(ScorePair(score, _in_order_of(score, other)))
     return pairs
+
+
+def likely(base: Sequence[Score], task: str) -> Score:
+    """The accuracy of a task by likelihood, which every task has."""
+    return next(one for one in base if one.kind == "accuracy" and one.task == task)
+
+
+def more_lost(pairs: Sequence[tuple[Score, Score]], adapted: Sequence[Score]) -> Comparison | None:
+    """(first - second) of base against adapted, per item: positive where the first fell more than the second."""
+    tasks = []
+    for scores in pairs:
+        shared = {item.id for item in scores[0].items} & {item.id for item in scores[1].items}
+        first, second = (common(score, adapted, shared) for score in scores)
+        if first is None or second is None:
+            continue
+        sides = []
+        for shown, held in ((first.adapted, second.adapted), (first.base, second.base)):
+            by_id = {item.id: item.score for item in held.items}
+            sides.append([item.score - by_id[item.id] for item in shown.items])
+        # Turned round, so that the gap is positive when the first fell more.
+        tasks.append(PairedTask(sides[0], sides[1], first.clusters))
+    return compare_pooled(tasks, 0.0) if tasks else None
+
+
+def common(base: Score, others: Sequence[Score], only: set[str] | None = None) -> ScorePair | None:
+    """The pair on the items that both sides have (and `only` holds); None when the other side has no such score."""
+    other = next((o for o in others if (o.kind, o.task, o.metric) == (base.kind, base.task, base.metric)), None)
+    if other is None:
+        return None
+    after = {item.id: item for item in other.items}
+    shared = [item for item in base.items if item.id in after and (only is None or item.id in only)]
+    if not shared:
+        return None
+    return ScorePair(
+        Score(**{**vars(base), "items": tuple(shared), "n": len(shared)}),
+        Score(**{**vars(other), "items": tuple(after[item.id] for item in shared), "n": len(shared)}),
+    )
 
 
 def _in_order_of(base: Score, adapted: Score) -> Score:
