@@ -25,7 +25,7 @@ def auto(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
-    """Measures the base zero- and few-shot, tries three learning rates, runs what fits, and says why."""
+    """Goes the whole way, from a data file to a proof. Baselines, three learning rates, then what fits, with reasons."""
     from keeptune.recipes.auto import auto as conduct
 
     result = conduct(data, model, output, goal=goal, settings=settings or [], quiet=json_)

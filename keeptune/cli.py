@@ -35,7 +35,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Replace one s
 
 @app.command(epilog="Example: keeptune doctor")
 def doctor(json_: Json = False) -> None:
-    """Says what this machine has, what is missing, and the one command that adds it."""
+    """Says what this machine has. What is missing stands beside the one command that adds it."""
     from keeptune.core.machine import device_finding, findings
 
     lines = findings(Path("runs"))
@@ -59,7 +59,7 @@ def demo(
     settings: Settings = None,
     json_: Json = False,
 ) -> None:
-    """Runs the main job on the embedded model and task, offline, and ends in a certificate."""
+    """Runs the main job on the embedded model and task, offline. It ends in certificates and a page."""
     from keeptune.recipes.demo import run_demo
 
     result = run_demo(output, seeds=seeds, settings=settings or [], quiet=json_)
@@ -78,7 +78,7 @@ def init(
     output: Annotated[Path, typer.Option("--output", help="Where the recipe is written.")] = Path("recipe.yaml"),
     json_: Json = False,
 ) -> None:
-    """Guesses the format of a data file and writes a commented recipe for it."""
+    """Guesses a data file's format and writes a commented recipe."""
     from keeptune.recipes.start import write_recipe
 
     result = write_recipe(data, model, output)
@@ -96,7 +96,7 @@ def check(
     settings: Settings = None,
     json_: Json = False,
 ) -> None:
-    """Reads every source of a recipe and shows what would be learned, before any compute."""
+    """Shows what a recipe would learn, before any compute. Every row of every source is read."""
     from keeptune.recipes.check import check_recipe
 
     result, fault = check_recipe(recipe, settings or [], row, html, quiet=json_)
@@ -114,7 +114,7 @@ def plan(
     settings: Settings = None,
     json_: Json = False,
 ) -> None:
-    """Forecasts memory, time and disk of every method, and the power of the proof; no weight is read."""
+    """Forecasts memory, time, disk, and the power of the proof. Every method is compared; no weight is read."""
     from keeptune.recipes.plan import plan_recipe
 
     result = plan_recipe(recipe, settings or [])
@@ -134,7 +134,7 @@ def run(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Measures the base, runs the stages, resumes where it stopped, and ends in a certificate."""
+    """Trains between two measurements and ends in a certificate. Started again, it resumes where it stopped."""
     from keeptune.recipes.execute import run_recipe
 
     result = run_recipe(
@@ -190,7 +190,7 @@ def pairwise(
     output: Output = Path("runs/pairwise"),
     json_: Json = False,
 ) -> None:
-    """Counts wins, ties and losses of one model's answers against another's, judged in both orders."""
+    """Counts wins, ties and losses of two models' answers. A model judges in both orders, or people do, blind."""
     from keeptune.recipes.pairwise import pairwise_command
 
     result = pairwise_command(before, after, prompts, output, judge=judge, votes=votes, most=most)
@@ -203,7 +203,7 @@ def compare(
     output: Annotated[Path, typer.Option("--output", help="The page.")] = Path("runs/compare.html"),
     json_: Json = False,
 ) -> None:
-    """Sets runs side by side: target against retention, and retention at a matched target score."""
+    """Sets runs side by side, also at a matched target score."""
     from keeptune.recipes.compare import compare_runs
 
     result = compare_runs(runs, output)
@@ -236,7 +236,7 @@ def probe(
     output: Output = Path("runs/probe"),
     json_: Json = False,
 ) -> None:
-    """Shows what each layer holds: probes with control tasks, selectivity and codelength."""
+    """Probes what each layer holds, with control tasks. Accuracy, selectivity, codelength."""
     from keeptune.recipes.probing import asked_of, probe_models
 
     files = {name: file for name, file in (("train", data), ("dev", dev), ("test", test)) if file is not None}

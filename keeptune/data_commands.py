@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Builds, curates and selects training data.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Builds, curates, selects, dedupes and mixes data.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
@@ -54,7 +54,7 @@ def curate(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Keeps the answers that pass LIMA's rules, and shows what each rule removed."""
+    """Keeps the answers that pass LIMA's rules. What each rule removed is shown."""
     from keeptune.recipes.curation import curate_files
 
     result = curate_files(
@@ -71,7 +71,7 @@ def build(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Replace one setting of the plan: a.b=c.")] = None,
     json_: Json = False,
 ) -> None:
-    """Makes instructions of task sets: ten templates a kind, some inverted, whole kinds held out."""
+    """Makes instructions of task sets. Ten templates a kind, some inverted, whole kinds held out."""
     from keeptune.recipes.building import build_file
 
     show(build_file(plan, output, settings or []), json_)
@@ -90,7 +90,7 @@ def evolve(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Lets a model of this machine write instructions, and counts what each rule drops."""
+    """Lets a model of this machine write instructions. What each rule drops is counted."""
     from keeptune.recipes.evolving import evolve_file
 
     found = evolve_file(seeds, output, how.value, model, rows=rows, seed=seed, max_tokens=max_tokens)
@@ -115,7 +115,7 @@ def select(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Chooses rows to train on, and sets the choice beside five random ones of its size."""
+    """Chooses rows to train on. The choice stands beside five random ones of its size."""
     from keeptune.recipes.selecting import Wanted, select_files
 
     wanted = Wanted(by, rows, share, model, encoder, settings or (), seed)
@@ -129,7 +129,7 @@ def dedupe(
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting: keeptune show dedupe.")] = None,
     json_: Json = False,
 ) -> None:
-    """Keeps the first of rows that say the same, or nearly the same."""
+    """Keeps the first of rows that say nearly the same."""
     from keeptune.recipes.selecting import dedupe_files
 
     show(dedupe_files(files, output, settings or []), json_)
@@ -142,7 +142,7 @@ def mix(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Replace one setting: a.b=c.")] = None,
     json_: Json = False,
 ) -> None:
-    """Shows which rows each stage will draw of each source, and what share that is of the tokens."""
+    """Shows what each stage will draw of each source. Rows, tokens, passes, and the shares asked and reached."""
     from keeptune.recipes.mixing import mix_recipe
 
     show(mix_recipe(recipe, settings or [], output, quiet=json_), json_)

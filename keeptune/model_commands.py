@@ -24,7 +24,7 @@ def merge(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Folds adapters into the weights: a stock model folder, compared before it is kept."""
+    """Folds adapters into a stock model folder. It is compared before it is kept."""
     from keeptune.recipes.merging import merge_checkpoint
 
     show(merge_checkpoint(model, adapters or (), output, dtype=dtype, force=force), json_)
@@ -37,7 +37,7 @@ def export(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Writes an adapter as PEFT's folder, opened by PEFT and compared before it is kept."""
+    """Writes an adapter as PEFT's folder. PEFT opens it, and it is compared before it is kept."""
     from keeptune.recipes.exporting import export_adapter
 
     show(export_adapter(model, adapters or (), output, force=force), json_)

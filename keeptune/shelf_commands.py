@@ -58,7 +58,7 @@ def list_(
 def show(
     name: Annotated[str, typer.Argument(help="A recipe, method, loss, stage, study, ...")], json_: Json = False
 ) -> None:
-    """Shows a recipe, and what the shelves hold under a name, with all settings."""
+    """Shows a recipe or a member of a shelf, with all settings."""
     text = described(name)
     _print_json({"name": name, "text": text}) if json_ else print(text)
 

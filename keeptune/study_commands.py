@@ -21,7 +21,7 @@ def study(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
-    """Runs a grid of small runs of one recipe and says what it shows; a second time it resumes."""
+    """Runs a grid of small runs and says what it shows. A second time it resumes."""
     from keeptune.studies._session import run_study
 
     result = run_study(name, recipe, output, settings or [], choices or [], quiet=json_)
