@@ -25,7 +25,7 @@ def auto(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
-    """Goes the whole way, from a data file to a proof. Baselines, three learning rates, then what fits, with reasons."""
+    """Goes the whole way, from a data file to a proof. Baselines, three learning rates, and what fits, with reasons."""
     from keeptune.recipes.auto import auto as conduct
 
     result = conduct(data, model, output, goal=goal, settings=settings or [], quiet=json_)
