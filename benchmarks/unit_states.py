@@ -55,12 +55,13 @@ def measure(name: str, model: str, words: Sequence[tuple[str, ...]], rounds: int
             order = draw.sample(range(len(words)), len(words))
             again, computed = timed(lambda: unit_states(loaded.model, rows)[LAYER])
             kept, read = timed(lambda: unit_states(loaded.model, rows, store=store)[LAYER])
-            parts, cut = timed(lambda order=order: [batch.states for batch in material.batches(order)])
+            # A probe lets go of a batch before it cuts the next.
+            units, cut = timed(lambda order=order: sum(len(batch.states) for batch in material.batches(order)))
             for what, seconds in zip(spent, (computed, read, cut), strict=True):
                 spent[what].append(seconds)
             assert torch.equal(again, first)
             assert torch.equal(kept, first)
-            assert sum(map(len, parts)) == len(first)
+            assert units == len(first)
     middle = {what: sorted(own)[rounds // 2] for what, own in spent.items()}
     return [
         {"model": name, "units": len(first), "width": first.shape[1], "what": what, "seconds": round(own, 6),

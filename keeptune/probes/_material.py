@@ -48,16 +48,17 @@ class Material:
         return len(self.offsets) - 1
 
     @cached_property
-    def _by_text(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Views of the states and answers of each text, made once: an epoch is then little more than copying."""
+    def _by_text(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], list[int]]:
+        """Views of the states and answers of each text, and lengths, made once: an epoch is then little but copying."""
         lengths = self.lengths()
-        return torch.split(self.states, lengths), torch.split(self.answers, lengths)
+        return torch.split(self.states, lengths), torch.split(self.answers, lengths), lengths
 
     def part(self, texts: Sequence[int]) -> Material:
         """Some of the texts, in that order."""
-        states, answers = ([own[text] for text in texts] for own in self._by_text)
-        offsets = tuple(itertools.accumulate(map(len, answers), initial=0))
-        return Material(torch.cat(states), offsets, torch.cat(answers), self.kind)
+        states, answers, lengths = self._by_text
+        offsets = tuple(itertools.accumulate((lengths[text] for text in texts), initial=0))
+        cut = [torch.cat([own[text] for text in texts]) for own in (states, answers)]
+        return Material(cut[0], offsets, cut[1], self.kind)
 
     def batches(self, order: Sequence[int]) -> Iterator[Material]:
         """Twenty texts at a time."""
