@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks import digits_incubation as incubation
 from benchmarks import digits_spottune as spottune
+from keeptune.core.usage import hours_of
+from keeptune.report.words import took
 
 COMMAND = "python -m benchmarks.digits_study"
 ARMS = {
@@ -25,8 +27,10 @@ PAIRS = (
 )
 
 
-def page(runs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
-    """The result as a document."""
+def page(record: dict[str, Any]) -> str:
+    """The record as a document."""
+    runs, seeds = record["runs"], record["seeds"]
+    made = [found for key, found in runs.items() if not key.startswith("rate|")]
     lines = [
         "# SpotTune and Deep Incubation on images",
         "",
@@ -37,7 +41,8 @@ def page(runs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
         f"all seeds; mean of {len(seeds)} seeds with the 90% interval of Student's t over seeds, which draw weights, "
         "order and the few images. Rates were chosen for each arm on dev rows, with one seed that is measured nowhere "
         f"else, among {_listed(spottune.RATES)}, where a star marks an end of the list, beyond which a better one may "
-        f"lie; of Deep Incubation {_listed(incubation.RATES)} were tried.",
+        f"lie; of Deep Incubation {_listed(incubation.RATES)} were tried. "
+        + took(hours_of(made), record["machine"]["processor"]),
         "",
         "## SpotTune",
         "",

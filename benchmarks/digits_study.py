@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -46,7 +47,9 @@ class Book:
     def take(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What a run found, from the file or from now on in it."""
         if key not in self.runs:
-            self.runs[key] = run()
+            begun = time.monotonic()
+            found = run()
+            self.runs[key] = {**found, "seconds": round(time.monotonic() - begun, 1)}
             self.write()
             print(key, self.runs[key], flush=True)
         return self.runs[key]
@@ -113,7 +116,7 @@ def main() -> int:
     if not asked.page:
         with tempfile.TemporaryDirectory() as folder:
             study(book, Path(folder))
-    atomic_write(PAGE, page(book.runs, list(SEEDS)))
+    atomic_write(PAGE, page(json.loads(RESULTS.read_text(encoding="utf-8"))))
     return 0
 
 

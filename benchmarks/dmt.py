@@ -22,6 +22,7 @@ from keeptune.core.files import atomic_write, make_folder
 from keeptune.core.machine import calm_process
 from keeptune.pocket.skills import SKILLS, SkillItem, split
 from keeptune.pocket.words import WORDS
+from keeptune.report.words import took
 from keeptune.studies._session import run_study
 
 ROWS = {"task": 768, "second": 384, "general": 512}
@@ -122,7 +123,7 @@ def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """The result as a document."""
+    """The record as a document."""
     domains = [one["name"] for one in result["domains"]]
     items = result["domains"][0]["n"]
     lines = [
@@ -133,8 +134,8 @@ def page(result: dict[str, Any]) -> str:
         f"Full tuning of pocket, rate {RATE:g}, {result['tokens']:,} tokens a run, the same for all; rows: "
         f"{', '.join(f'{name} {count}' for name, count in ROWS.items())}. `task` is reversing words, `second` counting "
         f"them, `general` five kinds of request with polite answers, learned last. Exact match on {items} rows each "
-        f"whose contents are in no training row; {result['seeds']} seeds, 90% intervals over seeds and items."
-        + (f" {result['hours']:.1f} hours of training and measuring." if "hours" in result else ""),
+        f"whose contents are in no training row; {len(result['seeds'])} seeds, 90% intervals over seeds and items. "
+        + took(result.get("hours"), result["machine"]["processor"]),
         "",
         f"| training | {' | '.join(domains)} |",
         "|---|" + "---|" * len(domains),
@@ -175,10 +176,11 @@ def main() -> None:
     calm_process()
     seeds, shares, size = (1, SHARES[1:], 0.1) if given.quick else (3, SHARES, 1.0)
     result = run_study("mixture", "dmt", given.folder / "study", settings(given.folder, size), choices(seeds, shares))
-    text = page(result)
-    print(text)
     about = {key: result[key] for key in ("tokens", "domains", "cells", "contrasts", "trends", "hours")}
-    record.write("dmt", claims(result), seeds=list(range(7, 7 + seeds)), quick=given.quick, margin=MARGIN, **about)
+    drawn = list(range(7, 7 + seeds))
+    made = record.write("dmt", claims(result), seeds=drawn, quick=given.quick, margin=MARGIN, **about)
+    text = page(made)
+    print(text)
     if not given.quick:
         atomic_write(PAGE, text)
 

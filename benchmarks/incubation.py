@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Sequence
+import time
 from math import log
 from pathlib import Path
 from statistics import mean
@@ -34,6 +34,7 @@ from keeptune.losses import Loss
 from keeptune.methods import attach
 from keeptune.methods.full import Full
 from keeptune.models.load import load
+from keeptune.report.words import took
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._masters import Masters
 from keeptune.stages._progress import Progress
@@ -48,6 +49,7 @@ SHAPE = {
 META, MODULE, JOINT = 150, 150, 50
 OPTIMIZER = {"name": "adamw", "lr": 3e-3, "schedule": "cosine", "warmup": 0.1}
 BATCH_TOKENS = 2048
+COMMAND = "python -m benchmarks.incubation"
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "deep_incubation.md"
 SAYS = {
     "random": "random weights",
@@ -152,35 +154,36 @@ def one_seed(seed: int, meta: int, module: int, joint: int) -> dict[str, float]:
         return {name: bench.loss(one) for name, one in arms.items()}
 
 
-def page(found: Sequence[dict[str, float]], steps: dict[str, int], command: str) -> str:
-    """The result as a document."""
+def page(made: dict[str, Any]) -> str:
+    """The record as a document."""
     from scipy import stats
 
+    steps, count = made["steps"], len(made["seeds"])
+    losses: dict[str, list[float]] = {one["what"]: one["losses"] for one in made["rows"]}
     lines = [
         "# Deep Incubation from random weights",
         "",
-        f"```sh\n{command}\n```",
+        f"```sh\n{COMMAND}\n```",
         "",
         f"A Llama of {BLOCKS} blocks as {MODULES} modules ({steps['meta']} steps of the meta model, {steps['module']} "
-        f"of each), on a Markov chain over {WORDS} words: no model can be better than {log(SUCCESSORS):.3f} nats, one "
-        f"that knows nothing has {log(WORDS):.3f}. {len(found)} seeds; mean loss on held-out text with the 90% "
-        "interval of Student's t over seeds.",
+        f"of each module), on a Markov chain over {WORDS} words: no model can be better than {log(SUCCESSORS):.3f} "
+        f"nats, one that knows nothing has {log(WORDS):.3f}. {count} seeds; mean loss on held-out text with the 90% "
+        f"interval of Student's t over seeds. {took(made.get('hours'), made['machine']['processor'])}",
         "",
         "| model | loss, nats | each seed |",
         "|---|---|---|",
     ]
     for name, says in SAYS.items():
-        values = [one[name] for one in found]
+        values = losses[name]
         reach = stats.t.ppf(0.95, len(values) - 1) * stats.sem(values) if len(values) > 1 else float("nan")
         shown = ", ".join(f"{value:.3f}" for value in values)
         text = says.format(joint=steps["joint"], equal=steps["equal"])
         lines.append(f"| {text} | {mean(values):.3f} ± {reach:.3f} | {shown} |")
-    mine, whole = ([one[name] for one in found] for name in ("joint", "same compute"))
-    better = sum(a < b for a, b in zip(mine, whole, strict=True))
+    better = sum(a < b for a, b in zip(losses["joint"], losses["same compute"], strict=True))
     lines += [
         "",
         f"Assembled and then tuned together, the modules were better than training from end to end with the same block "
-        f"passes in {better} of {len(found)} seeds. Modules can be trained at the same time on different machines, "
+        f"passes in {better} of {count} seeds. Modules can be trained at the same time on different machines, "
         "which this count of passes leaves out.",
         "",
     ]
@@ -197,11 +200,13 @@ def main() -> int:
     steps = {"meta": META // part, "module": MODULE // part, "joint": JOINT // part}
     steps["equal"] = equal_steps(**steps)
     seeds = range(1 if asked.quick else asked.seeds)
+    begun = time.monotonic()
     found = [one_seed(seed, steps["meta"], steps["module"], steps["joint"]) for seed in seeds]
-    text = page(found, steps, "python -m benchmarks.incubation")
+    hours = round((time.monotonic() - begun) / 3600, 3)
+    losses = [{"what": name, "losses": [round(one[name], 4) for one in found]} for name in SAYS]
+    made = record.write("incubation", losses, seeds=list(seeds), quick=asked.quick, steps=steps, hours=hours)
+    text = page(made)
     print(text)
-    made = [{"what": name, "losses": [round(one[name], 4) for one in found]} for name in SAYS]
-    record.write("incubation", made, seeds=list(seeds), quick=asked.quick, steps=steps)
     if not asked.quick:
         make_folder(PAGE.parent)
         atomic_write(PAGE, text)

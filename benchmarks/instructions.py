@@ -191,8 +191,9 @@ def main() -> None:
     rows = [{"study": name, **one} for name, result in found.items() for one in result["comparisons"]]
     refused = {name: result["refused"] for name, result in found.items()}
     arms = {name: result["arms"] for name, result in found.items()}
+    hours = {name: result["hours"] for name, result in found.items()}
     seeds = list(range(11, 11 + (2 if given.quick else SEEDS)))
-    record.write("instructions", rows, seeds=seeds, quick=given.quick, arms=arms, refused=refused)
+    record.write("instructions", rows, seeds=seeds, quick=given.quick, arms=arms, refused=refused, hours=hours)
     if not given.quick:
         atomic_write(PAGE, text)
 

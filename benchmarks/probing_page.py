@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.keeping_pictures import style
 from keeptune.core.files import atomic_write
+from keeptune.core.usage import hours_of
 from keeptune.report.probe_curves import layer_curves, series_of
-from keeptune.report.words import number, points
+from keeptune.report.words import number, points, took
 from keeptune.statistics.ratio import Interval, ratio_over_seeds
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "probing.md"
@@ -50,7 +51,8 @@ def tables(result: Result) -> str:
     parts = [
         f"**{result['model']}, `{result['task']}`, {result['treebank']}**: {units['test']:,} answers in "
         f"{texts['test']:,} test texts, learned from {units['train']:,} in {texts['train']:,}; "
-        f"{seeds} seed{'s' * (seeds > 1)}; {100 * result['baseline']:.1f}% right without any state.\n"
+        f"{seeds} seed{'s' * (seeds > 1)}; {100 * result['baseline']:.1f}% right without any state. "
+        f"{took(hours_of(result['rows']))}\n"
     ]
     for title, rows in groupby(result["rows"], key=lambda row: row["title"]):
         parts += [

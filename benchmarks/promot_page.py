@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.core.usage import hours_of
+from keeptune.report.words import took
+
 FIGURES = {
     "mass": "mass of the labels, log",
     "skew": "skew of the labels, nats",
@@ -46,7 +49,8 @@ def page(record: Row) -> str:
         "[what recipes keep](keeping.md#twice-the-tokens). Leak: share of "
         f"{record['requests']} unrelated requests that are answered with a label, the prompt off; they are another "
         "draw than a proof's. Right of it what can be read after the first stage, before the weights learn "
-        f"([how](../../benchmarks/promot_gate.py); {record['dev_rows']} dev rows, 64 requests).",
+        f"([how](../../benchmarks/promot_gate.py); {record['dev_rows']} dev rows, 64 requests). "
+        + took(hours_of([*record["gates"], *record["cells"]]), record["machine"]["processor"]),
         "",
         f"| seed | leak | {' | '.join(FIGURES.values())} |",
         "|---|" + "---:|" * (len(FIGURES) + 1),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from benchmarks import record
 from benchmarks.dmt import RATE, rows, said
 from keeptune.core.files import atomic_write, make_folder
 from keeptune.core.machine import calm_process
+from keeptune.report.words import took
 from keeptune.studies._session import run_study
 
 ABILITIES = {"special": "task", "general": "general"}
@@ -34,7 +35,7 @@ MARGIN = 0.05
 LEVEL = f"general: they bring at most {100 * MARGIN:g} points"
 AGAIN_SEEDS = tuple(range(10, 15))
 """Of the last step of the general ability, which three seeds left open; fixed, with the other rows, before any ran."""
-KEPT = ("tokens", "seeds", "domains", "cells", "gains", "trends")
+KEPT = ("tokens", "seeds", "domains", "cells", "gains", "trends", "hours")
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "scaling.md"
 Plain = dict[str, Any]
 
@@ -59,7 +60,7 @@ def study(
 
 def claims(found: Mapping[str, Plain]) -> list[Plain]:
     """What the paper says, each with its figure, and whether the interval shows it, denies it, or leaves it open."""
-    last = {name: result["gains"][-1] for name, result in found.items()}
+    last = {name: found[name]["gains"][-1] for name in ABILITIES}
     apart = _difference(last["special"], last["general"])
     lines = [
         ("special: the last four times as many rows bring more", last["special"], 0.0, math.inf),
@@ -96,9 +97,11 @@ def _ends(one: Plain) -> Plain:
     return {key: one[key] for key in ("value", "low", "high")}
 
 
-def page(found: Mapping[str, Plain], again: Plain | None = None) -> str:
-    """The results as a document; `again` is the record of the last step's other seeds."""
+def page(made: Plain, again: Plain | None = None) -> str:
+    """The record as a document; `again` is that of the last step's other seeds."""
+    found: dict[str, Plain] = {name: made[name] for name in ABILITIES}
     first = next(iter(found.values()))
+    hours = [one.get("hours") for one in found.values()]
     shares = [cell["at"]["share"] for cell in first["cells"]]
     lines = [
         "# Do special abilities keep rising with data while general ones level off?",
@@ -110,7 +113,7 @@ def page(found: Mapping[str, Plain], again: Plain | None = None) -> str:
         "`general` five kinds of request that it answers already, now in a polite sentence. Each is trained alone. "
         "Exact match on "
         f"{first['domains'][0]['n']} rows each whose contents are in no training row; {first['seeds']} seeds, 90% "
-        "intervals over seeds and items.",
+        f"intervals over seeds and items. {took(_sum(hours), made['machine']['processor'])}",
         "",
         f"| rows | {' | '.join(f'{round(ROWS * share):,}' for share in shares)} |",
         "|---|" + "---:|" * len(shares),
@@ -139,13 +142,18 @@ def _again(again: Plain) -> list[str]:
         f"```sh\n{again['command']}\n```",
         "",
         f"What stayed open, asked of {len(seeds)} other seeds on other rows, fixed before any ran. {ROWS // 4:,} rows: "
-        f"{few}; {ROWS:,} rows: {all_rows}. {again['hours']:.2f} hours of training and measuring, on "
-        f"{again['machine']['processor']}.",
+        f"{few}; {ROWS:,} rows: {all_rows}. {took(again['hours'], again['machine']['processor'])}",
         "",
         "| claim | points | |",
         "|---|---|---|",
         f"| {text} | {_points(claim)} | {claim['verdict']} |",
     ]
+
+
+def _sum(hours: Sequence[float | None]) -> float | None:
+    """Of all; None where one is not known."""
+    known = [one for one in hours if one is not None]
+    return sum(known) if len(known) == len(hours) else None
 
 
 def _step(gain: Plain) -> str:
@@ -175,10 +183,11 @@ def main() -> None:
         return
     seeds, shares, epochs = (1, SHARES[1:3], 1) if given.quick else (SEEDS, SHARES, EPOCHS)
     found = {name: study(given.folder, name, seeds, shares, epochs) for name in ABILITIES}
-    text = page(found, _read("scaling_again"))
-    print(text)
     about = {name: {key: one[key] for key in KEPT} for name, one in found.items()}
-    record.write("scaling", claims(found), seeds=list(range(7, 7 + seeds)), quick=given.quick, margin=MARGIN, **about)
+    drawn = list(range(7, 7 + seeds))
+    made = record.write("scaling", claims(found), seeds=drawn, quick=given.quick, margin=MARGIN, **about)
+    text = page(made, _read("scaling_again"))
+    print(text)
     if not given.quick:
         atomic_write(PAGE, text)
 
@@ -186,12 +195,12 @@ def main() -> None:
 def run_again(folder: Path) -> None:
     """The last step of the general ability, and the page of both records."""
     found = study(folder / "again", "general", len(AGAIN_SEEDS), SHARES[-2:], EPOCHS, AGAIN_SEEDS[0], "scaling/2")
-    about = {key: found[key] for key in (*KEPT, "hours") if key != "seeds"}
+    about = {key: found[key] for key in KEPT if key != "seeds"}
     made = record.write("scaling_again", [claim_again(found)], seeds=AGAIN_SEEDS, margin=MARGIN,
                         **{**about, "command": "python -m benchmarks.scaling FOLDER --again"})  # fmt: skip
     first = _read("scaling")
     if first:
-        atomic_write(PAGE, page({name: first[name] for name in ABILITIES}, made))
+        atomic_write(PAGE, page(first, made))
 
 
 def _read(name: str) -> Plain | None:

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keeptune.core.usage import hours_of
+from keeptune.report.words import took
+
 Floats = NDArray[np.float64]
 KINDS = {"open": "blocks tuned, of the test prompts", "lean": "the policy's mean chance to tune, as noise would draw"}
 
@@ -76,7 +79,7 @@ def page(record: dict[str, Any]) -> str:
         f"{record['rows_each']['train']} training rows, {record['steps']} steps of {record['batch_tokens']:,} tokens, "
         f"{len(record['seeds'])} seeds; a seed begins all tasks with the same policy. Decisions are read on "
         f"{record['rows_each']['test']} test prompts, without noise. LoRA of rank 8 learns at "
-        "0.002, a copy of the blocks at 0.001.",
+        "0.002, a copy of the blocks at 0.001. " + took(hours_of(record["runs"]), record["machine"]["processor"]),
         "",
         f"| arm | policy moves at | {' | '.join(f'{task}, score' for task in tasks)} | blocks undecided |",
         "|---|---:|" + "---:|" * (len(tasks) + 1),

@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ def resident_bytes() -> int:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
     return peak_bytes()
+
+
+def hours_of(runs: Iterable[Mapping[str, Any]]) -> float | None:
+    """The wall-clock hours of runs together, by their `seconds`; None where a run was recorded without them."""
+    seconds = [run.get("seconds") for run in runs]
+    known = [one for one in seconds if one is not None]
+    return round(sum(known) / 3600, 3) if len(known) == len(seconds) else None
 
 
 def _cuda() -> Any:

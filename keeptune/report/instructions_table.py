@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keeptune.report.words import NAMES
+from keeptune.report.words import NAMES, took
 
 Result = Mapping[str, Any]
 QUESTIONS = {
@@ -41,7 +41,8 @@ def lead(result: Result) -> str:
     trained = [arm for arm in result["arms"] if arm["rows"]]
     rows = "; ".join(f"{arm['name']} ({arm['rows']:,})" for arm in trained)
     what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
-    return f"{what}; {len(trained)} arms, {result['seeds']} seeds each, {runs} runs. Training rows: {rows}."
+    arms = f"{len(trained)} arms, {result['seeds']} seeds each, {runs} runs"
+    return f"{what}; {arms}. Training rows: {rows}. {took(result.get('hours'))}"
 
 
 def _table(rows: list[Result]) -> list[str]:

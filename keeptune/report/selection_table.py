@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from keeptune.report.words import NAMES
+from keeptune.report.words import NAMES, took
 
 Result = Mapping[str, Any]
 
@@ -25,7 +25,8 @@ def lead(result: Result) -> str:
     metric = NAMES.get(result["metric"], result["metric"])
     whole = _score(result, _by(result, "all", 1.0)[0])
     what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
-    return f"{what}; {result['rows']:,} rows to choose from, {metric} on {result['n']:,} test rows; all rows: {whole}."
+    rows = f"{result['rows']:,} rows to choose from, {metric} on {result['n']:,} test rows; all rows: {whole}"
+    return f"{what}; {rows}. {took(result.get('hours'))}"
 
 
 def scores(result: Result) -> list[str]:

@@ -43,6 +43,13 @@ def grid(count: int, noun: str, seeds: int, hours: float) -> str:
     return f"{many}, {seconds(3600 * hours)} of training and measuring"
 
 
+def took(hours: float | None, processor: str = "") -> str:
+    """The sentence of a page on the time behind it, `0.24 hours of training and measuring, on AMD EPYC`."""
+    if hours is None:
+        return "This record was made before times were kept."
+    return f"{hours:.2f} hours of training and measuring{', on ' * bool(processor)}{processor}."
+
+
 def percent(value: float | None) -> str:
     """A fraction as a share: `88%`; one digit more below 1%."""
     if value is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Work:
     def once(self, arm: str, decides: Any, make: Callable[[], Plain]) -> Plain:
         """An arm's result: read when it was made from the same, else made and committed to `result.json`.
 
+        The result says in `seconds` what the call took that finished the arm.
+
         Args:
             arm: its name, which is a folder's.
             decides: plain data of everything that decides the result; what was made from something else is made anew.
@@ -62,7 +65,9 @@ class Work:
             found: Plain = stored["result"]
             return found
         make_folder(path.parent)
+        begun = time.monotonic()
         made = make()
+        made = {**made, "seconds": round(time.monotonic() - begun, 1)}
         write_json(path, {"key": key, "decides": decides, "result": made})
         return made
 

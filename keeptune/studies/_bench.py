@@ -83,9 +83,8 @@ class Bench:
         material = self.material(recipe)
 
         def make() -> Plain:
-            begun = time.monotonic()
             self._measured(recipe, material, "base", None, folder)
-            return {"seconds": round(time.monotonic() - begun, 1)}
+            return {}
 
         self.work.once("base", self._decides(recipe, material), make)
         return read_scores(folder, "base")
@@ -107,11 +106,10 @@ class Bench:
             try:
                 checkpoint = trained(self.work, recipe, material, folder)
             except DivergedError as error:
-                return {**head, "arm": label, "failed": error.what, "seconds": round(time.monotonic() - begun, 1)}
+                return {**head, "arm": label, "failed": error.what}
             trained_in = round(time.monotonic() - begun, 1)
             self._measured(recipe, material, "adapted", checkpoint, folder)
-            spent = {"seconds": round(time.monotonic() - begun, 1), "trained_in": trained_in}
-            return {**head, "arm": label, "failed": None, **spent}
+            return {**head, "arm": label, "failed": None, "trained_in": trained_in}
 
         return self.work.once(label, self._decides(recipe, material), make)
 

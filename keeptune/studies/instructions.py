@@ -16,6 +16,7 @@ from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
+from keeptune.core.usage import hours_of
 from keeptune.evaluations import Context
 from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material, encoded, gather
@@ -75,7 +76,8 @@ class Instructions(Study):
                 made[name].append(bench.arm(name, seed))
                 done(f"{name}, seed {work.recipe.seed + seed}: {made[name][-1]['rows']:,} rows")
         result = {**bench.about(), "level": LEVEL, "arms": _arms(made), "refused": design.refused,
-                  "comparisons": self._comparisons(design.contrasts, made)}  # fmt: skip
+                  "comparisons": self._comparisons(design.contrasts, made),
+                  "hours": hours_of(arm for own in made.values() for arm in own)}  # fmt: skip
         page = work.run.folder / "instructions.md"
         atomic_write(page, instructions_text(result))
         return {**result, "page": str(page), "text": f"{instructions_text(result)}\npage  {page}"}

@@ -16,6 +16,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
+from keeptune.core.usage import hours_of
 from keeptune.recipes.material import Material, fitted, gather
 from keeptune.report.selection_table import selection_text
 from keeptune.selectors import Context, Selector
@@ -73,7 +74,7 @@ class Selection(Study):
                 else:
                     done(f"{name}: {arms[-1]['rows']:,} rows, {arms[-1]['score']:.4f}")
         result = {**grid.about(arms[0]), "level": LEVEL, "arms": arms, "comparisons": self._comparisons(arms),
-                  "refused": refused}  # fmt: skip
+                  "refused": refused, "hours": hours_of(arms)}  # fmt: skip
         page = work.run.folder / "selection.md"
         atomic_write(page, selection_text(result))
         slim = [{key: value for key, value in arm.items() if key not in ("items", "sizes")} for arm in arms]

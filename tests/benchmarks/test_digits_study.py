@@ -35,7 +35,8 @@ def made_up(seeds):
 
 
 def test_the_page_pairs_tasks_and_arms_by_seed():
-    text = pages.page(made_up([0, 1, 2]), [0, 1, 2])
+    seeds = [0, 1, 2]
+    text = pages.page({"runs": made_up(seeds), "seeds": seeds, "machine": {"processor": "Own"}})
     assert "| `full` | 0.001 | 81.0 ± 1.7 | 71.0 ± 1.7 |" in text
     assert "| `spottune`, block 1 | 25.0 ± 0.0 | 75.0 ± 0.0 | 50.0 ± 0.0 |" in text
     assert "| `spottune`, all blocks | 31.2 ± 0.0 | 43.8 ± 0.0 | 12.5 ± 0.0 |" in text
@@ -44,6 +45,19 @@ def test_the_page_pairs_tasks_and_arms_by_seed():
     assert "- assembled, before any joint step, minus random weights: 10.0 ± 0.0" in text
     assert "the same block passes from end to end: -20.0 ± 0.0" in text
     assert "| assembled, before any joint step | 0.003 | 11.0 ± 1.7 |" in text
+
+
+def test_a_run_is_kept_with_what_it_took(tmp_path):
+    book = study.Book(tmp_path / "runs.json")
+    found = book.take("dev|one", lambda: {"accuracy": 0.5})
+    assert found["accuracy"] == 0.5
+    assert found["seconds"] >= 0
+    assert study.Book(tmp_path / "runs.json").take("dev|one", lambda: pytest.fail("run again")) == found
+
+
+def test_the_page_is_what_the_command_makes_of_the_record():
+    kept = json.loads(study.RESULTS.read_text(encoding="utf-8"))
+    assert study.PAGE.read_text(encoding="utf-8") == pages.page(kept)
 
 
 @needs_digits
@@ -76,7 +90,10 @@ def test_a_small_study_ends_in_a_page_and_a_second_one_runs_nothing(tmp_path, mo
     study.study(study.Book(file), tmp_path)
     runs = json.loads(file.read_text())["runs"]
     assert all(0 <= share <= 1 for share in runs["test|spottune|upright|0.001|0"]["tuned"])
-    assert "## Deep Incubation" in pages.page(runs, [0, 1])
+    text = pages.page(json.loads(file.read_text()))
+    assert "## Deep Incubation" in text
+    took = sum(run["seconds"] for name, run in runs.items() if not name.startswith("rate|")) / 3600
+    assert f"{took:.2f} hours of training and measuring, on " in text
     monkeypatch.setattr(spottune, "adapted", lambda *_, **__: pytest.fail("run again"))
     monkeypatch.setattr(incubation, "measured", lambda *_, **__: pytest.fail("run again"))
     study.study(study.Book(file), tmp_path)

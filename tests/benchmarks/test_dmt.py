@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import dmt
+import json
+
+from benchmarks import dmt, record
 from keeptune.pocket.skills import split
 
 
@@ -42,3 +44,11 @@ def test_answers_are_what_the_question_asks_for():
         assert split(item) in ("train", "test")
         counted = dmt.counting(random)
         assert int(counted.answer) == len(counted.prompt.split(": ")[1].split())
+
+
+def test_the_page_is_what_the_command_makes_of_the_record():
+    kept = json.loads((record.RESULTS / "dmt.json").read_text(encoding="utf-8"))
+    assert dmt.PAGE.read_text(encoding="utf-8") == dmt.page(kept)
+    assert kept["rows"] == dmt.claims(kept)
+    timed = dmt.page({**kept, "hours": 0.5, "machine": {"processor": "Own"}})
+    assert "items. 0.50 hours of training and measuring, on Own." in timed

@@ -21,7 +21,8 @@ def found(special, general):
         gains = [{"than": 0.25, "share": 1.0, **ends(gain, half)}]
         return {"tokens": 1000, "seeds": 3, "domains": [{"n": 400}], "cells": cells, "gains": gains}
 
-    return {"special": one(*special), "general": one(*general)}
+    made = {"special": one(*special), "general": one(*general)}
+    return {**made, "machine": {"processor": "Own"}}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,12 @@ def test_the_halves_of_independent_intervals_add_in_squares():
 
 
 def test_the_page_shows_rows_gains_and_verdicts():
-    text = scaling.page(found((0.2, 0.05), (0.01, 0.03)))
+    studies = found((0.2, 0.05), (0.01, 0.03))
+    studies["special"]["hours"], studies["general"]["hours"] = 0.25, 0.5
+    text = scaling.page(studies)
+    assert "0.75 hours of training and measuring, on Own." in text
+    studies["general"]["hours"] = None
+    assert "before times were kept" in scaling.page(studies)
     assert "| rows | 512 | 2,048 |" in text
     assert "| special | +20.0 (+15.0 to +25.0) |" in text
     assert "1/4 to all of them" in text
@@ -53,7 +59,6 @@ def test_the_page_is_what_the_commands_make_of_the_records():
         json.loads((record.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("scaling", "scaling_again")
     )
-    studies = {name: kept[name] for name in scaling.ABILITIES}
-    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(studies, again)
-    assert kept["rows"] == scaling.claims(studies)
+    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(kept, again)
+    assert kept["rows"] == scaling.claims(kept)
     assert again["rows"] == [scaling.claim_again(again)]

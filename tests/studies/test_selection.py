@@ -61,6 +61,8 @@ def test_the_grid_is_run_once_and_read_the_second_time(recipe, tmp_path, monkeyp
         assert one["change"] == pytest.approx(own - sum(draws) / 3)
         assert one["low"] <= one["change"] <= one["high"]
     assert (tmp_path / "s" / "selection.md").read_text() in result["text"]
+    assert result["hours"] == pytest.approx(sum(arm["seconds"] for arm in result["arms"]) / 3600, abs=1e-3)
+    assert f"{result['hours']:.2f} hours of training and measuring." in result["text"]
 
     def never(*_, **__):
         raise AssertionError("a finished arm was run again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import types
 
 import pytest
@@ -28,14 +29,23 @@ def test_an_arm_is_made_once_and_again_when_what_decides_it_changes(tmp_path):
         return {"score": len(made)}
 
     own = work(tmp_path / "study")
-    assert own.once("a", {"rows": 3}, make) == {"score": 1}
-    assert own.once("a", {"rows": 3}, make) == {"score": 1}
+    first = own.once("a", {"rows": 3}, make)
+    assert first["score"] == 1
+    assert own.once("a", {"rows": 3}, make) == first
     own.run.close()
     again = work(tmp_path / "study")
-    assert again.once("a", {"rows": 3}, make) == {"score": 1}
-    assert again.once("b", {"rows": 3}, make) == {"score": 2}
-    assert again.once("a", {"rows": 4}, make) == {"score": 3}
+    assert again.once("a", {"rows": 3}, make) == first
+    assert again.once("b", {"rows": 3}, make)["score"] == 2
+    assert again.once("a", {"rows": 4}, make)["score"] == 3
     again.run.close()
+
+
+def test_an_arm_says_what_it_took_and_still_says_so_when_it_is_read(tmp_path):
+    own = work(tmp_path / "study")
+    slow = own.once("slow", 1, lambda: time.sleep(0.25) or {})
+    assert slow["seconds"] == pytest.approx(0.3, abs=0.15)
+    assert own.once("slow", 1, lambda: pytest.fail("made again")) == slow
+    own.run.close()
 
 
 class Counting(Study):
