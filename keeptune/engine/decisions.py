@@ -2,9 +2,7 @@
 
     a = policy(mean of the prompt's embeddings),    h <- h + a_row,layer * dh    (`deltas.Gate`)
 
-What is the prompt? In a packed batch, the tokens up to the first one that is learned or scored. In a padded batch with
-labels, those before the first label. Else everything that the first call with an empty cache is given, or what
-`prompted` says. The answer is never looked at, so training decides as generation does.
+What the prompt is, `request_ends.py` says. The answer is never looked at, so training decides as generation does.
 
 While a row is being written its decisions must stay, or the keys in its cache would come from two different models.
 They travel in the cache, as a layer of their own: whatever selects, repeats or reorders the cache's rows does the same
@@ -16,9 +14,8 @@ Shapes: B rows, T tokens, D width, L layers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +30,7 @@ from keeptune.engine.attention import current_segments
 from keeptune.engine.batch import IGNORED
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
+from keeptune.engine.request_ends import RequestEnds
 from keeptune.engine.selection import Serving
 
 if TYPE_CHECKING:
@@ -40,18 +38,6 @@ if TYPE_CHECKING:
     from keeptune.engine.book import Adapters
 
 INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
-
-_prompted: ContextVar[tuple[int, ...] | None] = ContextVar("prompted", default=None)
-
-
-@contextmanager
-def prompted(lengths: Sequence[int]) -> Iterator[None]:
-    """Inside, the first `lengths[i]` tokens of row i are its prompt; for text that is written without a cache."""
-    token = _prompted.set(tuple(lengths))
-    try:
-        yield
-    finally:
-        _prompted.reset(token)
 
 
 class Decider(Delta):
@@ -74,8 +60,7 @@ class Decisions(Place):
         """Hooks the body before all that changes its input, and the model, whose labels say where answers begin."""
         body = model.get_submodule(self.path)
         slot = DecisionSlot(book, model.get_input_embeddings(), inspect.signature(body.forward))
-        slot.handles.append(model.register_forward_pre_hook(slot.hear, with_kwargs=True))
-        slot.handles.append(model.register_forward_hook(slot.forget, always_call=True))
+        slot.handles += slot.ends.listen(model)
         slot.handles.append(body.register_forward_pre_hook(slot.before, with_kwargs=True, prepend=True))
         slot.handles.append(body.register_forward_hook(slot.after, always_call=True))
         return slot
@@ -118,8 +103,13 @@ class DecisionSlot(Slot):
     def __init__(self, book: Adapters, embedding: Any, signature: inspect.Signature) -> None:
         super().__init__(book)
         self.embedding, self.arguments = embedding, list(signature.parameters)
-        self._labels: Tensor | None = None
+        self.ends = RequestEnds()
         self._inside: list[tuple[AbstractContextManager[None] | None, dict[str, Tensor]]] = []
+
+    @property
+    def reads_requests(self) -> bool:
+        """Policies decide by them."""
+        return True
 
     def packed(self, batch: PackedBatch) -> Serving:
         """Who serves a packed batch, its decisions made."""
@@ -131,14 +121,6 @@ class DecisionSlot(Slot):
         prompt = before == before[starts.clamp(max=max(len(before) - 1, 0))][row]
         pooled = _mean(self._embedded(batch.tokens[prompt]), row[prompt], len(batch.lengths))
         return self.book.serving.with_gates(self._decide(self._undecided(len(batch.lengths)), pooled))
-
-    def hear(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Notes the labels of a padded batch."""
-        self._labels = kwargs.get("labels")
-
-    def forget(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """The labels belong to one call."""
-        self._labels = None
 
     def before(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decides for a padded batch, or takes up what was decided when its cache was begun."""
@@ -208,20 +190,9 @@ class DecisionSlot(Slot):
         real = torch.ones(rows, width, dtype=torch.bool, device=embedded.device)
         if mask is not None and mask.ndim == 2:
             real = mask[:, -width:].bool()
-        prompt = real & self._prompt(real)
+        prompt = real & (real.long().cumsum(1) <= self.ends.lengths(real))
         number = torch.arange(rows, device=embedded.device)[:, None].expand(-1, width)
         return _mean(embedded[prompt], number[prompt], rows)
-
-    def _prompt(self, real: Tensor) -> Tensor:
-        """Boolean `[B, T]`: where the prompt may be; at least the first token of each row."""
-        place = real.long().cumsum(1)
-        lengths = _prompted.get()
-        if lengths is not None:
-            return place <= torch.tensor(lengths, device=real.device)[:, None]
-        if self._labels is not None:
-            answered = ((self._labels != IGNORED) & real).long().cumsum(1) > 0
-            return ~answered | (place == 1)
-        return torch.ones_like(real)
 
 
 def _held(cache: Any, wanted: Mapping[str, Sequence[int]], rows: int) -> dict[str, Tensor]:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
+from keeptune.engine.inserted import Inserted, inserted
 from keeptune.engine.places import Slot
-from keeptune.engine.prompt_rows import PromptRows, Surrounding
+from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters
@@ -46,14 +47,14 @@ class EncoderPromptSlot(Slot):
         source = given["input_ids"] if embedded is None else embedded
         stacks = self.rows.stacks(source.shape[0])
         around = self.around(source.shape[0])
-        width = max(one.front + one.behind for one in around)
+        width = max(one.total for one in around)
         if not width:
             return None
         embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
-        order, mask = laid_out(_mask(given.get("attention_mask"), source), around, width)
-        joined = torch.cat([self.rows.block(stacks, width).to(embedded.dtype), embedded], dim=1)
-        given["inputs_embeds"] = joined.gather(1, order[:, :, None].expand(-1, -1, joined.shape[2]))
-        given["input_ids"], given["attention_mask"] = None, mask
+        mask = _mask(given.get("attention_mask"), source)
+        layout = laid_out(mask, around, width)
+        given["inputs_embeds"] = layout.put(self.rows.block(stacks, width), embedded)
+        given["input_ids"], given["attention_mask"] = None, layout.put(layout.real, mask)
         return (), given
 
     def before_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -63,7 +64,7 @@ class EncoderPromptSlot(Slot):
         if states is None:
             return None
         around = self.around(states.shape[0])
-        most = max(one.front + one.behind for one in around)
+        most = max(one.total for one in around)
         mask: Tensor | None = given.get("encoder_attention_mask")
         # Rows with the longest prompts may have left the batch since the encoder ran.
         width = most if mask is None else states.shape[1] - mask.shape[1]
@@ -76,33 +77,26 @@ class EncoderPromptSlot(Slot):
                 fix="Run the encoder and the decoder inside the same `rows`.",
             )
         mask = _mask(mask, states[:, : states.shape[1] - width])
-        given["encoder_attention_mask"] = laid_out(mask, around, width)[1]
+        layout = laid_out(mask, around, width)
+        given["encoder_attention_mask"] = layout.put(layout.real, mask)
         return (), given
 
 
-def laid_out(mask: Tensor, around: Sequence[Surrounding], width: int) -> tuple[Tensor, Tensor]:
+def laid_out(mask: Tensor, around: Sequence[Surrounding], width: int) -> Inserted:
     """How a row becomes [P; text; Q; tail; pads].
 
     Args:
         mask: `[B, T]` of the rows as given.
         around: P, Q and tail of each row; a row without virtual tokens stays as given.
         width: W.
-
-    Returns:
-        `[B, W + T]` indices into [W virtual tokens, flush right; T tokens], and the mask of the result.
     """
-    tokens = mask.shape[1]
-    front, behind, tail = torch.tensor(around, device=mask.device).T[:, :, None]
-    first = mask.argmax(dim=1, keepdim=True) * (front + behind > 0)
-    cut = mask.sum(dim=1, keepdim=True) - tail  # tokens of the text before Q
-    place = torch.arange(width + tokens, device=mask.device)[None] - front
-    inserted = (place >= cut) & (place < cut + behind)
-    virtual = torch.where(inserted, width - behind + place - cut, width - behind + place)
-    after = torch.where(place >= cut + behind, place - behind, place)
-    text = (after + first) % tokens
-    own = (place < 0) | inserted
-    real = torch.where(own, 1, mask.gather(1, text) * (after < tokens))
-    return torch.where(own, virtual, width + text), real.to(mask.dtype)
+    counts = torch.tensor(counts_of(around), device=mask.device)
+    tail = torch.tensor([one.tail for one in around], device=mask.device)
+    first = mask.argmax(dim=1, keepdim=True) * (counts.sum(dim=1, keepdim=True) > 0)
+    cuts = torch.stack([torch.zeros_like(tail), mask.sum(dim=1) - tail], dim=1)
+    layout = inserted(cuts, counts, mask.shape[1], width)
+    place = (torch.arange(mask.shape[1], device=mask.device) - first) % mask.shape[1]
+    return layout._replace(tokens=layout.tokens.gather(1, place))
 
 
 def _mask(mask: Tensor | None, source: Tensor) -> Tensor:

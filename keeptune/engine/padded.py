@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from keeptune.engine.batch import IGNORED, PackedBatch
+from keeptune.engine.batch import PackedBatch
 from keeptune.engine.captured import capturing
+from keeptune.engine.encoder_prompt import laid_out
 from keeptune.engine.prompt_rows import Surrounding
+from keeptune.engine.request_ends import requests
 from keeptune.engine.token_types import token_types
 
 if TYPE_CHECKING:
@@ -41,16 +43,6 @@ class States(NamedTuple):
     layers: tuple[Tensor, ...] = ()
     masked: Tensor | None = None
     spans: list[tuple[int, int]] | None = None
-
-
-def requests(batch: PackedBatch) -> list[tuple[int, int]]:
-    """Of each row, the tokens up to the one that predicts its first target: all of them where there is none."""
-    has_target = (batch.targets != IGNORED).tolist()
-    spans = []
-    for start, end in itertools.pairwise(batch.offsets):
-        first = next((place + 1 for place in range(start, end) if has_target[place]), end)
-        spans.append((start, first))
-    return spans
 
 
 def padded_encoder(
@@ -105,18 +97,11 @@ def encoder_decoder(
     if not layers:
         return States(hidden)
     index = torch.cat([torch.arange(start, end) for start, end in spans]).to(hidden.device)
-    found = []
-    for state in (*between[:-1], encoded):
-        text = [_text(state[row], b - a, own) for row, ((a, b), own) in enumerate(zip(spans, virtual, strict=True))]
-        found.append(torch.zeros_like(hidden).index_copy(0, index, torch.cat(text)))
-    return States(hidden, tuple(found))
-
-
-def _text(states: Tensor, length: int, virtual: Surrounding) -> Tensor:
-    """`[length, D]`: of a row's states those of its own tokens."""
-    cut = virtual.front + length - virtual.tail
-    behind = cut + virtual.behind
-    return torch.cat([states[virtual.front : cut], states[behind : behind + virtual.tail]])
+    columns = (
+        laid_out(mask, virtual, encoded.shape[1] - mask.shape[1]).tokens[:, :, None].expand(-1, -1, len(hidden[0]))
+    )
+    text = [state.gather(1, columns)[mask.bool()] for state in (*between[:-1], encoded)]
+    return States(hidden, tuple(torch.zeros_like(hidden).index_copy(0, index, state) for state in text))
 
 
 def _pad(model: PreTrainedModel) -> int:

@@ -36,6 +36,11 @@ class Slot:
         self.entries: dict[str, list[Placed]] = {}
         self.handles: list[Any] = []
 
+    @property
+    def reads_requests(self) -> bool:
+        """Whether it matters to it where the request of a row ends."""
+        return False
+
     def close(self) -> None:
         """Removes the hooks."""
         for handle in self.handles:

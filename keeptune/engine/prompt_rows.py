@@ -1,10 +1,14 @@
 """The virtual tokens of each row: those of the prompts in its stack, one after the other.
 
-In an encoder-decoder some may stand behind the text, where a template says so; in a row's block they come last.
+A template may have some in other places: before each text of the row, and behind the last. In a row's block they lie in
+this order, group by group.
+
+Shapes: B rows, K groups, D width, W virtual tokens of the row that has most.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from keeptune.core.errors import PlanError
 from keeptune.engine.deltas import Placed
 from keeptune.engine.selection import Stack
 
@@ -20,20 +25,34 @@ if TYPE_CHECKING:
 
 
 class Surrounding(NamedTuple):
-    """The virtual tokens of a row of an encoder-decoder: `[front; text; behind; tail of the text]`.
+    """How many virtual tokens a row has, and where.
 
     Attributes:
-        front: virtual tokens before the text.
-        behind: virtual tokens behind it.
-        tail: special tokens at the end of the text that stay behind those.
+        counts: of each group: before the first text, before each later one, and behind the last.
+        tail: special tokens at the end of the last text that stay behind all of them.
     """
 
-    front: int
-    behind: int
+    counts: tuple[int, ...]
     tail: int
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.counts)
 
-NO_VIRTUAL = Surrounding(0, 0, 0)
+    @property
+    def behind(self) -> int:
+        """Those behind the last text."""
+        return self.counts[-1]
+
+
+NO_VIRTUAL = Surrounding((0, 0), 0)
+
+
+def counts_of(around: Sequence[Surrounding]) -> list[tuple[int, ...]]:
+    """The counts of rows, equally many for each: a row of fewer texts has none between those that it has not."""
+    most = max(len(one.counts) for one in around)
+    return [(*one.counts[:-1], *(0,) * (most - len(one.counts)), one.counts[-1]) for one in around]
 
 
 @dataclass(frozen=True)
@@ -57,36 +76,49 @@ class PromptRows:
 
     def virtual(self, stack: Stack, dtype: torch.dtype) -> Tensor:
         """`[p, D]`: the virtual tokens of one stack."""
-        front, behind = list[Tensor](), list[Tensor]()
-        for delta in self._deltas(stack):
-            whole = delta.virtual().to(dtype)
-            front.append(whole[: len(whole) - _behind(delta)])
-            behind.append(whole[len(whole) - _behind(delta) :])
+        deltas, groups = self._deltas(stack), self._groups(stack)
+        parts = [torch.split(delta.virtual().to(dtype), list(own)) for delta, own in zip(deltas, groups, strict=True)]
         weight: Tensor = self.embedding.weight  # type: ignore[assignment]
-        return torch.cat([*front, *behind, weight.new_zeros(0, weight.shape[1]).to(dtype)])
+        nothing = weight.new_zeros(0, weight.shape[1]).to(dtype)
+        return torch.cat([*(part for group in zip(*parts, strict=True) for part in group), nothing])
 
     def length(self, stack: Stack) -> int:
         """Their number."""
         return sum(delta.room for delta in self._deltas(stack))
 
     def around(self, stack: Stack) -> Surrounding:
-        """How many stand on each side of the text, and what of the tokenizer's own stays behind them."""
-        deltas = self._deltas(stack)
-        behind = sum(map(_behind, deltas))
-        tail = max((delta.frame[1] for delta in deltas if _behind(delta)), default=0)
-        return Surrounding(self.length(stack) - behind, behind, tail)
+        """How many stand where, and what of the tokenizer's own stays behind them."""
+        groups, deltas = self._groups(stack), self._deltas(stack)
+        if not groups:
+            return NO_VIRTUAL
+        counts = tuple(map(sum, zip(*groups, strict=True)))
+        tail = max(delta.frame[1] if own[-1] else 0 for delta, own in zip(deltas, groups, strict=True))
+        return Surrounding(counts, tail)
 
     def block(self, stacks: Sequence[Stack], width: int) -> Tensor:
-        """`[B, W, D]`: the virtual tokens of each row, flush right."""
+        """`[B, W, D]`: the virtual tokens of each row, flush left."""
         kinds = list(dict.fromkeys(stacks))
         blocks = [self.virtual(stack, self.embedding.weight.dtype) for stack in kinds]  # type: ignore[arg-type]
-        flush = torch.stack([nn.functional.pad(block, (0, 0, width - len(block), 0)) for block in blocks])
+        flush = torch.stack([nn.functional.pad(block, (0, 0, 0, width - len(block))) for block in blocks])
         return flush[torch.tensor([kinds.index(stack) for stack in stacks], device=flush.device)]
 
     def _deltas(self, stack: Stack) -> list[Any]:
         return [placed.delta for name in stack for placed in self.entries[name]]
 
+    def _groups(self, stack: Stack) -> list[tuple[int, ...]]:
+        """The groups of each delta; what has one text stands around all texts of a template that has several."""
+        found = [groups_of(delta) for delta in self._deltas(stack)]
+        most = max(map(len, found), default=2)
+        if any(2 < len(own) < most for own in found):
+            raise PlanError(
+                "a row is served by two templates with different numbers of texts.",
+                code="E-ROWS-TEMPLATE",
+                fix="Put the soft tokens of both into one template.",
+            )
+        return [own if len(own) == most else (own[0], *(0,) * (most - 2), own[1]) for own in found]
 
-def _behind(delta: Any) -> int:
-    """Of its vectors, how many stand behind the text: none but in a template."""
-    return int(getattr(delta, "behind", 0))
+
+def groups_of(delta: Any) -> tuple[int, ...]:
+    """Virtual tokens of a delta before each text, and behind the last: without a template, all before the first."""
+    ends = getattr(delta, "ends", (delta.room,))
+    return tuple(stop - start for start, stop in itertools.pairwise((0, *ends, delta.room)))

@@ -21,8 +21,9 @@ from keeptune.engine.batch import PackedBatch
 from keeptune.engine.deltas import Delta
 from keeptune.engine.images import image_states
 from keeptune.engine.packed import packed_states
-from keeptune.engine.padded import States, requests
+from keeptune.engine.padded import States
 from keeptune.engine.places import Nowhere
+from keeptune.engine.request_ends import requests
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters

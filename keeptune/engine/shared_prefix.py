@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from keeptune.engine.attention import use_attention
+from keeptune.engine.book import book_of
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
 from keeptune.engine.rotary import rotary_groups
@@ -64,11 +65,17 @@ def can_share_prompts(model: PreTrainedModel, groups: Sequence[Group]) -> bool:
     """Whether the cache of a prompt serves every continuation.
 
     `longrope` turns a token by frequencies that depend on how long its row is: then no prefix can be shared. Nor in an
-    encoder-decoder, whose request is not in the cache that the answer goes on from.
+    encoder-decoder, whose request is not in the cache that the answer goes on from. And where something stands behind
+    the request or is decided by it, rows share no less than their whole requests.
     """
     longest = max((len(row.tokens) for group in groups for row in group), default=1)
     family = FAMILIES.get(model.config.model_type)
-    return len(rotary_groups(model.config, [1, longest])) == 1 and (family is None or family.kind != "encoder_decoder")
+    if len(rotary_groups(model.config, [1, longest])) > 1 or (family and family.kind == "encoder_decoder"):
+        return False
+    book = book_of(model)
+    if book is None or not any(slot.reads_requests for slot in book.slots.values()):
+        return True
+    return all(row.start == shared for group in groups for shared in [_shared(group)] for row in group)
 
 
 def prompts_of(

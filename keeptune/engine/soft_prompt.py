@@ -1,19 +1,24 @@
 """Soft prompts: virtual tokens that stand directly before the text of each row that they serve.
 
-    X' = [P; E(x)],   P: p x D
+    X' = [P; E(x)],         P: p x D
+    X' = [P; E(x); Q; E(y)]           Q: those of a template behind the request x, before its answer y
 
-Positions restart at 0 with the first virtual token. In a padded batch the virtual tokens come after the left pads,
-next to the text, and rows may have prompts of different lengths (or none). What the model returns is aligned with
-what it was given: the hidden states of virtual tokens are taken out again, so labels need no change. In the cache they
-stay, and later steps account for them. In front of an encoder-decoder they stand as `encoder_prompt.py` says.
+Every virtual token takes a position: those of a row count from 0 at its first, text and virtual tokens alike, so that
+Q moves the answer on as P moves the request. In a padded batch the virtual tokens come after the left pads, next to the
+text, and rows may have prompts of different lengths (or none). What the model returns is aligned with what it was
+given: the hidden states of virtual tokens are taken out again, so labels need no change. What predicts the answer is
+the last of Q: its state is given back as that of the request's last token. In the cache the virtual tokens stay, and
+later steps account for them. In front of an encoder-decoder they stand as `encoder_prompt.py` says.
 
-Shapes: B rows, T tokens, D width, W virtual tokens of the longest prompt in the batch.
+Shapes: B rows, T tokens, D width, W virtual tokens of the row that has most.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,9 +30,11 @@ from keeptune.core.errors import PlanError
 from keeptune.engine.attention import current_segments, segments
 from keeptune.engine.deltas import Delta
 from keeptune.engine.encoder_prompt import EncoderPromptSlot
+from keeptune.engine.inserted import Inserted, inserted
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.positions import UsualPositions
-from keeptune.engine.prompt_rows import PromptRows
+from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of
+from keeptune.engine.request_ends import RequestEnds, requests
 from keeptune.models.anatomy import anatomy_of
 
 if TYPE_CHECKING:
@@ -71,6 +78,7 @@ class InputEmbedding(Place):
         slot.arguments = list(inspect.signature(body.forward).parameters)
         slot.handles.append(body.register_forward_pre_hook(slot.before, with_kwargs=True))
         slot.handles.append(body.register_forward_hook(slot.after))
+        slot.handles += slot.ends.listen(model)
         return slot
 
 
@@ -81,7 +89,7 @@ class Expanded(NamedTuple):
         embedded: `[1, T', D]`.
         positions: `[T']`.
         offsets: S + 1 bounds.
-        keep: `[T]` indices into T' of the batch's own tokens.
+        keep: `[T]` indices into T' of what the states of the batch's own tokens are.
     """
 
     embedded: Tensor
@@ -108,34 +116,44 @@ class PromptSlot(Slot):
         self.embedding = embedding
         self.rows = PromptRows(book, self.entries, embedding)
         self.usual: UsualPositions | None = UsualPositions()
+        self.ends = RequestEnds()
         self.arguments: list[str] = []
         self._in_cache: WeakKeyDictionary[Any, Held] = WeakKeyDictionary()
         self._added = _NOTHING
+        self._keep: Tensor | None = None
+
+    @property
+    def reads_requests(self) -> bool:
+        """Whether virtual tokens stand behind a request."""
+        return any(self.rows.around((name,)).behind for name in self.entries)
 
     def expand(self, batch: PackedBatch) -> Expanded | None:
-        """The packed batch with each segment's virtual tokens before it; None when no segment has any."""
+        """The packed batch with each segment's virtual tokens; None when no segment has any."""
         stacks = self.rows.stacks(len(batch.offsets) - 1)
         if not any(stacks):
             return None
         with segments(batch.offsets):  # an adapter on the embedding serves each row as its own
             embedded = self.embedding(batch.tokens)
-        blocks = {stack: self.rows.virtual(stack, embedded.dtype) for stack in dict.fromkeys(stacks)}
-        starts, end = {}, len(embedded)
-        for stack, block in blocks.items():
-            starts[stack], end = end, end + len(block)
-        order, keep, positions, offsets = [], [], [], [0]
-        for stack, start, stop in zip(stacks, batch.offsets, batch.offsets[1:], strict=False):
-            length, text = len(blocks[stack]), offsets[-1] + len(blocks[stack])
-            order += [torch.arange(starts[stack], starts[stack] + length), torch.arange(start, stop)]
-            positions += [torch.arange(length), torch.arange(length, length + stop - start)]
-            keep.append(torch.arange(text, text + stop - start))
-            offsets.append(text + stop - start)
-        index, kept, place = (torch.cat(parts).to(embedded.device) for parts in (order, keep, positions))
-        return Expanded(torch.cat([embedded, *blocks.values()])[index][None], place, offsets, kept)
+        kinds = list(dict.fromkeys(stacks))
+        blocks = [self.rows.virtual(stack, embedded.dtype) for stack in kinds]
+        around = {stack: self.rows.around(stack) for stack in kinds}
+        starts = dict(zip(kinds, accumulate(map(len, blocks), initial=len(embedded)), strict=False))
+        answered = any(one.behind for one in around.values())
+        spans = requests(batch) if answered else list(pairwise(batch.offsets))
+        order, keep, offsets = list[Tensor](), list[Tensor](), [0]
+        for stack, cuts, stop in zip(stacks, spans, batch.offsets[1:], strict=True):
+            own, states = _spread(around[stack].counts, cuts, stop, starts[stack])
+            order += own
+            keep.append(states + offsets[-1])
+            offsets.append(offsets[-1] + around[stack].total + len(states))
+        lengths = [stop - start for start, stop in pairwise(offsets)]
+        places = (torch.cat(parts) for parts in (order, keep, [torch.arange(length) for length in lengths]))
+        index, kept, position = (part.to(embedded.device) for part in places)
+        return Expanded(torch.cat([embedded, *blocks])[index][None], position, offsets, kept)
 
     def before(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Adds the virtual tokens to a padded batch, or accounts for those that are in its cache already."""
-        self._added = _NOTHING
+        self._added, self._keep = _NOTHING, None
         given = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
         packed = current_segments()
         if packed is not None:
@@ -146,7 +164,8 @@ class PromptSlot(Slot):
         cache = given.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
         stacks = self.rows.stacks(rows)
-        counts = [self.rows.length(stack) for stack in stacks]
+        around = [self.rows.around(stack) for stack in stacks]
+        counts = [one.total for one in around]
         held = self._in_cache.get(cache, _NOTHING) if past else Held(max(counts), frozenset(counts))
         if not held.counts.issuperset(counts):
             raise PlanError(
@@ -158,18 +177,21 @@ class PromptSlot(Slot):
             return None
         text = past - held.width + tokens if past else tokens
         mask = self._mask(given, rows, text).to(source.device)
-        lengths = torch.tensor(counts, device=mask.device)[:, None]
-        columns = mask.argmax(dim=1, keepdim=True) + torch.arange(held.width, device=mask.device)
+        if past:  # wherever they stand in the request, they and its text lie next to each other in the cache
+            around = [Surrounding((count, 0), 0) for count in counts]
+        layout = self._layout(around, mask, held.width)
+        moved = layout.tokens - torch.arange(text, device=mask.device) - held.width
+        moved += torch.tensor(counts, device=mask.device)[:, None]
         if not past:
-            given["inputs_embeds"] = self._insert(given, self.rows.block(stacks, held.width), columns)
+            given["inputs_embeds"] = self._insert(given, self.rows.block(stacks, held.width), layout)
             given["input_ids"] = None
             self._added = held
             if given.get("token_type_ids") is not None:
-                given["token_type_ids"] = widened(given["token_type_ids"], torch.zeros_like(lengths), columns)
+                given["token_type_ids"] = layout.put(torch.zeros_like(layout.vectors), given["token_type_ids"])
         if self.usual is not None:
-            shifted = self.usual({**given, "attention_mask": mask}, source) + lengths
-            given["position_ids"] = shifted if past else with_virtual_positions(shifted, columns)
-        given["attention_mask"] = widened(mask, lengths, columns)
+            shifted = self.usual({**given, "attention_mask": mask}, source) + moved[:, -tokens:]
+            given["position_ids"] = shifted if past else with_virtual_positions(shifted, mask, layout)
+        given["attention_mask"] = layout.put(layout.real, mask)
         return (), given
 
     def after(self, body: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -179,21 +201,39 @@ class PromptSlot(Slot):
         if not added:
             return output
         if isinstance(output, tuple):
-            return (output[0][:, added:], *output[1:])
-        output.last_hidden_state = output.last_hidden_state[:, added:]
+            return (self._aligned(output[0], added), *output[1:])
+        output.last_hidden_state = self._aligned(output.last_hidden_state, added)
         if output.get("hidden_states") is not None:
-            output.hidden_states = tuple(states[:, added:] for states in output.hidden_states)
+            output.hidden_states = tuple(self._aligned(states, added) for states in output.hidden_states)
         if output.get("past_key_values") is not None:
             self._in_cache[output.past_key_values] = held
         return output
 
-    def _insert(self, given: dict[str, Any], block: Tensor, columns: Tensor) -> Tensor:
-        """`[B, W + T, D]`: every token W columns to the right, the virtual tokens just before the first of its row."""
+    def _layout(self, around: Sequence[Surrounding], mask: Tensor, width: int) -> Inserted:
+        """Each row's virtual tokens next to its text, flush right; notes which states are those of its tokens."""
+        tokens, first = mask.shape[1], mask.argmax(dim=1, keepdim=True)
+        counts = torch.tensor(counts_of(around), device=mask.device)
+        behind, end = counts[:, -1:], first
+        if any(one.behind for one in around):
+            end = first + self.ends.lengths(mask)
+        layout = inserted(torch.cat([first, end], dim=1), counts, tokens, width)
+        right = width - counts.sum(dim=1, keepdim=True)
+        vectors, text = ((columns + right) % (width + tokens) for columns in layout[:2])
+        if end is not first:
+            self._keep = text + behind * (torch.arange(tokens, device=mask.device) == end - 1)
+        return Inserted(vectors, text, layout.real)
+
+    def _aligned(self, states: Tensor, added: int) -> Tensor:
+        """`[B, W + T, D]` of the body to those of the tokens that it was given."""
+        if self._keep is None:
+            return states[:, added:]
+        return states.gather(1, self._keep[:, :, None].expand(-1, -1, states.shape[2]))
+
+    def _insert(self, given: dict[str, Any], block: Tensor, layout: Inserted) -> Tensor:
+        """`[B, W + T, D]`."""
         embedded = given.get("inputs_embeds")
         embedded = self.embedding(given["input_ids"]) if embedded is None else embedded
-        block = block.to(embedded.dtype)
-        room = torch.cat([torch.zeros_like(block), embedded], dim=1)
-        return room.scatter(1, columns[:, :, None].expand_as(block), block)
+        return layout.put(block, embedded)
 
     def _refuse_unexpanded(self, given: dict[str, Any], count: int) -> None:
         if given.get("inputs_embeds") is None and any(self.rows.stacks(count)):
@@ -219,16 +259,36 @@ class PromptSlot(Slot):
         return mask.long()
 
 
-def with_virtual_positions(text: Tensor, columns: Tensor) -> Tensor:
-    """`[B, W + T]`: the virtual tokens count up to where their row's text begins."""
-    width = columns.shape[1]
-    begin = text.gather(1, columns[:, :1])
-    before = (begin - width + torch.arange(width, device=text.device)).clamp(min=0)
-    return torch.cat([torch.zeros_like(columns), text], dim=1).scatter(1, columns, before)
+def with_virtual_positions(text: Tensor, mask: Tensor, layout: Inserted) -> Tensor:
+    """`[B, W + T]`: the virtual tokens count up to where their row's text begins, or on from there.
+
+    Args:
+        text: `[B, T]` positions of the tokens, moved on already.
+        mask: `[B, T]` of the tokens.
+        layout: where everything goes.
+    """
+    first = mask.argmax(dim=1, keepdim=True)
+    from_first = layout.vectors - layout.tokens.gather(1, first)
+    return layout.put((text.gather(1, first) + from_first).clamp(min=0) * layout.real, text)
 
 
-def widened(mask: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
-    """`[B, W + T]`: the mask, with the real virtual tokens before each row's first token."""
-    width = columns.shape[1]
-    real = torch.arange(width, device=mask.device) >= width - lengths
-    return torch.cat([torch.zeros_like(columns), mask], dim=1).scatter(1, columns, real.to(mask.dtype))
+def _spread(counts: Sequence[int], cuts: Sequence[int], stop: int, vector: int) -> tuple[list[Tensor], Tensor]:
+    """A segment with its virtual tokens.
+
+    Args:
+        counts: of each group of them.
+        cuts: the token that each group stands before: the segment's first, ..., the one behind its request.
+        stop: the end of the segment.
+        vector: index of the first virtual token.
+
+    Returns:
+        Indices of tokens and virtual tokens in order, and where in it the states of the tokens are.
+    """
+    start, order, states = cuts[0], list[Tensor](), torch.arange(stop - cuts[0])
+    for cut, count, after in zip(cuts, counts, (*cuts[1:], stop), strict=True):
+        order += [torch.arange(vector, vector + count), torch.arange(cut, after)]
+        states[cut - start :] += count
+        vector += count
+    if counts[-1]:
+        states[cuts[-1] - start - 1 : cuts[-1] - start] += counts[-1]
+    return order, states

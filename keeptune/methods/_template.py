@@ -116,13 +116,22 @@ class TemplatePrompt(Around):
         soft: makes the soft ones.
         order: which soft vector, or behind all of those which word, stands where.
         words: ids of the words and the mask, in order.
+
+    Args:
+        model: that it is for.
+        embedding: of the model.
+        template: as it was read.
+        soft: makes the soft ones.
+        framed: whether it stands inside the special tokens that the tokenizer puts around a text.
     """
 
     words: Tensor
 
-    def __init__(self, model: PreTrainedModel, embedding: nn.Module, template: Template, soft: EncodedPrompt) -> None:
+    def __init__(
+        self, model: PreTrainedModel, embedding: nn.Module, template: Template, soft: EncodedPrompt, *, framed: bool
+    ) -> None:
         super().__init__()
-        tokenizer = None if _plain(template) else loaded_of(model).tokenizer
+        tokenizer = None if _plain(template, framed) else loaded_of(model).tokenizer
         words: list[int] = []
         self.order: list[int] = []
         self.mask = None
@@ -140,7 +149,7 @@ class TemplatePrompt(Around):
                 self.order += [template.soft + len(words) + number for number in range(len(ids))]
                 words += ids
         self.soft, self.room, self.ends = soft, len(self.order), tuple(ends)
-        self.frame = (0, 0) if tokenizer is None else _frame(tokenizer)
+        self.frame = (0, 0) if tokenizer is None or not framed else _frame(tokenizer)
         self.separator = None if tokenizer is None else tokenizer.sep_token_id
         self.embedding = [embedding]  # in a list: it is the model's, no part of the adapter
         self.register_buffer("words", torch.tensor(words, dtype=torch.long), persistent=False)
@@ -184,9 +193,11 @@ def verbalised(model: PreTrainedModel, verbaliser: Mapping[str, str]) -> dict[st
     return found
 
 
-def _plain(template: Template) -> bool:
-    """Whether it needs no tokenizer: soft tokens before a single text alone."""
-    return is_text(template.parts[-1]) and all(isinstance(part, int) for part in template.parts[:-1])
+def _plain(template: Template, framed: bool) -> bool:
+    """Whether it needs no tokenizer: it has no words, and in a frame it is soft tokens before a single text alone."""
+    if framed:
+        return is_text(template.parts[-1]) and all(isinstance(part, int) for part in template.parts[:-1])
+    return all(isinstance(part, int) or is_text(part) for part in template.parts)
 
 
 def _frame(tokenizer: Any) -> tuple[int, int]:

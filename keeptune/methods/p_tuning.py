@@ -12,8 +12,9 @@ In a masked language model it may stand around the text, inside the tokenizer's 
     score_c = logit of verbaliser(c) at the mask
 
 which the loss `label` learns and `label_accuracy` reads, as of a head. Rows of several texts have a `{text:column}` for
-each. In an encoder-decoder a template stands around one text, which the encoder reads. In a decoder the answer follows
-the text, so `{text}` stands last.
+each. In an encoder-decoder a template stands around one text, which the encoder reads. In a decoder it stands around
+the request: what is behind `{text}` comes directly before the answer, and its last vector predicts the first token of
+that. Every inserted vector takes a position, as a word there would.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from keeptune.engine.template_slot import AroundText
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._encoded_prompt import EncodedPrompt, Encoder
 from keeptune.methods._families import require_tokens
-from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, is_text, read_template, verbalised
+from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, read_template, verbalised
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
@@ -78,8 +79,9 @@ class PTuning(Method):
         template = read_template(self.template)
         if anatomy.kind != "encoder":
             self._check_writer(model.config.model_type, template)
-            return [Placed(InputEmbedding(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
-        placed = [Placed(AroundText(anatomy.embedding), TemplatePrompt(model, embedding, template, soft))]
+            prompt = TemplatePrompt(model, embedding, template, soft, framed=anatomy.kind == "encoder_decoder")
+            return [Placed(InputEmbedding(anatomy.embedding), prompt)]
+        placed = [Placed(AroundText(anatomy.embedding), TemplatePrompt(model, embedding, template, soft, framed=True))]
         if template.masks:
             cloze_paths(model)
             placed.append(Placed(Reading(anatomy.body), Cloze(verbalised(model, self.verbaliser))))
@@ -127,15 +129,13 @@ class PTuning(Method):
         return read_template(self.template).soft if self.template else self.length
 
     def _check_writer(self, family: str, template: Template) -> None:
-        """A model that writes its answer has one text and no mask, and a decoder nothing between text and answer."""
-        last = FAMILIES[family].kind == "decoder"
-        if len(template.texts) > 1 or template.masks or (last and not is_text(template.parts[-1])):
+        """A model that writes its answer has one text and no mask."""
+        if len(template.texts) > 1 or template.masks:
             raise PlanError(
-                f"a {family} model writes its answer, so its template has one {TEXT} and no {MASK}"
-                + (", and ends with the text, which the answer follows." if last else "."),
+                f"a {family} model writes its answer, so its template has one {TEXT} and no {MASK}.",
                 code="E-METHOD-TEMPLATE",
                 where={"key": "template"},
-                fix="Put everything before {text}; or use an encoder such as BERT." if last else "Use one {text}.",
+                fix=f"Use one {TEXT}.",
             )
 
     def _inner(self, width: int) -> int:

@@ -211,6 +211,18 @@ def test_in_front_of_a_writing_model_words_and_soft_tokens_stand_as_written(tmp_
     assert_close(found, wanted if family == "t5" else wanted[:, 4:], **CLOSE)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_before_the_answer_of_a_decoder_words_and_soft_tokens_stand_as_written(tmp_path, family):
+    """Soft tokens set to w30, w31: w30 w5 x w6 w31 y through the stock model alone; the tokenizer's frame is text."""
+    model = load(folder_of(tmp_path / "base", family), dtype="float32", device="cpu").model
+    wanted = model(input_ids=torch.tensor([[30, 5, CLS, 10, 11, 6, 31, 12, 13]])).logits[0, [2, 3, 6, 7, 8]]
+    PTuning(template="{soft:1} w5 {text} w6 {soft:1}", encoder="none").attach(model)
+    with torch.no_grad():
+        soft_of(model).vectors.copy_(model.get_input_embeddings()(torch.tensor([30, 31])))
+    asked = Encoded("", "", (CLS, 10, 11, 12, 13), (False, False, False, True, True))
+    assert_close(head_logits(model, packed_hidden(model, pack([asked]))), wanted, **CLOSE)
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -231,7 +243,8 @@ def test_a_template_that_says_nothing_sound_is_refused_as_it_is_written(template
 @pytest.mark.parametrize(
     ("family", "settings", "code"),
     [
-        ("llama", {"template": "{soft:2} {text} {soft:1}"}, "E-METHOD-TEMPLATE"),
+        ("llama", {"template": "{soft:2} {text} {mask}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
+        ("gpt2", {"template": "{text} {mask} {soft:2}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
         ("t5", {"template": "{soft:2} {text} {mask}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
         ("bart", {"template": "{text:first} {soft:2} {text:second}"}, "E-METHOD-TEMPLATE"),
         ("bert, bare", {"template": TEMPLATE, "verbaliser": WORDS}, "E-MODEL-CLOZE"),
@@ -246,6 +259,8 @@ def test_what_cannot_work_is_refused_by_name(tmp_path, family, settings, code):
     with pytest.raises(PlanError) as caught:
         PTuning(**settings).attach(model)
     assert caught.value.code == code
+    places = {"E-METHOD-TEMPLATE": "template", "E-METHOD-VERBALISER": "verbaliser"}
+    assert caught.value.where.get("key") == places.get(code)
     assert caught.value.fix
     assert not hasattr(model, "keeptune")
 
