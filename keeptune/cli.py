@@ -36,17 +36,20 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Replace one s
 @app.command(epilog="Example: keeptune doctor")
 def doctor(json_: Json = False) -> None:
     """Says what this machine has. What is missing stands beside the one command that adds it."""
-    from keeptune.core.machine import device_finding, findings
+    from keeptune.core.machine import device_finding, findings, kernels_finding
 
     lines = findings(Path("runs"))
     if not json_:
         for line in lines:
             _finding(line)
-    device = device_finding()
+    from keeptune.engine.native.kernels import compiled
+
+    more = [device_finding(), kernels_finding(compiled=compiled() is not None)]
     if json_:
-        _print_json({"findings": [line.to_dict() for line in [*lines, device]]})
+        _print_json({"findings": [line.to_dict() for line in [*lines, *more]]})
     else:
-        _finding(device)
+        for line in more:
+            _finding(line)
         print("\nNext: keeptune demo")
     if not all(line.ok for line in lines):
         raise typer.Exit(4)

@@ -5,8 +5,13 @@ It sits below autograd, so products inside autograd functions and in backward pa
 
 from __future__ import annotations
 
+import itertools
+from unittest import mock
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from keeptune.engine.native.kernels import Kernels
 
 aten = torch.ops.aten
 # name: positions of the two factors among the arguments
@@ -17,13 +22,33 @@ ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 class FlopCount(TorchDispatchMode):
     """Inside it, `total` grows by 2 m k n with each product of (m, k) and (k, n).
 
-    Fused attention counts as the products that it stands for: two forward, five backward (one of them again).
+    Fused attention counts as the products that it stands for: two forward, five backward (one of them again). The
+    kernel of its gradient counts as the blocks that it goes through.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
         self.by_name: dict[str, int] = {}
+        kernel = Kernels.attention_back
+
+        def counted(kernels, query, key, value, gradient, log_sums, offsets, scale):
+            self._add("attention_back", in_blocks(offsets.tolist(), *query.shape[1:]))
+            return kernel(kernels, query, key, value, gradient, log_sums, offsets, scale)
+
+        self._kernel = mock.patch.object(Kernels, "attention_back", counted)
+
+    def __enter__(self):
+        self._kernel.start()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self._kernel.stop()
+        return super().__exit__(*error)
+
+    def _add(self, name: str, flops: int) -> None:
+        self.total += flops
+        self.by_name[name] = self.by_name.get(name, 0) + flops
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -36,9 +61,26 @@ class FlopCount(TorchDispatchMode):
             flops = 2 * scores(args[0], args[1])
         elif name == ATTENTION + "_backward":
             flops = 5 * scores(args[1], args[2])
-        self.total += flops
-        self.by_name[name] = self.by_name.get(name, 0) + flops
+        self._add(name, flops)
         return result
+
+
+HIGH, TILE, LANES = 6, 48, 16  # of `engine/native/attention.c`, where registers are widest
+
+
+def in_blocks(offsets: list[int], heads: int, width: int) -> int:
+    """What the kernel goes through: `tile` of `engine/native/attention.c`, block by block."""
+    multiplied = 0
+    for length in (end - start for start, end in itertools.pairwise(offsets)):
+        for start in range(0, length, TILE):
+            count = min(TILE, length - start)
+            rows = -(-count // HIGH) * HIGH
+            for i in range(0, rows, HIGH):
+                seen = min(start + i + HIGH, length)
+                multiplied += HIGH * (2 * -(-seen // LANES) * LANES + seen)
+            for j in range(0, start + count, HIGH):
+                multiplied += 2 * HIGH * (rows - (max(0, j - start) // HIGH) * HIGH)
+    return 2 * heads * width * multiplied
 
 
 def scores(query: torch.Tensor, key: torch.Tensor) -> int:

@@ -67,6 +67,14 @@ def device_finding() -> Finding:
     return Finding("device", "cpu (no CUDA device is visible to torch)")
 
 
+def kernels_finding(*, compiled: bool) -> Finding:
+    """Whether there are kernels made for this processor (`engine/native`)."""
+    if compiled:
+        return Finding("kernels", "compiled for this processor")
+    fix = "install a C compiler with OpenMP (gcc)"
+    return Finding("kernels", "none: training in bfloat16 takes longer", True, fix)
+
+
 def calm_process() -> None:
     """Settings of this process that must stand before torch is imported; they change speed, never results.
 

@@ -266,7 +266,7 @@ def _packed(
         assert causal, "a tree of segments is causal"
         return _tree(query, key, value, packed, window, kernel)
     if prefixes is None and softcap is None and causal:
-        rows = [x[0].transpose(0, 1) for x in (query, key, value)]
+        rows = [x.squeeze(0).transpose(0, 1) for x in (query, key, value)]
         for back_end in BACK_ENDS:
             if back_end.suits(rows[0], packed, window, dropout):
                 output: Tensor = back_end.attend_rows(*rows, packed, window, scaling)
@@ -278,7 +278,7 @@ def _packed(
     # One split, not one slice per run: the gradient of a slice is as large as the whole batch.
     split = (torch.split(x, sizes, 2) for x in (query, key, value))
     for (length, number), prefix, *states in zip(runs, joined, *split, strict=True):
-        q, k, v = (x[0].view(-1, number, length, x.shape[-1]).transpose(0, 1) for x in states)
+        q, k, v = (x.squeeze(0).view(-1, number, length, x.shape[-1]).transpose(0, 1) for x in states)
         beyond = window is not None and window < length
         masked = beyond or prefix is not None or (softcap is not None and causal)
         mask = packed.band(length, window, q.device, causal=causal) if masked else None
@@ -301,7 +301,7 @@ def _tree(
         mask = None
         if len(path) > 1 or (window is not None and window < q.shape[2]):
             mask = packed.behind(q.shape[2], k.shape[2], window, q.device)
-        parts.append(kernel(q, *_per_query_head(q, k, v), mask).transpose(1, 2)[0])
+        parts.append(kernel(q, *_per_query_head(q, k, v), mask).transpose(1, 2).squeeze(0))
     return torch.cat(parts).unsqueeze(0)
 
 

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from keeptune.engine.native.kernels import serving
+
 if TYPE_CHECKING:
     from keeptune.engine.attention import Segments
 
@@ -81,6 +83,9 @@ class _AttendRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, log_sums = ctx.saved_tensors
         spread: Spread = ctx.spread
+        if (kernels := serving(query, key, value, gradient)) and kernels.attends(query.shape[2]):
+            found = kernels.attention_back(query, key, value, gradient, log_sums, spread.offsets, ctx.scale)
+            return *found, None, None
         given = [spread.out(x) for x in (query, key, value, gradient, log_sums[:, :, None])]
         slopes = [torch.empty(x.shape, dtype=x.dtype) for x in given[:3]]
         for rows in spread.rows:
@@ -114,6 +119,7 @@ class Spread:
         lengths = [end - start for start, end in itertools.pairwise(offsets)]
         even = [-(-length // EVEN) * EVEN for length in lengths]
         order = sorted((row for row in range(len(lengths)) if lengths[row]), key=even.__getitem__)
+        self.offsets = torch.tensor(offsets)
         starts, self.rows, self._total = [0] * len(lengths), list[Rows](), 0
         for length, alike in itertools.groupby(order, key=even.__getitem__):
             together = max(1, SCORES_IN_CACHE // (heads * min(BLOCK, length) * length))

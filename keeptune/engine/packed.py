@@ -132,8 +132,8 @@ def _body(
             inputs["use_cache"] = False  # type: ignore[assignment]
         first = UsualPositions.of(model).first
         output = model.base_model(position_ids=positions[None] + first, **inputs)
-    hidden: Tensor = output.last_hidden_state[0, :count]
-    return States(hidden, (*(state[0, :count] for state in between[:-1]), hidden) if layers else ())
+    hidden: Tensor = output.last_hidden_state.squeeze(0)[:count]
+    return States(hidden, (*(state.squeeze(0)[:count] for state in between[:-1]), hidden) if layers else ())
 
 
 def _longer(

@@ -112,7 +112,7 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     reader = _module_at(model, layers, cut)
     with _without(layers, cut), _entering(reader, states), segments(batch.offsets):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
-    hidden: Tensor = output.last_hidden_state[0]
+    hidden: Tensor = output.last_hidden_state.squeeze(0)
     return hidden
 
 

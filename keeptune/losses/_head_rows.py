@@ -15,7 +15,7 @@ so many that they stay in the processor's cache from the first pass over them to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # Takes logits [C, V] (its own to overwrite), those of a second head if there is one, and the place of the rows; gives
 # their sum and its gradient in the logits.
 Criterion = Callable[..., tuple[Tensor, Tensor]]
+# The same in one pass over a product [C, V] with the place of its rows, for heads that bend nothing: the gradient takes
+# the place of the logits. Gives the sum, or None where it does not serve.
+InPlace = Callable[[Tensor, slice], "Tensor | None"]
 # A second head whose logits the criterion compares with: hidden states [N, D], no gradient flows there, and the head.
 Beside = tuple[Tensor, "Head"]
 
@@ -68,12 +71,44 @@ def log_mass(logits: Tensor, p: Tensor) -> Tensor:
 
 
 def sum_over_rows(
-    hidden_ND: Tensor, head: Head, criterion: Criterion, chunk: int | None = None, *, beside: Beside | None = None
+    hidden_ND: Tensor,
+    head: Head,
+    criterion: Criterion,
+    chunk: int | None = None,
+    *,
+    beside: Beside | None = None,
+    in_place: InPlace | None = None,
 ) -> Tensor:
     """The differentiable sum of `criterion` over rows: a scalar in the wide dtype."""
-    step = rows_at_once(head, chunk, heads=1 if beside is None else 2)
-    total: Tensor = _SumOverRows.apply(hidden_ND, head.weight, head.bias, (head, criterion, step, beside))  # type: ignore[no-untyped-call]
+    plan = _Plan(head, criterion, rows_at_once(head, chunk, heads=1 if beside is None else 2), beside, in_place)
+    total: Tensor = _SumOverRows.apply(hidden_ND, head.weight, head.bias, plan)  # type: ignore[no-untyped-call]
     return total
+
+
+class _Plan(NamedTuple):
+    head: Head
+    criterion: Criterion
+    step: int
+    beside: Beside | None
+    in_place: InPlace | None
+
+    def judged(self, product_CV: Tensor, rows: slice, second_CV: Tensor | None, d_bias: Tensor | None) -> Tensor:
+        """The sum over these rows, whose gradient takes the place of their products; d_bias collects its own."""
+        head, total = self.head, product_CV.new_zeros((), dtype=self.head.wide)
+        if self.in_place is not None and d_bias is None and head.scale == 1.0 and head.soft_cap is None:
+            done = self.in_place(product_CV, rows)
+            if done is not None:
+                return done
+        for place, own in few(head, rows):
+            narrow = product_CV[own]
+            others = [] if self.beside is None or second_CV is None else [self.beside[1].finished(second_CV[own])]
+            value, d = _judged(head, head.finished(narrow), others, place, self.criterion)
+            total += value
+            if d_bias is not None:
+                d_bias += d.sum(0)
+            if d is not narrow:
+                narrow.copy_(d)
+        return total
 
 
 class _SumOverRows(torch.autograd.Function):
@@ -83,28 +118,20 @@ class _SumOverRows(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        rest: tuple[Head, Criterion, int, Beside | None],
+        plan: _Plan,
     ) -> Tensor:
-        head, criterion, step, beside = rest
+        head, beside = plan.head, plan.beside
         wants_hidden, wants_weight, wants_bias, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
         d_weight = torch.zeros_like(weight_VD, dtype=head.wide) if wants_weight else None
         d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
         total = hidden_ND.new_zeros((), dtype=head.wide)
-        for rows in many(len(hidden_ND), step):
+        for rows in many(len(hidden_ND), plan.step):
             count = rows.stop - rows.start
             product_CV = head.product(hidden_ND[rows])
             product_CV[count:] = 0
             second_CV = None if beside is None else beside[1].product(beside[0][rows])
-            for place, own in few(head, rows):
-                narrow = product_CV[own]
-                others = [] if beside is None or second_CV is None else [beside[1].finished(second_CV[own])]
-                value, d = _judged(head, head.finished(narrow), others, place, criterion)
-                total += value
-                if d_bias is not None:
-                    d_bias += d.sum(0)
-                if d is not narrow:
-                    narrow.copy_(d)
+            total += plan.judged(product_CV[:count], rows, second_CV, d_bias)
             if d_hidden is not None:
                 d_hidden[rows] = (product_CV @ weight_VD)[:count]
             if d_weight is not None:

@@ -29,6 +29,7 @@ def next_token(
     """
     import torch
 
+    from keeptune.engine.native.kernels import serving
     from keeptune.losses._head_rows import sum_over_rows
 
     rows = torch.nonzero(targets_T != -100).squeeze(-1)
@@ -47,7 +48,12 @@ def next_token(
         d_CV.scatter_(1, target_C1, weight_C1 * torch.expm1(-loss_C1))
         return (weight_C1 * loss_C1).sum(), d_CV
 
-    return sum_over_rows(hidden_TD[rows], head, criterion, chunk)
+    def in_place(product_CV: Tensor, place: slice) -> Tensor | None:
+        kernels = serving(product_CV)
+        weights_C = None if weights_N is None else weights_N[place].to(torch.float32)
+        return None if kernels is None else kernels.next_token(product_CV, targets_N[place], weights_C).sum()
+
+    return sum_over_rows(hidden_TD[rows], head, criterion, chunk, in_place=in_place)
 
 
 class NextToken(Loss):

@@ -110,7 +110,7 @@ class Decoder:
             dropout=module.attention_dropout if module.training else 0.0,
             sliding_window=self._window(module),
         )
-        return output[0].flatten(1)
+        return output.squeeze(0).flatten(1)
 
     def _window(self, module: Any) -> int | None:
         window: int | None = getattr(module, "sliding_window", None)

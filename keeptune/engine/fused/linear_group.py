@@ -67,19 +67,25 @@ class _Plan:
         """Whether any update drops a part of its input."""
         return any(update.dropout for _, update in self.updates)
 
-    def masks(self, like: Tensor) -> list[Tensor | None]:
-        """What each update multiplies its x by; None where it drops nothing."""
+    def masks(self, of: Tensor) -> list[Tensor | None]:
+        """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
+        shape = len(of), self.maps[0].weight.shape[1]
         return [
-            functional.dropout(torch.ones_like(like), update.dropout) if update.dropout else None
+            functional.dropout(of.new_ones(shape), update.dropout) if update.dropout else None
             for _, update in self.updates
         ]
+
+    def masks_again(self, random: Tensor, of: Tensor) -> list[Tensor | None]:
+        """The masks that were drawn at this state of the generator."""
+        with _random_again(random, of.device):
+            return self.masks(of)
 
 
 class _Group(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
-        x = plan.prologue.at(*inputs).value()
+        x = plan.prologue.value(*inputs)
         outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
         As, Bs = ([factor.to(x.dtype) for factor in half] for half in (factors[0::2], factors[1::2]))
         ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
@@ -97,16 +103,22 @@ class _Group(torch.autograd.Function):
         inputs, rest = saved[: plan.inputs], saved[plan.inputs :]
         As, Bs, inner = rest[:count], rest[count : 2 * count], rest[2 * count :]
         dx = _through_weights(plan, gradients) if any(ctx.needs_input_grad[1 : 1 + plan.inputs]) else None
-        here = plan.prologue.at(*inputs)
+        learns = any(ctx.needs_input_grad[1 + plan.inputs :])
+        slopes = [(gradients[n] @ B).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)]
+        masks = None if ctx.random is None else plan.masks_again(ctx.random, gradients[0])
+        x: Tensor | None = None
+        d_inputs: tuple[Tensor | None, ...] = (None,) * plan.inputs
+        if dx is not None:
+            _add_through_updates(dx, slopes, As, masks)
+            x, d_inputs = plan.prologue.back(dx, *inputs, again=learns)
+        elif learns:
+            x = plan.prologue.value(*inputs)
         d_factors: list[Tensor | None] = [None] * (2 * count)
-        if any(ctx.needs_input_grad[1 + plan.inputs :]) or (count and dx is not None):
-            x = here.value()
-            slopes = [(gradients[n] @ B).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)]
-            d_factors[0::2] = _through_updates(plan, slopes, As, x, dx, ctx.random)
+        if x is not None and learns:
+            d_factors[0::2] = _slopes_of_A(slopes, x, masks)
             d_factors[1::2] = [
                 (u.T @ gradients[n]).mul_(update.scale).T for (n, update), u in zip(plan.updates, inner, strict=True)
             ]
-        d_inputs = [None] * plan.inputs if dx is None else here.gradient(dx)
         return None, *d_inputs, *d_factors
 
 
@@ -125,21 +137,22 @@ def _through_weights(plan: _Plan, gradients: Sequence[Tensor]) -> Tensor:
     return dx
 
 
-def _through_updates(
-    plan: _Plan, slopes: Sequence[Tensor], As: Sequence[Tensor], x: Tensor, dx: Tensor | None, random: Tensor | None
-) -> Sequence[Tensor]:
-    """The gradient of each A from the slope v = s g B, (T, r), of its update; adds v A to dx."""
-    if random is None:
-        v, A = torch.cat(list(slopes), dim=1), torch.cat(list(As))
-        if dx is not None:
-            dx.addmm_(v, A)
-        return torch.split(v.T @ x, [len(A) for A in As])
-    with _random_again(random, x.device):
-        masks = plan.masks(x)
-    if dx is not None:
+def _add_through_updates(
+    dx: Tensor, slopes: Sequence[Tensor], As: Sequence[Tensor], masks: Sequence[Tensor | None] | None
+) -> None:
+    """Adds v A of each update to dx, from its slope v = s g B, (T, r)."""
+    if masks is not None:
         for mask, v, A in zip(masks, slopes, As, strict=True):
             dx.add_(_masked(v @ A, mask))
-    return [v.T @ _masked(x, mask) for mask, v in zip(masks, slopes, strict=True)]
+    elif slopes:
+        dx.addmm_(torch.cat(list(slopes), dim=1), torch.cat(list(As)))
+
+
+def _slopes_of_A(slopes: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor | None] | None) -> Sequence[Tensor]:
+    """The gradient of each A, v' x."""
+    if masks is not None:
+        return [v.T @ _masked(x, mask) for mask, v in zip(masks, slopes, strict=True)]
+    return torch.split(torch.cat(list(slopes), dim=1).T @ x, [v.shape[1] for v in slopes])
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

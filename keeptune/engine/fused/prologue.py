@@ -4,7 +4,8 @@
     SwiGLU    x = a(t) u,  a(t) = t sigmoid(t)                  dt = g u (s + a (1 - s)),  du = g a,  s = sigmoid(t)
 
 g is the gradient in x. Statistics and products run in float32 (float64 for float64 inputs); results have the dtype of
-the inputs. Values are rounded where transformers' modules round, so that they are theirs bitwise.
+the inputs. Values are rounded where transformers' modules round, so that they are theirs bitwise. The backward pass has
+no such model: where there are kernels (`engine/native`), it runs them, and the value that it needs again is theirs.
 """
 
 from __future__ import annotations
@@ -17,44 +18,31 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from keeptune.engine.native.kernels import Back, serving
+
 
 class Prologue(Protocol):
     """A function of some tensors; whatever else it depends on is frozen."""
 
-    def at(self, *inputs: Tensor) -> Point:
-        """The function there: what its value and its gradient share is computed once."""
+    def value(self, *inputs: Tensor) -> Tensor:
+        """The function there."""
         ...
 
-
-class Point(Protocol):
-    """A prologue at some inputs."""
-
-    def value(self) -> Tensor:
-        """The value; asked for once, before the gradient."""
-        ...
-
-    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
-        """The gradient in each input, given that in the value."""
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+        """The gradient in each input, given that in the value; `again`: and the value, for both share work."""
         ...
 
 
 class Same:
     """The input itself."""
 
-    def at(self, *inputs: Tensor) -> Point:
+    def value(self, *inputs: Tensor) -> Tensor:
         """Itself."""
-        return _Itself(inputs[0])
+        return inputs[0]
 
-
-@dataclass(frozen=True)
-class _Itself:
-    x: Tensor
-
-    def value(self) -> Tensor:
-        return self.x
-
-    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
-        return (gradient,)
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+        """Itself."""
+        return Back(inputs[0], (gradient,))
 
 
 @dataclass(frozen=True)
@@ -69,52 +57,47 @@ class RMSNorm:
     weight: Tensor
     epsilon: float
 
-    def at(self, *inputs: Tensor) -> Point:
+    def value(self, *inputs: Tensor) -> Tensor:
         """h: (..., D) to (..., D)."""
+        return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
+
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+        """In h."""
         (h,) = inputs
+        if kernels := serving(gradient, h, self.weight):
+            return kernels.norm_back(gradient, h, self.weight, self.epsilon, again=again)
+        wide, inverse = self._parts(h)
+        value = self._scaled(h.dtype, wide, inverse) if again else None
+        slope = gradient * self.weight.to(wide.dtype)
+        shared = (slope * wide).sum(-1, keepdim=True).mul_(inverse.pow(3)).div_(-h.shape[-1])
+        return Back(value, (slope.mul_(inverse).addcmul_(wide, shared).to(h.dtype),))
+
+    def _parts(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Wide h, and r (..., 1)."""
         wide = h.to(wide_of(h))
-        inverse = wide.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
-        return _Normed(wide, inverse, self.weight, h.dtype)
+        return wide, wide.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
 
-
-@dataclass(frozen=True)
-class _Normed:
-    wide: Tensor
-    inverse: Tensor
-    weight: Tensor
-    dtype: torch.dtype
-
-    def value(self) -> Tensor:
-        return (self.wide * self.inverse).to(self.dtype).mul_(self.weight)
-
-    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
-        slope = gradient * self.weight.to(self.wide.dtype)
-        width = self.wide.shape[-1]
-        shared = (slope * self.wide).sum(-1, keepdim=True).mul_(self.inverse.pow(3)).div_(-width)
-        return (slope.mul_(self.inverse).addcmul_(self.wide, shared).to(self.dtype),)
+    def _scaled(self, dtype: torch.dtype, wide: Tensor, inverse: Tensor) -> Tensor:
+        return (wide * inverse).to(dtype).mul_(self.weight)
 
 
 class SwiGLU:
     """The gated unit of Llama-like feed-forward layers (Shazeer 2020, arXiv:2002.05202)."""
 
-    def at(self, *inputs: Tensor) -> Point:
+    def value(self, *inputs: Tensor) -> Tensor:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
-        return _Gated(gate, up, functional.silu(gate))
+        return functional.silu(gate) * up
 
-
-@dataclass(frozen=True)
-class _Gated:
-    gate: Tensor
-    up: Tensor
-    opened: Tensor
-
-    def value(self) -> Tensor:
-        return self.opened * self.up
-
-    def gradient(self, gradient: Tensor) -> tuple[Tensor, ...]:
-        slope = torch.ops.aten.silu_backward(gradient * self.up, self.gate)
-        return slope, self.opened.mul_(gradient)
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+        """In t and u."""
+        gate, up = inputs
+        if kernels := serving(gradient, gate, up):
+            return kernels.gated_back(gradient, gate, up, again=again)
+        opened = functional.silu(gate)
+        value = opened * up if again else None
+        slope = torch.ops.aten.silu_backward(gradient * up, gate)
+        return Back(value, (slope, opened.mul_(gradient)))
 
 
 def wide_of(tensor: Tensor) -> torch.dtype:
@@ -133,9 +116,9 @@ class _Computed(torch.autograd.Function):
     def forward(ctx: Any, prologue: Prologue, *inputs: Tensor) -> Tensor:
         ctx.prologue = prologue
         ctx.save_for_backward(*inputs)
-        return prologue.at(*inputs).value()
+        return prologue.value(*inputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.prologue.at(*ctx.saved_tensors).gradient(gradient))
+        return (None, *ctx.prologue.back(gradient, *ctx.saved_tensors, again=False).gradients)

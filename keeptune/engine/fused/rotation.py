@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from keeptune.engine.native.kernels import serving
+
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turned heads.
@@ -37,10 +39,13 @@ class _Rotated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turn(gradient, cos, -sin), None, None
+        return _turn(gradient, cos, sin, back=True), None, None
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
+    if (kernels := serving(x)) and cos.dtype == sin.dtype == x.dtype:
+        return kernels.rotate(x, cos, sin, back=back)
+    sin = -sin if back else sin
     a, b = x.chunk(2, dim=-1)
     turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     c, d = turned.chunk(2, dim=-1)

@@ -1,0 +1,17 @@
+"""Kernels in C for bfloat16 on a processor, compiled on the machine that runs them; nothing depends on them.
+
+| file            | what it computes                                                                  |
+|-----------------|-----------------------------------------------------------------------------------|
+| `lanes.h`       | bfloat16 to float32 and back, the exponential, vectors as wide as the processor's |
+| `norm.c`        | the root-mean-square norm again, and its gradient                                 |
+| `gated.c`       | SwiGLU again, and its gradient                                                    |
+| `rotation.c`    | the rotary embedding                                                              |
+| `attention.c`   | the gradient of causal attention over packed rows                                 |
+| `next_token.c`  | cross-entropy and its gradient, in place of the logits                            |
+| `library.py`    | compiles them once, keeps the result in the user's cache, loads it                |
+| `trial.py`      | compares each with its formula before it may serve                                |
+| `kernels.py`    | the same as functions of tensors                                                  |
+
+Each does in one pass over memory what takes torch five to fifteen, and rounds where torch's operators would only where
+somebody relies on it. Without a compiler, with another dtype or on a GPU, torch's operators run (`docs/decisions/009`).
+"""

@@ -1,0 +1,146 @@
+"""The kernels as functions of tensors: `serving` gives them where they read the tensors at hand, else None.
+
+All tensors are bfloat16 and lie densely in a processor's memory, but for what is said to be otherwise; results are new.
+"""
+
+from __future__ import annotations
+
+import functools
+from ctypes import CDLL
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from keeptune.engine.native.library import loaded
+
+WIDEST = 16
+"""Numbers in the widest register of any processor; narrower ones divide it."""
+ALONE = 2**14
+"""Numbers below which one thread is faster than several."""
+
+
+class Back(NamedTuple):
+    """What a backward pass gives: the value again where it was wanted, and the gradient in each input."""
+
+    value: Tensor | None
+    gradients: tuple[Tensor, ...]
+
+
+def serving(*tensors: Tensor) -> Kernels | None:
+    """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise."""
+    dense = all(x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.is_contiguous() for x in tensors)
+    return compiled() if dense else None
+
+
+@functools.cache
+def compiled() -> Kernels | None:
+    """The kernels of this machine; they are compiled, and tried against their formulas, if they never were."""
+    from keeptune.engine.native.trial import agree
+
+    found = loaded(lambda library: agree(Kernels(library)))
+    return None if found is None else Kernels(found)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled functions.
+
+    Attributes:
+        library: that holds them.
+    """
+
+    library: CDLL
+
+    def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
+        """Of x = w h r with r = (mean(h^2) + eps)^-1/2.
+
+        Args:
+            gradient: in x, (..., D).
+            input: h, (..., D).
+            weight: w, (D,).
+            epsilon: eps.
+            again: whether x is wanted.
+        """
+        width = input.shape[-1]
+        value, d_input = torch.empty_like(input) if again else None, torch.empty_like(input)
+        rows = input.numel() // width
+        places = _places(gradient, input, weight), _places(value, d_input)
+        self.library.norm_back(*places[0], epsilon, *places[1], rows, width, _threads(input))
+        return Back(value, (d_input,))
+
+    def gated_back(self, gradient: Tensor, gate: Tensor, up: Tensor, *, again: bool = True) -> Back:
+        """Of x = t sigmoid(t) u; gradient, gate t and up u have one shape."""
+        value = torch.empty_like(gate) if again else None
+        slopes = torch.empty_like(gate), torch.empty_like(up)
+        self.library.gated_back(*_places(gradient, gate, up, value, *slopes), gate.numel(), _threads(gate))
+        return Back(value, slopes)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
+        """Heads (T, H, K) turned by angles: cos and sin (T, 1, K / 2), which are dense in the last dimension alone."""
+        rows, heads, width = x.shape
+        turned = torch.empty_like(x)
+        sign, half = -1.0 if back else 1.0, width // 2
+        places, sizes = _places(x, cos, sin), (rows, heads, half)
+        self.library.rotate(*places, cos.stride(0), sign, turned.data_ptr(), *sizes, _threads(x))
+        return turned
+
+    def attends(self, width: int) -> bool:
+        """Whether `attention_back` takes heads of this width K."""
+        return width % WIDEST == 0
+
+    def attention_back(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        gradient: Tensor,
+        log_sums: Tensor,
+        offsets: Tensor,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients in q, k and v of softmax(c q k') v over the past of each row.
+
+        Args:
+            query: (T, H, K).
+            key: (T, G, K).
+            value: (T, G, K).
+            gradient: in the output, (T, H, K).
+            log_sums: log sum_j exp(c q k_j'), float32, (T, H).
+            offsets: of the rows, int64, (rows + 1,).
+            scale: c.
+
+        Raises:
+            MemoryError: no room for a row in float32.
+        """
+        found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        sizes = len(offsets) - 1, query.shape[1], key.shape[1], query.shape[2]
+        places = _places(query, key, value, gradient, log_sums, *found, offsets)
+        if self.library.attention_back(*places, *sizes, scale, _threads(query)):
+            raise MemoryError("no memory for the gradient of attention")
+        return found
+
+    def next_token(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Losses w (log sum_v e^z_v - z_y), (N,) in float32; the gradient in z takes the place of the logits z.
+
+        Args:
+            logits: z, (N, V).
+            targets: y, int64, (N,).
+            weights: w, float32, (N,), or None for ones.
+
+        Raises:
+            MemoryError: no room for a row in float32.
+        """
+        losses = torch.empty(len(targets), dtype=torch.float32)
+        if self.library.next_token(*_places(logits, targets, weights, losses), *logits.shape, _threads(logits)):
+            raise MemoryError("no memory for a row of logits")
+        return losses
+
+
+def _places(*tensors: Tensor | None) -> list[int | None]:
+    return [None if x is None else x.data_ptr() for x in tensors]
+
+
+def _threads(of: Tensor) -> int:
+    return torch.get_num_threads() if of.numel() >= ALONE else 1

@@ -1,0 +1,62 @@
+/* What the kernels share: bfloat16, the exponential, and vectors as wide as the processor's registers. */
+
+#ifndef KEEPTUNE_LANES_H
+#define KEEPTUNE_LANES_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t bf16; /* the upper half of a float32 */
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE float wide(bf16 x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To the nearest, ties to even, as torch rounds. */
+INLINE bf16 narrow(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return f == f ? (bf16)nearest : (bf16)0x7fc0u;
+}
+
+INLINE float rounded(float f) { return wide(narrow(f)); }
+
+/* e^x within 2e-7 of it, relatively, and e^-87 below -87: x = n ln 2 + r, and a polynomial in r (Cephes, expf). */
+INLINE float exponential(float x)
+{
+    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+    float n = rintf(x * 1.44269504088896341f);
+    float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, x));
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r + 1.0f);
+    int32_t power = ((int32_t)n + 127) << 23;
+    float s;
+    memcpy(&s, &power, sizeof s);
+    return p * s;
+}
+
+#endif

@@ -1,0 +1,192 @@
+"""Every kernel against its formula in float64, beside the error of torch's operators on the same numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional
+
+from keeptune.engine import causal_rows
+from keeptune.engine.attention import Segments
+from keeptune.engine.fused import rotation
+from keeptune.engine.fused.prologue import RMSNorm, SwiGLU
+from keeptune.engine.head import Head
+from keeptune.engine.native import kernels as native
+from keeptune.losses.next_token import next_token
+
+pytestmark = pytest.mark.skipif(native.compiled() is None, reason="no C compiler here")
+
+
+@pytest.fixture
+def kernels():
+    return native.compiled()
+
+
+@pytest.fixture
+def torch_alone(monkeypatch):
+    """Inside the function that it gives, torch's operators run."""
+
+    def run(function):
+        with monkeypatch.context() as patched:
+            patched.setattr(native, "compiled", lambda: None)
+            return function()
+
+    return run
+
+
+def drawn(*shape, seed=0, scale=1.0):
+    return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).bfloat16()
+
+
+def far(got, exact):
+    return float((got.double() - exact).norm())
+
+
+def no_farther(ours, theirs, exact):
+    """Torch's operators round on the way. What float32 loses where terms of size 1 cancel is nobody's fault."""
+    lost = 1e-6 * exact.numel() ** 0.5
+    assert far(ours, exact) <= max(1.02 * far(theirs, exact), lost), (far(ours, exact), far(theirs, exact))
+
+
+SHAPES = [(1, 1), (3, 40), (5, 512), (33, 129), (260, 64)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, kernels, torch_alone):
+    h, g, weight = drawn(*shape), drawn(*shape, seed=1), drawn(shape[-1], seed=2)
+    norm, wide = RMSNorm(weight, 1e-5), h.double().requires_grad_()
+    formula = weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    (exact,) = torch.autograd.grad(formula, wide, g.double())
+    value, (slope,) = kernels.norm_back(g, h, weight, 1e-5)
+    theirs = torch_alone(lambda: norm.back(g, h))
+    no_farther(value, theirs.value, formula.detach())
+    no_farther(slope, theirs.gradients[0], exact)
+    assert torch.equal(kernels.norm_back(g, h, weight, 1e-5, again=False).gradients[0], slope)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_the_gated_unit_is_as_near_to_its_formula_as_that_of_torch(shape, scale, kernels, torch_alone):
+    gate, up, g = drawn(*shape, scale=scale), drawn(*shape, seed=1), drawn(*shape, seed=2)
+    wide = [x.double().requires_grad_() for x in (gate, up)]
+    formula = functional.silu(wide[0]) * wide[1]
+    exact = torch.autograd.grad(formula, wide, g.double())
+    value, slopes = kernels.gated_back(g, gate, up)
+    theirs = torch_alone(lambda: SwiGLU().back(g, gate, up))
+    no_farther(value, theirs.value, formula.detach())
+    for pair in zip(slopes, theirs.gradients, exact, strict=True):
+        no_farther(*pair)
+
+
+@pytest.mark.parametrize("half", [1, 4, 20, 64])
+def test_turned_heads_are_those_of_torch_bit_by_bit(half, kernels, torch_alone):
+    x, angles = drawn(9, 3, 2 * half), torch.randn(9, 4 * half, generator=torch.Generator().manual_seed(1))
+    cos, sin = (f(angles).bfloat16()[:, None, :half] for f in (torch.cos, torch.sin))
+    there, back = torch_alone(lambda: [rotation._turn(x, cos, sin, back=back) for back in (False, True)])
+    assert torch.equal(kernels.rotate(x, cos, sin), there)
+    assert torch.equal(kernels.rotate(x, cos, sin, back=True), back)
+
+
+# Lengths around the sizes of blocks and tiles, and rows without tokens.
+LENGTHS = [(1,), (5, 0, 6, 7), (47, 48, 49), (130, 2), (0,)]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(("heads", "groups", "width"), [(4, 2, 16), (2, 2, 48), (3, 1, 64), (2, 1, 80), (4, 4, 128)])
+def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
+    lengths, heads, groups, width, torch_alone
+):
+    total = sum(lengths)
+    shapes = [(total, count, width) for count in (heads, groups, groups)]
+    given = [drawn(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
+    slope = drawn(total, heads, width, seed=9)
+    offsets = (0, *itertools.accumulate(lengths))
+
+    def found():
+        return torch.autograd.grad(causal_rows.attend_rows(*given, Segments(offsets), None, None), given, slope)
+
+    wide = [x.detach().double().requires_grad_() for x in given]
+    parts = [wide[0][:0] + wide[1][:0].sum() + wide[2][:0].sum()]
+    for start, end in itertools.pairwise(offsets):
+        q, k, v = (x[start:end].transpose(0, 1)[None] for x in wide)
+        k, v = (x.repeat_interleave(heads // groups, 1) for x in (k, v))
+        if end > start:
+            parts.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1))
+    exact = torch.autograd.grad(torch.cat(parts), wide, slope.double())
+    for pair in zip(found(), torch_alone(found), exact, strict=True):
+        no_farther(*pair)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, kernels):
+    logits, targets = drawn(7, 1003, scale=4.0), torch.randint(1003, (7,), generator=torch.Generator().manual_seed(1))
+    weights = torch.tensor([0.0, 1.0, 2.0, 0.5, 1.0, 3.0, 1e-3]) if weighted else None
+    wide = logits.double().requires_grad_()
+    each = functional.cross_entropy(wide, targets, reduction="none")
+    each = each if weights is None else each * weights
+    (exact,) = torch.autograd.grad(each.sum(), wide)
+    losses = kernels.next_token(logits, targets, weights)
+    torch.testing.assert_close(losses, each.detach().float(), rtol=1e-6, atol=1e-6)
+    # Half a unit in the last of the eight places of a bfloat16, and float32's own error.
+    assert bool(((logits.double() - exact).abs() <= exact.abs() * (2**-8 + 1e-5) + 1e-38).all())
+
+
+def test_a_loss_through_the_head_is_that_of_torch(torch_alone):
+    head = Head(drawn(300, 32, seed=1, scale=0.3))
+    hidden = drawn(50, 32, seed=2).requires_grad_()
+    targets = torch.arange(50) * 5
+    targets[::7] = -100
+
+    def found():
+        loss = next_token(hidden, targets, head)
+        return loss, torch.autograd.grad(loss, hidden)[0]
+
+    (ours, slope), (theirs, other) = found(), torch_alone(found)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    torch.testing.assert_close(slope, other, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("head", ["scaled", "capped", "biased"])
+def test_a_head_that_bends_its_logits_is_not_given_to_the_kernel(head, monkeypatch):
+    weight, bias = drawn(30, 16), drawn(30, seed=3).requires_grad_()
+    made = {"scaled": Head(weight, scale=0.5), "capped": Head(weight, soft_cap=3.0), "biased": Head(weight, bias)}[head]
+    monkeypatch.setattr(native.Kernels, "next_token", lambda *_: pytest.fail("the kernel ran"))
+    next_token(drawn(4, 16).requires_grad_(), torch.arange(4), made).backward()
+
+
+def test_threads_change_no_bit(kernels):
+    h, g, weight = drawn(300, 256), drawn(300, 256, seed=1), drawn(256, seed=2)
+    offsets = torch.tensor([0, 100, 250, 300])
+    sums = torch.randn(300, 4, generator=torch.Generator().manual_seed(4)) + 5
+
+    def all_of_them():
+        heads = h.view(300, 4, 64)
+        logits = drawn(100, 700)
+        losses = kernels.next_token(logits, torch.arange(100), None)
+        return [
+            *kernels.norm_back(g, h, weight, 1e-5).gradients,
+            *kernels.gated_back(g, h, g).gradients,
+            *kernels.attention_back(heads, heads, heads, g.view(300, 4, 64), sums, offsets, 0.1),
+            losses,
+            logits,
+        ]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = all_of_them()
+        torch.set_num_threads(3)
+        three = all_of_them()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(one, three, strict=True))
+
+
+def test_other_tensors_are_not_served():
+    x = drawn(4, 6)
+    assert native.serving(x, x[:2]) is not None
+    assert native.serving(x, x.float()) is None
+    assert native.serving(x.T) is None
+    assert native.serving(x.to("meta")) is None

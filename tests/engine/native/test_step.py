@@ -1,0 +1,74 @@
+"""A whole backward pass with the kernels and without: each of them runs, and gradients come no farther from exact."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from keeptune.engine.batch import pack
+from keeptune.engine.head import head_of
+from keeptune.engine.native import kernels as native
+from keeptune.engine.packed import packed_hidden
+from keeptune.losses.next_token import next_token
+from tests.engine.fused.test_body import adapted
+from tests.engine.test_packed import LENGTHS, rows_of
+
+pytestmark = pytest.mark.skipif(native.compiled() is None, reason="no C compiler here")
+NAMES = ("norm_back", "gated_back", "rotate", "attention_back", "next_token")
+
+
+def model_of(family):
+    return adapted(family, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+
+
+def gradients(model, seed=0):
+    model.zero_grad()
+    batch = pack(rows_of(LENGTHS, seed))
+    hidden = packed_hidden(model, batch)
+    assert model.body_path == "fused"
+    next_token(hidden, batch.targets, head_of(model)).backward()
+    return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_gradients_with_the_kernels_are_no_farther_from_those_in_float64(family, monkeypatch):
+    """The forward pass, which is the same, rounds most; so the error of twelve batches is taken together."""
+    model = model_of(family).bfloat16()
+    exact_one = copy.deepcopy(model).double()
+
+    def errors():
+        return [gradients(model, seed) - gradients(exact_one, seed) for seed in range(12)]
+
+    ours = errors()
+    monkeypatch.setattr(native, "compiled", lambda: None)
+    theirs = errors()
+    assert not torch.equal(ours[0], theirs[0]), "the kernels did not run"
+    assert torch.stack(ours).norm() <= 1.02 * torch.stack(theirs).norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_each_kernel_runs_as_often_as_the_step_needs_it(family, monkeypatch):
+    calls = dict.fromkeys(NAMES, 0)
+
+    def counted(name, real):
+        def call(*given, **named):
+            calls[name] += 1
+            return real(*given, **named)
+
+        return call
+
+    for name in NAMES:
+        monkeypatch.setattr(native.Kernels, name, counted(name, getattr(native.Kernels, name)))
+    model = model_of(family).bfloat16()
+    gradients(model)
+    layers, more = model.config.num_hidden_layers, 2 if family == "qwen3" else 0
+    # Queries and keys turn forward and back; the lowest norm has nothing below it that learns.
+    assert calls == {
+        "norm_back": (2 + more) * layers + 1 - 1,
+        "gated_back": layers,
+        "rotate": 4 * layers,
+        "attention_back": layers,
+        "next_token": 1,
+    }
