@@ -17,7 +17,8 @@ what comes and goes: a step needs the most at one of three moments.
     backward    state + activations + what one layer's backward pass needs for itself + gradients so far
     update      state + gradients
 
-Activations: `activations.py`. The process itself, interpreter and libraries, is a term of its own: `process.py`.
+Activations: `activations.py`. The process itself, interpreter and libraries, is a term of its own, which
+is measured where it runs; its first steps add `FIRST_STEP` to it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ HOLES = 0.5
 """Measured share of the activations: `python -m benchmarks.memory_model`. Blocks above 32 MiB leave no holes."""
 HOLES_TWICE = 3
 """Measured too, in layers: one that is computed again does not fit into the holes of the one before it."""
+
+FIRST_STEP = 44 * 2**20
+"""What the first steps add to a process on a CPU, whatever the model: `python -m benchmarks.first_step`."""
 
 Reference = Literal["none", "off", "kept", "copy"]
 

@@ -170,9 +170,7 @@ class Execution:
         self.last_input = self.base
         self.spent: dict[str, Usage] = {}
         self.worked = False
-        from keeptune.stages import _training  # noqa: F401 (what training imports is memory of the process itself)
-
-        self.process = resident_bytes()
+        self.process = 0
         self.jobs: Mapping[str, Job] = {}
         self.guard: Guarding | None = None
 
@@ -197,6 +195,9 @@ class Execution:
                 seen = contamination(material, context.suite, before)
                 self.run.write_json("data.json", {**material.counts(), "contamination": seen})
         self.run.enter("running")
+        from keeptune.stages import _training  # noqa: F401 (what training imports is memory of the process itself)
+
+        self.process = resident_bytes()
         held = context if self.recipe.proof is not None else None
         checkpoint = self._timed("training", lambda: self._stages(material, held))
         self.run.write_json("checkpoint.json", checkpoint.to_dict(relative_to=self.run.folder))

@@ -13,7 +13,7 @@ from keeptune.losses import Loss
 from keeptune.methods import Method, cost
 from keeptune.models.families import FAMILIES
 from keeptune.planning.forecast import Job, least_checkpointed
-from keeptune.planning.memory import Base, Reference, Step
+from keeptune.planning.memory import FIRST_STEP, Base, Reference, Step
 from keeptune.planning.time import Work
 from keeptune.stages._kept import NONE, Compared
 from keeptune.stages._plan import Plan, plan_steps
@@ -156,15 +156,20 @@ def within(stage: Train, job: Job, room: int, *, gpu: bool) -> Job:
 def training_bytes(jobs: Mapping[str, Job], process: int, *, gpu: bool) -> int | None:
     """Bytes at the peak of a run's training; None without a train stage.
 
+    The base that everything is measured against stays loaded beside the model that trains: on a GPU it is added, on a
+    processor the process holds it already.
+
     Args:
         jobs: its train stages.
-        process: what the process itself held before anything was loaded; it is no part of a GPU's memory.
+        process: what the process holds when the training begins: interpreter, libraries, rows, the base, and what
+            measuring the base left behind; it is no part of a GPU's memory.
         gpu: whether the model is on one.
     """
-    peaks = [job.memory.peak if gpu else job.memory.resident for job in jobs.values()]
-    # The base that everything is measured against stays loaded beside the model that trains.
-    beside = next(iter(jobs.values())).base.bytes if jobs else 0
-    return max(peaks) + beside + (0 if gpu else process) if peaks else None
+    if not jobs:
+        return None
+    if gpu:
+        return max(job.memory.peak for job in jobs.values()) + next(iter(jobs.values())).base.bytes
+    return max(job.memory.resident for job in jobs.values()) + FIRST_STEP + process
 
 
 def _tokens(rows: Sequence[Encoded]) -> int:

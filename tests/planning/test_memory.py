@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.first_step import NAMES, typical
+from benchmarks.memory_model import COMBINATIONS
+from benchmarks.record import RESULTS
 from keeptune.core.cost import Cost, Held
 from keeptune.core.shape import ModelShape
 from keeptune.losses import _head_rows
 from keeptune.methods import Full, LoRA
 from keeptune.models.quantize import Linear4bit, put_into_4_bits
 from keeptune.planning.forecast import Job, checkpointed, least_checkpointed, refusal, savings
-from keeptune.planning.memory import Base, Step
+from keeptune.planning.memory import FIRST_STEP, Base, Step
 from keeptune.planning.time import Work, operations
+from keeptune.recipes.jobs import training_bytes
 from keeptune.stages.optimizers import Optimizer
 from tests.tiny_models import tiny_model
 
@@ -26,6 +31,7 @@ LLAMA_7B = ModelShape.from_config(
         "num_hidden_layers": 32, "num_attention_heads": 32, "tie_word_embeddings": False,
     }
 )  # fmt: skip
+RECORD = json.loads((RESULTS / "first_step.json").read_text(encoding="utf-8"))
 STEP = Step(tokens=2048, row=512, learned=1024)
 ATTENTION = LoRA(rank=8, targets=["q", "v"])
 
@@ -35,6 +41,20 @@ def job(method=ATTENTION, quantized=False, **step):
     return Job(
         method.name, base, method.cost(LLAMA_7B), method.trains_base, replace(STEP, **step), Work(10**6, 5 * 10**5)
     )
+
+
+def test_what_the_first_steps_add_is_the_median_of_the_record():
+    assert pytest.approx(RECORD["median"], rel=0.02) == FIRST_STEP
+    assert typical(RECORD["rows"]) == RECORD["median"]
+    assert [row["what"] for row in RECORD["rows"]] == [one.name for one in COMBINATIONS if one.name in NAMES]
+
+
+def test_a_runs_training_needs_its_largest_stage_beside_what_the_process_holds():
+    small, large = job(), job(Full())
+    jobs, process = {"first": large, "second": small}, 7 * 10**8
+    assert training_bytes(jobs, process, gpu=False) == large.memory.resident + FIRST_STEP + process
+    assert training_bytes(jobs, process, gpu=True) == large.memory.peak + large.base.bytes
+    assert training_bytes({}, process, gpu=False) is None
 
 
 def test_the_state_of_full_tuning_is_sixteen_bytes_a_parameter_with_its_gradients():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from safetensors.torch import load_file
@@ -136,6 +138,17 @@ def test_a_run_of_a_hybrid_with_a_frozen_part_ends_in_a_certificate(work):
     stored = load_file(work / "run" / "stages" / "0-train" / "adapter" / "adapter.safetensors")
     lora = sum(tensor.numel() for name, tensor in stored.items() if ".lora_" in name)
     assert certificate["cost"]["trainable_parameters"] == lora
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_tiny_run_needs_the_memory_that_was_forecast_whether_it_measures_its_base_or_has_read_it(work, method):
+    """In a process of its own, as a user has it: of so small a run nearly all is the process."""
+    for folder in ("measures", "reads"):
+        words = ["run", "recipe.yaml", "--output", folder, "--set", f"stages[0].method={method}", "--json"]
+        subprocess.run([sys.executable, "-m", "keeptune", *words], check=False, capture_output=True)
+        cost = json.loads((work / folder / "certificate.json").read_text())["cost"]
+        assert cost["forecast_bytes"] == pytest.approx(cost["training_peak_bytes"], rel=0.1)
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(work):
