@@ -14,6 +14,7 @@ from keeptune.engine.fused import rotation
 from keeptune.engine.fused.prologue import RMSNorm, SwiGLU
 from keeptune.engine.head import Head
 from keeptune.engine.native import kernels as native
+from keeptune.engine.native.trial import agree
 from keeptune.losses.next_token import next_token
 
 pytestmark = pytest.mark.skipif(native.compiled() is None, reason="no C compiler here")
@@ -190,3 +191,10 @@ def test_other_tensors_are_not_served():
     assert native.serving(x, x.float()) is None
     assert native.serving(x.T) is None
     assert native.serving(x.to("meta")) is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_they_are_tried_by_whoever_computes_first_with_gradients_or_without(mode, kernels):
+    """A run measures its base before it trains, so that the trial often begins where no gradient is wanted."""
+    with mode():
+        assert agree(kernels)
