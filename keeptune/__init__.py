@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from keeptune.methods import attach, load_adapter, merge, save_adapter
     from keeptune.models.load import load_pair as load
     from keeptune.recipes.check import check
-    from keeptune.recipes.execute import run
     from keeptune.recipes.plan import plan
     from keeptune.recipes.proof import prove
+    from keeptune.recipes.run import run
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ _PLACES = {
     "off": "keeptune.engine.rows:off",
     "save_adapter": "keeptune.methods:save_adapter",
     "load_adapter": "keeptune.methods:load_adapter",
-    "run": "keeptune.recipes.execute:run",
+    "run": "keeptune.recipes.run:run",
     "check": "keeptune.recipes.check:check",
     "plan": "keeptune.recipes.plan:plan",
     "prove": "keeptune.recipes.proof:prove",

@@ -138,7 +138,7 @@ def run(
     json_: Json = False,
 ) -> None:
     """Trains between two measurements and ends in a certificate. Started again, it resumes where it stopped."""
-    from keeptune.recipes.execute import run_recipe
+    from keeptune.recipes.run import run_recipe
 
     result = run_recipe(
         recipe, output, settings or [], fork=fork, weights_only=weights_only, skip_base=skip_base,

@@ -14,12 +14,12 @@ from keeptune.core.run import Run
 from keeptune.evaluations.target import Target
 from keeptune.recipes.baselines import Baseline, baselines
 from keeptune.recipes.deciding import Situation, decisions, enough
-from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.jobs import jobs_of
 from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of
 from keeptune.recipes.rates import Sweep, best_rate
 from keeptune.recipes.recipe import Recipe, load_recipe
+from keeptune.recipes.run import run_recipe
 from keeptune.recipes.start import write_recipe
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress

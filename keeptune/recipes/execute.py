@@ -1,9 +1,8 @@
-"""Runs a recipe: the base is measured first, then the stages, then what they made; it ends in a certificate."""
+"""One run of a recipe: the base is measured first, then the stages, then what they made; it ends in a certificate."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from keeptune.evaluations import Context
 from keeptune.planning.forecast import Job
 from keeptune.recipes.contamination import contamination
 from keeptune.recipes.diagnosing import with_diagnosis
-from keeptune.recipes.guarding import budget_settings, guarded, told
+from keeptune.recipes.guarding import guarded
 from keeptune.recipes.jobs import jobs_of, training_bytes
 from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.material import Material, encoded, fitted, gather
 from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
-from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
+from keeptune.recipes.recipe import Recipe
 from keeptune.recipes.trail import write_trail
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages import StageWork
@@ -52,66 +51,6 @@ class Options:
     weights_only: bool = False
     skip_base: bool = False
     command: str = ""
-
-
-def run(
-    recipe: str | Path,
-    *,
-    output: str | Path | None = None,
-    overrides: dict[str, Any] | None = None,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Runs a recipe from Python and returns its certificate; `overrides` are dotted keys with their values."""
-    import json
-
-    settings = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
-    result = run_recipe(str(recipe), Path(output) if output else None, settings, quiet=quiet)
-    certificate: dict[str, Any] = result["certificate"]
-    return certificate
-
-
-def run_recipe(
-    recipe: str,
-    output: Path | None,
-    settings: list[str],
-    *,
-    fork: bool = False,
-    weights_only: bool = False,
-    skip_base: bool = False,
-    budget: Sequence[str] = (),
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """What `keeptune run` does; the result has `verdict`, `certificate`, `folder` and a `text` for people."""
-    loaded = load_recipe(recipe, [*settings, *budget_settings(budget)])
-    folder = output or Path("runs") / loaded.name
-    options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
-    from keeptune.recipes.seeds import execute_seeds
-
-    certificate = execute_seeds(
-        loaded, folder, recipe_path(recipe).parent, options=options, progress=Progress(quiet=quiet)
-    )
-    return finished(folder, certificate)
-
-
-def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
-    """The result of a run as the command line prints it."""
-    from keeptune.report.run_files import talked_to
-    from keeptune.report.sentence import verdict_sentence
-    from keeptune.report.words import SIGN
-
-    if certificate is None:
-        text = "\n".join([f"done, without a proof: {folder}", *told(folder)])
-        return {"folder": str(folder), "verdict": None, "certificate": None, "text": text}
-    verdict = certificate["verdict"]
-    lines = [
-        f"{SIGN[verdict]} {verdict}  {verdict_sentence(certificate)}",
-        *told(folder),
-        "",
-        f"certificate  {folder / 'certificate.html'}",
-    ]
-    talk = talked_to(folder, certificate)
-    lines.append(f"next         keeptune {f'compare {folder} OTHER_RUN' if talk is None else f'chat {folder / talk}'}")
-    return {"folder": str(folder), "verdict": verdict, "certificate": certificate, "text": "\n".join(lines)}
 
 
 def execute(

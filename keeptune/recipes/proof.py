@@ -28,10 +28,10 @@ from keeptune.evaluations.target import Target
 from keeptune.recipes.chat import checkpoint_of
 from keeptune.recipes.contamination import seen_by, suite_parts
 from keeptune.recipes.diagnosing import with_diagnosis
-from keeptune.recipes.execute import finished
 from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.measuring import general_of, measure, refuse_unknown_margins, suite_of
 from keeptune.recipes.provenance import PACKAGES
+from keeptune.recipes.run import finished
 from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml

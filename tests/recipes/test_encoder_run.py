@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from keeptune.recipes.execute import run
+from keeptune.recipes.run import run
 from tests.methods.test_templates import folder_of
 
 CLOZE = "{name: p_tuning, template: '{soft:3} {text} {soft:3} {mask}', verbaliser: {low: w20, high: w21}}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keeptune.models.load import load
-from keeptune.recipes.execute import run
+from keeptune.recipes.run import run
 from tests.tiny_models import tiny_model
 
 RECIPE = """

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from keeptune.pocket.facts import build_facts
-from keeptune.recipes.execute import run
+from keeptune.recipes.run import run
 
 FACTS = 8
 RECIPE = """

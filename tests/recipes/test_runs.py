@@ -15,9 +15,9 @@ from keeptune.core.items import read_scores
 from keeptune.data.formats.generated import Generated
 from keeptune.models.load import load
 from keeptune.recipes import self_text
-from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.proof import prove_pair
 from keeptune.recipes.recipe import FOLDER, load_recipe
+from keeptune.recipes.run import run_recipe
 from keeptune.recipes.side_by_side import run_side_by_side
 
 RECIPE = """\

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.recipe import FOLDER, load_recipe
+from keeptune.recipes.run import run_recipe
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo")
 QUICK = {

@@ -9,9 +9,9 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import keeptune.pocket
-from keeptune.recipes.execute import run_recipe
 from keeptune.recipes.plan import plan_recipe
 from keeptune.recipes.recipe import FOLDER, load_recipe
+from keeptune.recipes.run import run_recipe
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "demo")
 POCKET = Path(keeptune.pocket.__file__).parent / "weights"
