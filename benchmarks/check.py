@@ -1,13 +1,14 @@
-"""`keeptune check` beside the preprocessing of a trainer: rows a second, on the same file, tokenizer and rows.
+"""`keeptune check`, and the encoding before a run, beside the preprocessing of a trainer: rows a second.
 
     python -m benchmarks.check            # 1,000 and 20,000 conversations of one answer
     python -m benchmarks.check --quick    # 1,000; prints, writes nothing
 
-Ours reads the file, validates each row, encodes it, compares it with all others (exact and near duplicates), and says
-what would be learned. The peer is what trainers do before the first step, with `datasets`: the file is loaded, and
-`map` applies the chat template to the prompt and to the whole row and makes the mask; row by row as TRL does, and in
-batches. It neither validates nor compares. Both sides must find the same tokens and the same learned tokens, row by
-row in sum. Every round begins with empty caches; the model's weights, which only ours opens, are part of its time.
+All have the same file, tokenizer and rows. The peer is what trainers do before the first step, with `datasets`: the
+file is loaded, and `map` applies the chat template to the prompt and to the whole row and makes the mask; row by row as
+TRL does, and in batches. It neither validates nor compares. The same work of ours is that of a run: the file is read,
+each row is validated and encoded. `check` does more: it loads the model, reads the file twice so that none of it has to
+be held, digests it, compares each row with all others (exact and near duplicates), and counts what would be learned.
+All sides must find the same tokens and the same learned tokens, in sum. Every round begins with empty caches.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ stages:
   - {name: train, method: full, data: task, losses: [next_token], steps: 1}
 proof: null
 """
+CONTEXT = 1024
+"""Of the model, in tokens; no row is longer."""
 VOCABULARY = (*WORDS, *OBJECTS, *NAMES, *PLACES)
 Row = dict[str, Any]
 Spans = tuple[tuple[int, int], tuple[int, int]]
@@ -60,6 +63,18 @@ def own(folder: Path) -> dict[str, int]:
     assert fault is None, fault
     counts = result["sources"][0]["counts"]
     return {key: counts[f"encoded {key}"] for key in ("kept", "tokens", "learned")}
+
+
+def encoded(folder: Path, tokenizer: Any) -> dict[str, int]:
+    """What a run reads and encodes, without comparing anything."""
+    from keeptune.data.encode import encode_all
+    from keeptune.data.read import read_examples
+    from keeptune.recipes.recipe import load_recipe
+
+    recipe = load_recipe(str(folder / "recipe.yaml"), [])
+    reading = read_examples(recipe.data["task"], "task", folder=folder)
+    counts = encode_all(reading.examples, tokenizer, too_long=recipe.too_long, context=CONTEXT).counts
+    return {key: counts[key] for key in ("kept", "tokens", "learned")}
 
 
 def theirs(path: Path, tokenizer: Any, *, batched: bool) -> dict[str, int]:
@@ -101,25 +116,28 @@ def compare(folder: Path, count: int, rounds: int, seed: int) -> list[Row]:
 
     path, tokenizer = write_rows(folder, count, seed), load("pocket").tokenizer
     work: dict[str, Callable[[], dict[str, int]]] = {
-        "own": lambda: own(folder),
+        "check": lambda: own(folder),
+        "encoded": lambda: encoded(folder, tokenizer),
         "rows": lambda: theirs(path, tokenizer, batched=False),
         "batches": lambda: theirs(path, tokenizer, batched=True),
     }
     found = {name: run() for name, run in work.items()}
-    assert found["own"] == found["rows"] == found["batches"], f"the sides disagree: {found}"
+    assert all(counts == found["check"] for counts in found.values()), f"the sides disagree: {found}"
     seconds = interleaved({name: lambda _, run=run: timed(run) for name, run in work.items()}, rounds, seed, warm=0)
+    ours = {"encoded": "reading and encoding", "check": "check: also two readings, duplicates, lengths, the model"}
     peers = {"rows": "datasets.map, row by row as TRL does", "batches": "datasets.map, in batches"}
     return [
         {
-            "what": f"check of {count:,} rows, {found['own']['tokens']:,} tokens",
+            "what": f"{what}; {count:,} rows, {found['check']['tokens']:,} tokens",
             "peer": peer,
-            "own_seconds": middle(seconds["own"]),
+            "own_seconds": middle(seconds[side]),
             "peer_seconds": middle(seconds[name]),
-            "own_rows": round(count / middle(seconds["own"])),
+            "own_rows": round(count / middle(seconds[side])),
             "peer_rows": round(count / middle(seconds[name])),
-            "speed": ratio(seconds[name], seconds["own"]),
-            "checked": found["own"],
+            "speed": ratio(seconds[name], seconds[side]),
+            "checked": found[side],
         }
+        for side, what in ours.items()
         for name, peer in peers.items()
     ]
 

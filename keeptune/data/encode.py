@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from keeptune.core.errors import DataError
@@ -20,10 +20,17 @@ __all__ = [
     "TooLong",
     "encode",
     "encode_all",
+    "encode_many",
     "encode_prompt",
     "encoder_of",
     "stop_ids",
+    "together",
 ]
+
+ROWS_AT_ONCE = 64
+LETTERS_AT_ONCE = 1 << 18
+"""Rows are encoded in groups: one step for all of a group, then the next, so that each step's tables stay in the
+processor's cache. A long row has a group of its own."""
 
 
 def encoder_of(
@@ -53,6 +60,36 @@ def encode_prompt(
 def stop_ids(tokenizer: Any, template: str | None = None) -> set[int]:
     """Tokens at which generation ends; see `Encoder.stop_ids`."""
     return Encoder(tokenizer, template).stop_ids()
+
+
+def together(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Examples in order, in groups that are encoded at once."""
+    group: list[Example] = []
+    letters = 0
+    for example in examples:
+        own = sum(len(turn.content) for turn in example.messages) if example.text is None else len(example.text)
+        if group and (len(group) == ROWS_AT_ONCE or letters + own > LETTERS_AT_ONCE):
+            yield group
+            group, letters = [], 0
+        group.append(example)
+        letters += own
+    if group:
+        yield group
+
+
+def encode_many(
+    encoder: Encoder | TextEncoder | ImageEncoder, examples: Sequence[Example]
+) -> list[Encoded | DataError]:
+    """The row of each example, or why it has none."""
+    if isinstance(encoder, Encoder):
+        return encoder.encode_many(examples)
+    found: list[Encoded | DataError] = []
+    for example in examples:
+        try:
+            found.append(encoder.encode(example))
+        except DataError as error:
+            found.append(error)
+    return found
 
 
 def encode_all(
@@ -94,11 +131,13 @@ def encode_all(
     assert context >= 2, "a row needs a token to predict from and one to predict"
     encoder = encoder_of(tokenizer, template, kind)
     fitting = Fitting(too_long, context, encoder)
-    for example in examples if kind != "encoder_decoder" else (part for one in examples for part in by_answer(one)):
-        try:
-            fitting.add(encoder.encode(example), example)
-        except DataError as error:
-            if not gather:
-                raise
-            fitting.refuse(error, example)
+    parts = examples if kind != "encoder_decoder" else (part for one in examples for part in by_answer(one))
+    for group in together(parts):
+        for example, row in zip(group, encode_many(encoder, group), strict=True):
+            if not isinstance(row, DataError):
+                fitting.add(row, example)
+            elif gather:
+                fitting.refuse(row, example)
+            else:
+                raise row
     return fitting.result(most_dropped)

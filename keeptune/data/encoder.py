@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.data.control_tokens import ControlTokens, Span
+from keeptune.data.control_tokens import ControlTokens, Written, encodings, tokens_within
 from keeptune.data.rendering import beginning
-from keeptune.data.template import ChatTemplate
+from keeptune.data.template import ChatTemplate, Rendered
 
 IGNORED = -100
-NEVER = (sys.maxsize, sys.maxsize)
-"""Behind the last span."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,20 @@ class Encoder:
         Raises:
             DataError: the template cannot write the conversation; the place names the row's line.
         """
-        try:
-            return self._conversation(example) if example.text is None else self._document(example, example.text)
-        except DataError as error:
-            where = {"line": example.line, "key": example.source or None, **error.where}
-            raise DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix) from error
+        [found] = self.encode_many([example])
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def encode_many(self, examples: Sequence[Example]) -> list[Encoded | DataError]:
+        """As `encode`, some dozens at once, which is faster; an error stands in the place of its row."""
+        ready = [self._ready(example) for example in examples]
+        texts = [one[0] for one in ready if not isinstance(one, DataError)]
+        made = iter(encodings(texts, places=any(example.text is None for example in examples)))
+        return [
+            one if isinstance(one, DataError) else self._row(example, one[1], next(made))
+            for example, one in zip(examples, ready, strict=True)
+        ]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the generation prompt, as served."""
@@ -99,17 +105,34 @@ class Encoder:
         end = self.tokenizer.eos_token_id
         return set(self.chat.end_ids) | (set() if end is None else {int(end)})
 
-    def _document(self, example: Example, text: str) -> Encoded:
-        body = self._control.ids_of(text, [(0, len(text))])
-        end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
-        tokens = (*self._begin, *body, *end)
-        return Encoded(example.id, example.source, tokens, tuple(place > 0 for place in range(len(tokens))))
+    def _ready(self, example: Example) -> tuple[Written, Rendered | None] | DataError:
+        """What is tokenized, and the conversation that it was; or why it cannot be."""
+        try:
+            if example.text is not None:
+                return self._control.written(example.text, [(0, len(example.text))]), None
+            rendered = self.chat.render(example.messages)
+            return self.chat.control.written(rendered.text, rendered.contents), rendered
+        except DataError as error:
+            where = {"line": example.line, "key": example.source or None, **error.where}
+            return DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix)
 
-    def _conversation(self, example: Example) -> Encoded:
-        rendered = self.chat.render(example.messages)
-        ids, spans = self.chat.control.encode(rendered.text, rendered.contents)
-        learned = (False, *covered(spans, rendered.learned)[1:])
-        return Encoded(example.id, example.source, tuple(ids), learned, example.target if any(learned) else None)
+    def _row(self, example: Example, rendered: Rendered | None, encoding: Any) -> Encoded:
+        if rendered is None:
+            end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+            tokens = (*self._begin, *encoding.ids, *end)
+            return Encoded(example.id, example.source, tokens, _never_first([True] * len(tokens)))
+        learned = [False] * len(encoding)
+        for span in rendered.learned:
+            places = tokens_within(encoding, rendered.text, span)
+            learned[places.start : places.stop] = [True] * len(places)
+        mask = _never_first(learned)
+        answer = example.target if any(mask) else None
+        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer)
+
+
+def _never_first(learned: list[bool]) -> tuple[bool, ...]:
+    """Nothing stands before the first token to predict it from."""
+    return tuple([False, *learned[1:]][: len(learned)])
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -121,19 +144,3 @@ def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, 
         else Message(turn["role"], turn["content"], {key: turn[key] for key in turn if key not in extra})
         for turn in turns
     )
-
-
-def covered(tokens: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
-    """Whether each token covers a letter of one of the spans; a token without letters belongs to where it stands.
-
-    Args:
-        tokens: spans of the tokens, in order.
-        spans: disjoint, in order.
-    """
-    found, left = [], iter(spans)
-    first, last = next(left, NEVER)
-    for start, end in tokens:
-        while last <= start:
-            first, last = next(left, NEVER)
-        found.append(first < end or first <= start)
-    return found

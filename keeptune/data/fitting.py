@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from keeptune.data.text_encoder import TextEncoder
 
 TooLong = Literal["drop", "cut", "split", "refuse"]
 NAMED_ROWS = 100
+RUN = re.compile(b"\x01+")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Fitting:
         if not any(row.learned) and row.answer is None:
             self.drop("silent", "E-ROW-NOTHING", example, "it has no token to learn.")
         elif length <= self.context:
-            self.counts.update(read=1, kept=1)
+            self.counts["read"] += 1
+            self.counts["kept"] += 1
             self._take(row)
             if self.encoder.used_chat is not None:
                 self._stops = self._stops or self.encoder.stop_ids()
@@ -131,7 +134,8 @@ class Fitting:
 
     def _take(self, row: Encoded) -> None:
         self.lengths.append(len(row.tokens))
-        self.counts.update(tokens=len(row.tokens), learned=sum(row.learned))
+        self.counts["tokens"] += len(row.tokens)
+        self.counts["learned"] += row.learned.count(True)
         if self.hold:
             self.rows.append(row)
 
@@ -181,6 +185,4 @@ def split_document(row: Encoded, context: int) -> list[Encoded]:
 
 def last_learned(row: Encoded) -> list[int]:
     """The last token of each run of learned tokens."""
-    following = (*row.learned[1:], False)
-    triples = zip(row.tokens, row.learned, following, strict=True)
-    return [token for token, learned, goes_on in triples if learned and not goes_on]
+    return [row.tokens[run.end() - 1] for run in RUN.finditer(bytes(row.learned))]

@@ -8,6 +8,7 @@ at most 0.06 (0.05 at 0.8). Pairs are found by 16 bands of 4 orders: of pairs at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +18,8 @@ WORDS, ORDERS, BANDS = 3, 64, 16
 NEAR = 0.8
 # Below this many words one changed word is a change of meaning, not a variant: "is my card lost", "is my card late".
 FEWEST_WORDS = 8
+RUNS_AT_ONCE = 1024
+"""Texts wait until they have so many runs, and are signed together."""
 _FACTORS = np.random.default_rng(1997).integers(1, 2**63, ORDERS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 Runs = NDArray[np.uint32]
@@ -30,17 +33,26 @@ def runs_of(words: Sequence[str]) -> Runs:
     """
     if len(words) < FEWEST_WORDS:
         return np.empty(0, np.uint32)
-    triples = zip(words, words[1:], words[2:], strict=False)
-    return np.unique(np.array([crc32(" ".join(run).encode()) for run in triples], np.uint32))
+    encoded = [word.encode() for word in words]
+    joined, starts = b" ".join(encoded), [0, *accumulate(len(word) + 1 for word in encoded)]
+    runs = zip(starts, starts[WORDS:], strict=False)
+    return np.array(sorted({crc32(joined[start : behind - 1]) for start, behind in runs}), np.uint32)
 
 
 def signature(runs: Runs) -> Signature:
-    """The least hash of the runs under each of 64 orders [64]; runs are not empty.
+    """The least hash of the runs under each of 64 orders [64]; runs are not empty."""
+    least: Signature = signatures([runs])[0]
+    return least
+
+
+def signatures(texts: Sequence[Runs]) -> NDArray[np.uint32]:
+    """The signature of each text [texts, 64], in one pass over all of them; no text is without runs.
 
     Order i of a run x is the high half of a_i (x + 1) mod 2^64, with a_i odd (multiply-shift hashing).
     """
-    mixed = (runs.astype(np.uint64) + np.uint64(1))[:, None] * _FACTORS
-    least: Signature = (mixed >> np.uint64(32)).min(axis=0).astype(np.uint32)
+    starts = np.cumsum([0, *map(len, texts[:-1])])
+    mixed = (np.concatenate(texts).astype(np.uint64) + np.uint64(1))[:, None] * _FACTORS
+    least: NDArray[np.uint32] = (np.minimum.reduceat(mixed, starts) >> np.uint64(32)).astype(np.uint32)
     return least
 
 
@@ -62,18 +74,30 @@ class NearDuplicates:
     def __init__(self) -> None:
         self._held = bytearray()
         self._numbers: list[int] = []
+        self._waiting: list[Runs] = []
+        self._runs_waiting = 0
 
     def add(self, number: int, runs: Runs) -> None:
         """Takes the next text; one without runs is never a near duplicate."""
         if len(runs):
-            self._held += signature(runs).tobytes()
             self._numbers.append(number)
+            self._waiting.append(runs)
+            self._runs_waiting += len(runs)
+            if self._runs_waiting >= RUNS_AT_ONCE:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Signs the texts that wait."""
+        if self._waiting:
+            self._held += signatures(self._waiting).tobytes()
+            self._waiting, self._runs_waiting = [], 0
 
     def pairs(self) -> dict[int, int]:
         """The numbers of near duplicates, each with that of an earlier text, by estimated similarity of 0.8 or more.
 
         In a band, a text is compared with the first and with the previous one of equal key.
         """
+        self._settle()
         rows = np.frombuffer(self._held, np.uint32).reshape(-1, ORDERS)
         found: dict[int, int] = {}
         width = ORDERS // BANDS

@@ -107,7 +107,8 @@ def _outcome(source: FileFormat, row: Row) -> Example | DataError:
     try:
         shifted = source.is_shifted(row.values, row.place)
         part = OOD if shifted else stated_part(row.values.get(SPLIT_COLUMN))
-        return replace(source.read_row(row.values, row.place), part=part)
+        example = source.read_row(row.values, row.place)
+        return example if example.part == part else replace(example, part=part)
     except DataError as error:
         return error
 

@@ -123,14 +123,14 @@ class ChatTemplate:
                 raise dropped("tool calls", number)
             if any(turn.get(key) for key in REASONING) and not any(key in self.rendering.source for key in REASONING):
                 raise dropped("reasoning", number, "Training would lose it without a word.")
-            beside = repr({key: value for key, value in turn.items() if key not in ("role", "content")})
+            beside = {key: value for key, value in turn.items() if key not in ("role", "content")}
             if MARK.search(turn["content"]):
                 raise DataError(
                     f"turn {number + 1} uses private characters of plane 16.",
                     code="E-DATA-TEXT",
                     fix="Take these characters out.",
                 )
-            if self.control.pattern.search(beside):
+            if beside and self.control.pattern.search(repr(beside)):
                 raise DataError(
                     f"turn {number + 1} holds the text of a control token outside its content.",
                     code="E-DATA-SPECIAL",

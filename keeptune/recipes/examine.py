@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keeptune.core.errors import DataError
 from keeptune.data.decontaminate import TestRows, TrainedRow
-from keeptune.data.encode import encoder_of
+from keeptune.data.encode import encode_many, encoder_of, together
 from keeptune.data.fitting import Fitting
 from keeptune.data.minhash import NearDuplicates
 from keeptune.data.view import TokenView, check_view
@@ -75,22 +75,24 @@ def examine(
     fitting = Fitting(recipe.too_long, context, encoder, hold=False)
     found = Examined(feed.name, notes=list(feed.notes))
     twins = Twins()
-    for index, example in enumerate(feed.train()):
-        seen = TrainedRow(example)
-        tests.see(index, seen)
-        twins.see(seen)
-        if len(found.answers) <= MOST_ANSWERS and example.text is None:
-            found.answers[example.target.strip()] += 1
-        try:
-            encoded = encoder.encode(example)
-        except DataError as error:
-            fitting.refuse(error, example)
-        else:
-            before = fitting.counts.copy()
-            fitting.add(encoded, example)
-            if index == row or (row is None and index < SHOWN_ROWS):
-                found.rows.append(check_view(encoded, loaded.tokenizer, _used(before, fitting.counts, context)))
-        step()
+    first = 0
+    for group in together(feed.train()):
+        for index, example in enumerate(group, first):
+            seen = TrainedRow(example)
+            tests.see(index, seen)
+            twins.see(seen)
+            if len(found.answers) <= MOST_ANSWERS and example.text is None:
+                found.answers[example.target.strip()] += 1
+        for index, (example, encoded) in enumerate(zip(group, encode_many(encoder, group), strict=True), first):
+            if isinstance(encoded, DataError):
+                fitting.refuse(encoded, example)
+            else:
+                before = fitting.counts.copy()
+                fitting.add(encoded, example)
+                if index == row or (row is None and index < SHOWN_ROWS):
+                    found.rows.append(check_view(encoded, loaded.tokenizer, _used(before, fitting.counts, context)))
+            step()
+        first += len(group)
     fitted = fitting.result(0.5)
     found.lengths, found.problems = fitting.lengths, [str(problem) for problem in fitted.problems]
     duplicates, told = twins.close()

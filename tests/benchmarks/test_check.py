@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.check import own, theirs, write_rows
+from benchmarks.check import encoded, own, theirs, write_rows
 from keeptune.models.load import load
 
 pytest.importorskip("datasets")
@@ -18,4 +18,5 @@ def test_both_sides_encode_the_same(tmp_path, monkeypatch):
     counts = own(tmp_path)
     assert counts["kept"] == 40
     assert 0 < counts["learned"] < counts["tokens"]
+    assert counts == encoded(tmp_path, tokenizer)
     assert counts == theirs(path, tokenizer, batched=False) == theirs(path, tokenizer, batched=True)

@@ -215,6 +215,19 @@ def test_one_class_only_is_refused(work, check):
     assert found["error"]["fix"]
 
 
+def test_the_report_does_not_hang_on_how_many_rows_are_encoded_together(work, check, monkeypatch):
+    texts = [LONG.format(number) for number in range(15)] + [THINGS[0]] * 2 + ["word " * 1200]
+    (work / "task.jsonl").write_text(rows(texts))
+    found = []
+    for at_once in (1, 7, 64):
+        monkeypatch.setattr(sys.modules["keeptune.data.encode"], "ROWS_AT_ONCE", at_once)
+        found.append(check("--row", "8"))
+    [view] = found[0][1]["sources"][0]["rows"]
+    assert LONG.format(8) in "".join(token["text"] for token in view)
+    assert found[0][1]["sources"][0]["counts"]["encoded dropped"] == 1
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_large_file_is_announced_before_it_is_read(work, monkeypatch):
     monkeypatch.setattr(feed, "TAKES_A_WHILE", 100)
     said = []

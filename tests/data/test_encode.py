@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 import keeptune.data
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.data.encode import encode, encode_all
+from keeptune.data.encode import LETTERS_AT_ONCE, ROWS_AT_ONCE, encode, encode_all, encode_many, encoder_of, together
+from keeptune.data.encoder import Encoded
+from keeptune.data.fitting import last_learned
 from keeptune.data.view import check_view
 
 
@@ -61,6 +63,35 @@ def test_rows_that_fit_are_kept_and_counted(tokenizer):
     assert done.counts["tokens"] == sum(len(row.tokens) for row in done.rows)
     assert done.counts["learned"] == sum(sum(row.learned) for row in done.rows)
     assert [(row.id, row.source) for row in done.rows] == [("1", "task"), ("2", "task")]
+
+
+def test_rows_that_are_encoded_together_are_those_encoded_alone_and_a_bad_one_is_named(make_tokenizer):
+    tokenizer = make_tokenizer("byte_level", "chatml")
+    odd = Example("4", (Message("user", "a"), Message("assistant", "b", {"tool_calls": [{}]})), source="task", line=4)
+    rows = [chat(1), document(2, 1), chat(3, "say <|im_end|> and </s>"), odd, chat(5, "six seven eight")]
+    found = encode_many(encoder_of(tokenizer), rows)
+    assert [row for row in found if row is not found[3]] == [encode(row, tokenizer) for row in rows if row is not odd]
+    with pytest.raises(DataError) as caught:
+        encode(odd, tokenizer)
+    assert (found[3].code, found[3].where, found[3].what) == (caught.value.code, caught.value.where, caught.value.what)
+
+
+def test_groups_keep_the_order_and_hold_a_long_row_alone():
+    huge = Example("huge", text="x" * (2 * LETTERS_AT_ONCE))
+    rows = [chat(number) for number in range(ROWS_AT_ONCE + 3)]
+    groups = list(together([*rows, huge, *rows]))
+    assert [row for group in groups for row in group] == [*rows, huge, *rows]
+    assert [len(group) for group in groups] == [ROWS_AT_ONCE, 3, 1, ROWS_AT_ONCE, 3]
+    assert list(together([])) == []
+
+
+MASK = st.lists(st.booleans(), max_size=12)
+
+
+@given(mask=MASK)
+def test_the_last_learned_token_of_each_run_is_found(mask):
+    expected = [i for i, learned in enumerate(mask) if learned and (i + 1 == len(mask) or not mask[i + 1])]
+    assert last_learned(Encoded("", "", tuple(range(len(mask))), tuple(mask))) == expected
 
 
 LONG = "one two three four five " * 40

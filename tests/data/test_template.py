@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from keeptune.core.errors import DataError, ModelError
 from keeptune.core.example import Message
+from keeptune.data.control_tokens import encodings, tokens_within
 from keeptune.data.encode import encode, encode_prompt, stop_ids
 from keeptune.data.encoder import as_messages
 from keeptune.data.template import ChatTemplate
@@ -166,6 +167,45 @@ def test_the_mask_of_any_conversation_covers_its_answers_alone(make_tokenizer, f
     found = [text.removeprefix("<think>\n\n</think>\n\n") for text in texts(encoded, tokenizer)]
     assert ["".join(text.split()) for text in found] == ["".join(text.split()) for text in expected]
     assert not encoded.learned[0]
+
+
+def by_loop(tokens, spans):
+    """Whether each token covers a letter of a span or, without letters, stands in one: token by token."""
+    return [
+        any(start < last and (end > first or start >= first) for first, last in spans) for start, end in tokens
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", [*FAMILIES, None])
+@settings(max_examples=15, deadline=None)
+@given(contents=st.lists(st.tuples(TURN, TURN), min_size=1, max_size=3))
+def test_the_mask_found_by_bisection_is_that_of_a_loop_over_all_tokens(make_tokenizer, kind, family, contents):
+    tokenizer = make_tokenizer(kind, family)
+    turns = [Message(role, text) for pair in contents for role, text in zip(("user", "assistant"), pair, strict=True)]
+    chat = ChatTemplate(tokenizer)
+    rendered = chat.render(turns)
+    ids, characters = chat.control.encode(rendered.text, rendered.contents)
+    encoded = encode(turns, tokenizer)
+    assert list(encoded.tokens) == ids
+    assert list(encoded.learned) == [False, *by_loop(characters, rendered.learned)[1:]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None)
+@given(
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Co"]) | st.sampled_from(" \n"), max_size=40)
+)
+def test_the_tokens_within_any_span_of_any_text_are_those_of_a_loop(make_tokenizer, kind, text):
+    control = ChatTemplate(make_tokenizer(kind, "chatml")).control
+    [encoding] = encodings([control.written(text)])
+    _, characters = control.encode(text)
+    for first in range(len(text)):
+        for last in range(first + 1, len(text) + 1):
+            covered = by_loop(characters, [(first, last)])
+            assert list(tokens_within(encoding, text, (first, last))) == [
+                i for i, inside in enumerate(covered) if inside
+            ]
 
 
 def test_tokenizers_without_a_template_get_the_plain_one_and_a_note(make_tokenizer):

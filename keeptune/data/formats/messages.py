@@ -87,7 +87,7 @@ def read_turn(turn: Any, key: str, place: Place) -> Message:
     """
     if not isinstance(turn, dict):
         raise place.error(f"'{key}' is {type(turn).__name__}, not a turn with a role.", code="E-DATA-TYPE", key=key)
-    speaker, said = next((shape for shape in SHAPES if set(shape) <= set(turn)), _half_shape(turn))
+    speaker, said = _shape(turn)
     for name in (speaker,) if turn.get("tool_calls") else (speaker, said):
         if name not in turn:
             raise place.missing(turn, name)
@@ -111,8 +111,11 @@ def read_turn(turn: Any, key: str, place: Place) -> Message:
     return Message(role, content, extra)
 
 
-def _half_shape(turn: Mapping[str, Any]) -> tuple[str, str]:
-    """The names to complain with, or those of a turn that holds tool calls and no text."""
+def _shape(turn: Mapping[str, Any]) -> tuple[str, str]:
+    """The names that the turn holds; else those of its speaker, to complain with, or for tool calls without a text."""
+    for shape in SHAPES:
+        if shape[0] in turn and shape[1] in turn:
+            return shape
     return next((shape for shape in SHAPES if shape[0] in turn), SHAPES[0])
 
 
