@@ -166,6 +166,10 @@ def test_the_readme_says_what_the_record_says():
     )
     assert f"scores {level}% and keeps {kept}; where plain tuning" in text
     assert f"it keeps {plain}: {reading(keep['difference'], sign=False)} points less." in text
+    talk = record["matched"]["chats_10"]
+    first, second = (reading(talk[side], sign=False, unit="%") for side in ("first", "second"))
+    score = points(talk["level"], sign=False)
+    assert f"scores {score}% and keeps {first}, without them {second} at that score" in text
     unsure = record["matched"]["promot"]["difference"]
     assert unsure["low"] < 0 < unsure["high"], "not told apart"
     *most, worst = sorted(own["promot"]["leak_of_seeds"])
