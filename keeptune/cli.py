@@ -33,6 +33,23 @@ Output = Annotated[Path, typer.Option("--output", help="The run folder.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Replace one setting of the recipe: a.b=c.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from keeptune import __version__
+
+        print(f"keeptune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and end.")
+    ] = False,
+) -> None:
+    """Takes what stands before any command."""
+
+
 @app.command(epilog="Example: keeptune doctor")
 def doctor(json_: Json = False) -> None:
     """Says what this machine has. What is missing stands beside the one command that adds it."""
@@ -302,7 +319,8 @@ def _usage_error(error: Exception) -> RecipeError | None:
     """A complaint of the argument parser, in our form; None when the error is something else."""
     if not hasattr(error, "format_message"):
         return None
-    return RecipeError(error.format_message(), code="E-USAGE", fix="See: keeptune --help")
+    text = error.format_message()
+    return RecipeError(text + "." * (text[-1:] not in ".?"), code="E-USAGE", fix="See: keeptune --help")
 
 
 def _complain(error: KeeptuneError, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from keeptune.core.errors import MachineError
+from keeptune.core.errors import MachineError, RecipeError
 from keeptune.core.files import delete, make_folder, sync, write_bytes
 
 MINIMUM_FREE_BYTES = 64 << 20
@@ -75,10 +75,7 @@ def prepare_folder(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         make_folder(folder, mode=0o700)
-        probe = folder / ".staging-probe"
-        write_bytes(probe, b"keeptune")
-        sync(probe)
-        delete(probe)
+        _write_probe(folder)
         free = shutil.disk_usage(folder).free
     except (OSError, ValueError) as error:
         reason, fix = _REASONS.get(os_error_number(error), (str(error), "Choose another folder."))
@@ -92,6 +89,47 @@ def prepare_folder(folder: Path) -> None:
             where={"file": str(folder)},
             fix="Free some space, or choose a folder on another disk.",
         )
+
+
+def prepare_output(path: Path, *, new: bool = True) -> None:
+    """Before work that ends in a file: makes its folder, and proves that a file can be written there.
+
+    Args:
+        path: of the file.
+        new: refuse to replace one.
+
+    Raises:
+        RecipeError: there is something of that name (E-RECIPE-EXISTS), or it is a folder (E-USAGE-OUTPUT).
+        MachineError: nothing can be written there (E-OUTPUT-PLACE).
+    """
+    if path.is_dir():
+        raise RecipeError(
+            "this is a folder, and a file is written.", code="E-USAGE-OUTPUT", where={"file": path},
+            fix="Name a file in it.",
+        )  # fmt: skip
+    if new and path.exists():
+        raise RecipeError(
+            "there is a file of that name already.", code="E-RECIPE-EXISTS", where={"file": path},
+            fix="Choose another --output, or remove the file.",
+        )  # fmt: skip
+    try:
+        make_folder(path.parent)
+        _write_probe(path.parent)
+    except OSError as error:
+        reason, fix = _REASONS.get(os_error_number(error), (str(error.strerror), "Choose another folder."))
+        raise MachineError(
+            f"nothing can be written into '{shown(path.parent)}': {reason}.",
+            code="E-OUTPUT-PLACE",
+            where={"file": path},
+            fix=fix,
+        ) from error
+
+
+def _write_probe(folder: Path) -> None:
+    probe = folder / ".staging-probe"
+    write_bytes(probe, b"keeptune")
+    sync(probe)
+    delete(probe)
 
 
 def shown(path: Path, limit: int = 80) -> str:

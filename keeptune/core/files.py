@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keeptune.core.errors import RecipeError
-
 STAGING = ".staging-"
 TRASH = ".trash-"
 
@@ -98,21 +96,6 @@ def read_json(path: Path) -> Any:
         ValueError: it holds no JSON, or is not UTF-8.
     """
     return json.loads(path.read_bytes().decode("utf-8"))
-
-
-def refuse_existing(path: Path) -> None:
-    """Before work whose result would replace a user's file.
-
-    Raises:
-        RecipeError: there is something of that name (E-RECIPE-EXISTS).
-    """
-    if path.exists():
-        raise RecipeError(
-            "there is a file of that name already.",
-            code="E-RECIPE-EXISTS",
-            where={"file": path},
-            fix="Choose another --output, or remove the file.",
-        )
 
 
 def append_line(path: Path, plain: Any, *, durable: bool = True) -> None:

@@ -43,11 +43,17 @@ def guess_format(path: str, folder: Path | None = None) -> Guess:
     """
     counts: Counter[str] = Counter()
     rows: list[Mapping[str, Any]] = []
+    bad: list[DataError] = []
     for row in islice(read_rows(locate(path, folder), ROW_BYTES, counts), ROWS):
-        if not isinstance(row.values, DataError):
+        if isinstance(row.values, DataError):
+            bad.append(row.values)
+        else:
             rows.append(row.values)
+    if not rows and not bad:
+        raise Place(path).error("no rows.", code="E-DATA-NOROWS", fix="Check that the right file was named.")
     if not rows:
-        raise Place(path).error("no usable rows among the first 50.", code="E-DATA-NOROWS")
+        text = f"no usable rows among the {len(bad)} that were looked at."
+        raise Place(path).error(text, code="E-DATA-NOROWS", why=f"The first: {bad[0]}")
     members = [member for name in Format.names() if issubclass(member := Format.find(name), FileFormat)]
     scores = {member: round(fmean(member.looks_like(row) for row in rows), 2) for member in members}
     best = max(scores, key=lambda member: scores[member])

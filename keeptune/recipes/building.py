@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
 from keeptune.data.build import HELD_OUT, BuildPlan, build_source
 from keeptune.recipes.overrides import with_overrides
@@ -29,7 +30,7 @@ def build_file(plan_file: Path, output: Path, settings: list[str]) -> dict[str, 
         RecipeError: the plan is wrong, or `output` exists.
         DataError: a file cannot be read, or a task gives nothing (E-BUILD-NOTHING).
     """
-    refuse_existing(output)
+    prepare_output(output)
     plain, lines = read_yaml(plan_file)
     plan: BuildPlan = validate(BuildPlan, with_overrides(plain or {}, settings), file=str(plan_file), lines=lines)
     written: list[str] = []

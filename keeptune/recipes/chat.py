@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import MachineError, PlanError
+from keeptune.core.errors import PlanError
 from keeptune.core.example import Message
 from keeptune.core.files import read_json
 from keeptune.recipes.workshop import Workshop
+from keeptune.report.run_files import part_of
 
 if TYPE_CHECKING:
     from keeptune.evaluations import Subject
@@ -53,17 +54,9 @@ def checkpoint_of(folder: Path) -> Checkpoint:
     """What a finished run made.
 
     Raises:
-        MachineError: there is none (E-RUN-UNFINISHED).
+        MachineError: there is no such folder (E-RUN-MISSING), or none in it (E-RUN-UNFINISHED).
     """
-    file = folder / "checkpoint.json"
-    if not file.is_file():
-        raise MachineError(
-            "this folder holds no finished run.",
-            code="E-RUN-UNFINISHED",
-            where={"file": folder},
-            fix="Finish it with `keeptune run`, or give the folder of a finished one.",
-        )
-    return Checkpoint.from_dict(read_json(file), relative_to=folder.absolute())
+    return Checkpoint.from_dict(read_json(part_of(folder, "checkpoint.json")), relative_to=folder.absolute())
 
 
 def base_of(folder: Path, adapted: Checkpoint) -> Checkpoint:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.data.decontaminate import TestRows
@@ -62,7 +63,10 @@ def check_recipe(
     Raises:
         DataError: no report can be made (bad rows, nothing to learn, a file that cannot be read).
         RecipeError: the recipe is wrong, or no source has that row.
+        MachineError: `html` cannot be written (E-OUTPUT-PLACE).
     """
+    if html is not None:
+        prepare_output(html, new=False)
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
     progress = Progress(quiet=quiet)
     surveys = surveys_of(recipe, folder, progress.say)
@@ -77,7 +81,9 @@ def check_recipe(
         with _counting(progress, feeds[source]) as step:
             checks.append(examine(feeds[source], recipe, loaded, tests, row, step))
     if row is not None and not any(check.rows for check in checks):
-        raise RecipeError(f"no source has a row {row}.", code="E-USAGE", fix="Rows are counted from 0.")
+        most = max((check.counts["encoded kept"] for check in checks), default=0)
+        fix = f"Rows to learn are counted from 0; the largest source has {most:,}."
+        raise RecipeError(f"no source has a row {row}.", code="E-USAGE", fix=fix)
     leaks = tests.overlap()
     fault = leak(leaks, held) if recipe.leaks == "refuse" else None
     fault = _labels(recipe, checks, feeds) or fault

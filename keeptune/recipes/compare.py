@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import RecipeError
-from keeptune.core.files import atomic_write, make_folder
+from keeptune.core.files import atomic_write
 from keeptune.report.compare_page import Entry, compare_page, matched_rows, matched_score
 from keeptune.report.gain import from_to, reached_text
 from keeptune.report.run_files import read_run
@@ -21,11 +22,11 @@ def compare_runs(runs: Sequence[Path], output: Path, *, title: str = "", lead: s
         MachineError: a folder holds no certificate (E-RUN-UNFINISHED).
         RecipeError: two runs were measured on different items (E-COMPARE-ITEMS).
     """
+    prepare_output(output, new=False)
     entries = [Entry.of(read_run(folder)) for folder in runs]
     _same_items(entries, runs)
     level = matched_score(entries)
     matched = matched_rows(entries, level) if level is not None else []
-    make_folder(output.parent)
     atomic_write(output, compare_page(entries, title=title or _title(entries), lead=lead))
     lines = [_line(entry) for entry in entries]
     if level is not None:

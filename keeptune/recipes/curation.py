@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError, did_you_mean
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
 from keeptune.data.curate import RELATIVE, Removal, curate, sample
 from keeptune.data.curation import Candidate, Rule, candidates_of
@@ -48,7 +49,7 @@ def curate_files(
         DataError: a file cannot be read, or nothing is kept (E-CURATE-NOTHING).
         RecipeError: an unknown rule or setting, or `output` exists.
     """
-    refuse_existing(output)
+    prepare_output(output)
     rules = rules_of(thresholds, settings, off)
     kept: dict[str, list[Candidate]] = {}
     sizes: dict[str, int] = {}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keeptune.core.cache import cache_folder
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.data.formats.generated import Generated
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
@@ -43,7 +44,7 @@ def evolve_file(
         RecipeError: `output` exists, or `seeds` is missing.
         DataError: nothing was kept (E-EVOLVE-NOTHING), with the counts.
     """
-    refuse_existing(output)
+    prepare_output(output)
     counts: Counter[str] = Counter()
     if how == "replay":
         made = list(_replay(model, rows, seed, max_tokens, counts))

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import RecipeError
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.recipes.material import Material, gather
 from keeptune.recipes.recipe import load_recipe, recipe_path
 from keeptune.recipes.selecting import said
@@ -35,7 +36,7 @@ def mix_recipe(name: str, settings: list[str], output: Path | None = None, *, qu
         DataError: a file or row cannot be used.
     """
     if output is not None:
-        refuse_existing(output)
+        prepare_output(output)
     recipe = load_recipe(name, settings)
     stages = {place: stage for place, stage in enumerate(recipe.stages) if isinstance(stage, Train)}
     if not stages:

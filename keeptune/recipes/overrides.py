@@ -64,7 +64,9 @@ def _index(items: list[Any], part: str, setting: str) -> int:
     for position, item in enumerate(items):
         if part == item or (isinstance(item, dict) and part in (item.get("id"), item.get("name"))):
             return position
-    raise _wrong(setting, f"the list has {len(items)} entries, and none is '{part}'.")
+    raise _wrong(
+        setting, f"the list has {len(items)} {'entry' if len(items) == 1 else 'entries'}, and none is '{part}'."
+    )
 
 
 def _wrong(setting: str, what: str) -> RecipeError:

@@ -13,9 +13,10 @@ import numpy as np
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
@@ -94,7 +95,7 @@ def select_files(files: Sequence[Path], output: Path, wanted: Wanted, *, queries
         PlanError: the selector or the encoder needs a model and has none (E-SELECT-MODEL).
         RecipeError: unknown selector or setting, or `output` exists.
     """
-    refuse_existing(output)
+    prepare_output(output)
     selector = wanted.selector()
     encoder = wanted.embedder(selector)
     examples, held_out = _examples(files)
@@ -132,7 +133,7 @@ def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = 
         DataError: a file cannot be read, or it holds out every row.
         RecipeError: an unknown setting, or `output` exists.
     """
-    refuse_existing(output)
+    prepare_output(output)
     selector = Wanted("dedupe", settings=settings).selector()
     examples, held_out = _examples(files)
     found = selector.select(examples, Context())

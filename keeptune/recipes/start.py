@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
-from keeptune.core.files import atomic_write, refuse_existing
+from keeptune.core.files import atomic_write
 from keeptune.core.image import Image
 from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
@@ -95,7 +96,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
             (E-INIT-IMAGES).
         DataError: the file cannot be read.
     """
-    refuse_existing(output)
+    prepare_output(output)
     guess = guess_format(str(data))
     reading = read_examples(guess.format, "task", gather=True)
     examples = reading.examples
@@ -125,7 +126,7 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
         held_out="as the column `split` says" if named else "by a stable hash of each row",
     )  # fmt: skip
     atomic_write(output, text)
-    notes = [f"{data.name}: {len(examples)} rows; {guess.reason}"]
+    notes = [f"{data.name}: {len(examples)} rows; {guess.reason}", *_out_of_sight(model)]
     if skipped:
         rows = "1 bad row is" if skipped == 1 else f"{skipped:,} bad rows are"
         notes.append(f"{rows} left out (`skip_bad`), the first: {reading.bad[0]}")
@@ -152,6 +153,17 @@ def kind_of(model: str) -> str:
     except KeeptuneError:
         family = None
     return "decoder" if family is None else family.kind
+
+
+def _out_of_sight(model: str) -> list[str]:
+    """A note where the model cannot be looked at, and a decoder is supposed."""
+    from keeptune.models.load import look
+
+    try:
+        look(model)
+    except KeeptuneError as error:
+        return [f"the recipe is written for a decoder, since this model is not at hand yet: {error}"]
+    return []
 
 
 def _check_kind(kind: str, model: str, data: Path, *, images: bool, reads: bool) -> None:
@@ -199,9 +211,8 @@ def _effort(passes: Passes, minutes: float | None) -> str:
     """What the recipe costs, in a sentence."""
     time = "" if minutes is None else f", about {seconds(60 * minutes)} of training on this machine's processor"
     why = "; less than one pass, for the data is large" if passes.epochs < 1 else ""
-    return (
-        f"about {passes.tokens:,} tokens to train on, {passes.epochs:g} times over: {passes.steps:,} steps{time}{why}"
-    )
+    steps = f"{passes.steps:,} step{'s' * (passes.steps != 1)}"
+    return f"about {passes.tokens:,} tokens to train on, {passes.epochs:g} times over: {steps}{time}{why}"
 
 
 def flow(source: FileFormat) -> str:

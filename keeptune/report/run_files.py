@@ -26,23 +26,34 @@ class RunFiles:
     trail: list[dict[str, Any]] = field(default_factory=list)
 
 
+def part_of(folder: Path, name: str) -> Path:
+    """A file that every finished run has.
+
+    Raises:
+        MachineError: there is no such folder (E-RUN-MISSING), or the run in it is not finished (E-RUN-UNFINISHED).
+    """
+    if not folder.is_dir():
+        raise MachineError(
+            "there is no such run folder.", code="E-RUN-MISSING", where={"file": folder},
+            fix="Check the path; a run is kept in runs/NAME, or where --output said.",
+        )  # fmt: skip
+    if not (folder / name).is_file():
+        raise MachineError(
+            f"this folder holds no finished run: there is no {name}.", code="E-RUN-UNFINISHED",
+            where={"file": folder}, fix="Finish it with `keeptune run`, or give the folder of a finished one.",
+        )  # fmt: skip
+    return folder / name
+
+
 def read_run(folder: Path) -> RunFiles:
     """Reads a finished run.
 
     Raises:
-        MachineError: the folder holds no certificate (E-RUN-UNFINISHED).
+        MachineError: there is no such folder (E-RUN-MISSING), or it holds no certificate (E-RUN-UNFINISHED).
     """
-    certificate = folder / "certificate.json"
-    if not certificate.is_file():
-        raise MachineError(
-            "this folder holds no certificate.",
-            code="E-RUN-UNFINISHED",
-            where={"file": folder},
-            fix="Finish the run with `keeptune run`, or give the folder of a finished one.",
-        )
     return RunFiles(
         folder=folder,
-        certificate=json.loads(certificate.read_text(encoding="utf-8")),
+        certificate=json.loads(part_of(folder, "certificate.json").read_text(encoding="utf-8")),
         recipe=_json(folder / "recipe.json"),
         data=_json(folder / "data.json"),
         metrics=list(_lines(folder / "metrics.jsonl")),

@@ -122,3 +122,67 @@ def test_a_second_run_in_a_locked_folder_is_refused_with_the_pid(work, monkeypat
     with Run.open(work / "run"):
         status, printed = answer(monkeypatch, capsys, "run", "recipe.yaml", "--output", "run")
     assert (status, printed["error"]["code"]) == (4, "E-RUN-LOCKED")
+
+
+OUTPUTS = {
+    "init": ["init", "task.jsonl", "--output"],
+    "check": ["check", "recipe.yaml", "--html"],
+    "mix": ["data", "mix", "recipe.yaml", "--output"],
+    "select": ["data", "select", "task.jsonl", "--by", "random", "--output"],
+    "dedupe": ["data", "dedupe", "task.jsonl", "--output"],
+    "curate": ["data", "curate", "task.jsonl", "--output"],
+    "build": ["data", "build", "plan.yaml", "--output"],
+    "evolve": ["data", "evolve", "task.jsonl", "--output"],
+    "compare": ["compare", "run", "--output"],
+}
+"""Commands that write one file where the user says."""
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize(("place", "code"), [("task.jsonl/made", "E-OUTPUT-PLACE"), ("folder", "E-USAGE-OUTPUT")])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(command, place, code, work, monkeypatch, capsys):
+    (work / "folder").mkdir()
+    status, printed = answer(monkeypatch, capsys, *OUTPUTS[command], place)
+    assert (status, printed["error"]["code"]) == (4 if code == "E-OUTPUT-PLACE" else 2, code)
+    assert printed["error"]["where"]["file"] == place
+    assert printed["error"]["fix"]
+
+
+def test_the_folder_of_a_new_file_is_made(work, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["keeptune", "init", "task.jsonl", "--output", "new/recipes/task.yaml"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert [path.name for path in (work / "new" / "recipes").iterdir()] == ["task.yaml"]
+
+
+def test_a_folder_that_is_no_run_and_one_that_is_not_there_are_told_apart(work, monkeypatch, capsys):
+    (work / "empty").mkdir()
+    for command in ("chat", "compare"):
+        for folder, code in (("empty", "E-RUN-UNFINISHED"), ("nowhere", "E-RUN-MISSING")):
+            status, printed = answer(monkeypatch, capsys, command, folder)
+            assert (status, printed["error"]["code"], printed["error"]["where"]["file"]) == (4, code, folder)
+
+
+def test_a_file_without_a_usable_row_is_refused_with_its_first_fault(work, monkeypatch, capsys):
+    (work / "words.jsonl").write_text("hello\n")
+    _, printed = answer(monkeypatch, capsys, "init", "words.jsonl", "--output", "words.yaml")
+    assert printed["error"]["code"] == "E-DATA-NOROWS"
+    assert "words.jsonl line 1" in printed["error"]["why"]
+
+
+def test_a_recipe_for_a_model_that_is_not_at_hand_says_so(work, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["keeptune", "init", "task.jsonl", "--model", "nowhere", "--output", "new.yaml"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "not at hand yet: nowhere: there is no such model folder" in capsys.readouterr().out
+    assert (work / "new.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--nope"], "No such option: --nope."), (["lis"], "No such command 'lis'. Did you mean 'list'?")],
+)
+def test_what_the_parser_complains_of_is_a_whole_sentence(arguments, said, monkeypatch, capsys):
+    status, printed = answer(monkeypatch, capsys, *arguments)
+    assert (status, printed["error"]["what"]) == (2, said)

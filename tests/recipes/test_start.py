@@ -42,7 +42,7 @@ def test_the_split_column_of_a_file_decides_what_is_held_out(tmp_path):
     told = write_recipe(data, "pocket", recipe)
     assert "{format: prompt_completion, path: rows.jsonl, prompt: text, completion: label}" in recipe.read_text()
     assert any("dev 4, test 6, train 20" in note for note in told["notes"])
-    assert any("steps" in note and "of training" in note for note in told["notes"])
+    assert any(": 1 step, about" in note and "of training" in note for note in told["notes"])
     source = read_sources(load_recipe(recipe), tmp_path)["task"]
     assert source.split_counts() == {"train": 20, "dev": 4, "test": 6}
     assert {example.target for example in source.test} == {"a", "b"}
