@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
 TEXTS = "texts"
-"""In a turn's `extra`: the texts that it is made of, where a row has several."""
+"""In a turn's `extra`: the texts that it is made of, one per line, where a row has several."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class Message:
     def to_dict(self) -> dict[str, Any]:
         """The mapping that `apply_chat_template` expects."""
         return {**self.extra, "role": self.role, "content": self.content}
+
+    @property
+    def later_texts(self) -> tuple[int, ...]:
+        """Letters of `content` at which its texts begin, but the first; none where it is one text."""
+        texts = self.extra.get(TEXTS)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return ()
+        return tuple(accumulate(len(text) + 1 for text in texts[:-1])) if "\n".join(texts) == self.content else ()
 
 
 @dataclass(frozen=True)

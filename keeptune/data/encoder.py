@@ -25,6 +25,8 @@ class Encoded:
         tokens: ids, with everything the template or the tokenizer adds.
         learned: whether token i is a training target (predicted from the tokens before it); never the first.
         answer: of a conversation, what its last answer says; a head learns it as a label.
+        starts: of a request of several texts, the token at which each but the first begins; none in an encoder's row,
+            where separators say so.
     """
 
     id: str
@@ -32,11 +34,25 @@ class Encoded:
     tokens: tuple[int, ...]
     learned: tuple[bool, ...]
     answer: str | None = None
+    starts: tuple[int, ...] = ()
 
     @property
     def labels(self) -> list[int]:
         """Ids with -100 where nothing is learned; not shifted (label i stands at token i)."""
         return [token if kept else IGNORED for token, kept in zip(self.tokens, self.learned, strict=True)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model is to answer.
+
+    Attributes:
+        tokens: ids, with everything the template or the tokenizer adds.
+        starts: as those of `Encoded`.
+    """
+
+    tokens: tuple[int, ...]
+    starts: tuple[int, ...] = ()
 
 
 class Encoder:
@@ -97,8 +113,14 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the generation prompt, as served."""
+        return list(self.request(messages).tokens)
+
+    def request(self, messages: Sequence[Message]) -> Request:
+        """The same, and where its texts begin."""
         rendered = self.chat.render(messages, prompt=True)
-        return self.chat.control.ids_of(rendered.text, rendered.contents)
+        written = self.chat.control.written(rendered.text, rendered.contents)
+        [encoding] = encodings([written], places=bool(rendered.texts))
+        return Request(tuple(encoding.ids), tokens_at(encoding, rendered.text, rendered.texts))
 
     def stop_ids(self) -> set[int]:
         """Tokens at which generation ends: the template's end-of-turn tokens and the end-of-sequence token."""
@@ -127,7 +149,13 @@ class Encoder:
             learned[places.start : places.stop] = [True] * len(places)
         mask = _never_first(learned)
         answer = example.target if any(mask) else None
-        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer)
+        starts = tokens_at(encoding, rendered.text, rendered.texts)
+        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer, starts)
+
+
+def tokens_at(encoding: Any, text: str, letters: Sequence[int]) -> tuple[int, ...]:
+    """The token that covers each letter; one that covers letters before it too counts as its own."""
+    return tuple(tokens_within(encoding, text, (letter, letter + 1)).start for letter in letters)
 
 
 def _never_first(learned: list[bool]) -> tuple[bool, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.core.image import Image
-from keeptune.data.encoder import Encoded
+from keeptune.data.encoder import Encoded, Request
 
 
 class ImageEncoder:
@@ -48,6 +48,10 @@ class ImageEncoder:
                 fix="Read the data with `format: images`.",
             )
         return list(found[0].pixels)
+
+    def request(self, messages: Sequence[Message]) -> Request:
+        """As `prompt`: an image has no texts."""
+        return Request(tuple(self.prompt(messages)))
 
     def stop_ids(self) -> set[int]:
         """None."""

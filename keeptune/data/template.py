@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from keeptune.core.errors import DataError
-from keeptune.core.example import Message
+from keeptune.core.example import TEXTS, Message
 from keeptune.data.control_tokens import ControlTokens, Span
 from keeptune.data.marks import MARK, Marked, mark, unmark
 from keeptune.data.rendering import Rendering, Tools, dropped, no_end
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
-NOT_FOR_TEMPLATES = ("weight", "tools")
+NOT_FOR_TEMPLATES = ("weight", "tools", TEXTS)
 TOKEN_LIKE = re.compile(r"<\|\w+\|>")
 PROBE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Reply"})
 
@@ -33,11 +33,13 @@ class Rendered:
         text: what is tokenized; nothing is added to it.
         learned: spans that the model learns to write.
         contents: spans that come from the conversation, in which a control token's text is text.
+        texts: letters at which the texts of the last turn that has several begin, but the first.
     """
 
     text: str
     learned: tuple[Span, ...]
     contents: tuple[Span, ...]
+    texts: tuple[int, ...] = ()
 
 
 class ChatTemplate:
@@ -102,14 +104,15 @@ class ChatTemplate:
                 raise dropped(turn["role"], number)
             if self.control.pattern.search(turn["content"]) and not (same and marked.starts.get(number)):
                 raise _unstable(f"turn {number + 1} holds the text of a control token, and the template rewrites it")
+        texts = _later_texts(messages, marked) if same else ()
         if prompt:
-            return Rendered(text, (), tuple(marked.contents()) if same else ())
+            return Rendered(text, (), tuple(marked.contents()) if same else (), texts)
         _refuse_lost_thoughts(turns, text)
         if stated is None:
             learned = self._learned(messages, turns, tools, marked if same else None, text)
         else:
             learned = [self._to_the_end(*span, text) for span in stated]
-        return Rendered(text, tuple(learned), tuple(marked.contents()) if same else ())
+        return Rendered(text, tuple(learned), tuple(marked.contents()) if same else (), texts)
 
     def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], Tools]:
         """The mappings that templates expect, without what is not for them; refuses what this one would lose."""
@@ -217,6 +220,17 @@ class ChatTemplate:
         inside = text[start:end].rstrip()
         closed = any(inside.endswith(ending.strip()) for ending in self.endings)
         return start, start + len(inside) if closed else end
+
+
+def _later_texts(messages: Sequence[Message], marked: Marked) -> tuple[int, ...]:
+    """Where in the text those of the last turn of several texts begin, but the first; none where it is not whole."""
+    number = max((place for place, turn in enumerate(messages) if turn.later_texts), default=None)
+    if number is None or len(marked.starts.get(number, ())) != 1:
+        return ()
+    content, (start,) = messages[number].content, marked.starts[number]
+    if not marked.text.startswith(content.strip(), start):
+        return ()
+    return tuple(start + place - len(content) + len(content.lstrip()) for place in messages[number].later_texts)
 
 
 def _foreign_tokens(tokenizer: Any, written: str) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import TEXTS, Example, Message
-from keeptune.data.control_tokens import ControlTokens
-from keeptune.data.encoder import Encoded
+from keeptune.data.control_tokens import ControlTokens, encodings
+from keeptune.data.encoder import Encoded, Request, tokens_at
 
 
 class TextEncoder:
@@ -51,10 +51,11 @@ class TextEncoder:
                     fix="Use conversations, or a decoder.",
                 )
             return Encoded(example.id, example.source, *self._document(self._ids(example.text)))
-        request = tuple(self.prompt(example.prompt))
+        request = self.request(example.prompt)
         answer = (*self._ids(example.target), *self._behind) if self.answers else ()
-        learned = (False,) * len(request) + (True,) * len(answer)
-        return Encoded(example.id, example.source, (*request, *answer), learned, example.target)
+        learned = (False,) * len(request.tokens) + (True,) * len(answer)
+        tokens = (*request.tokens, *answer)
+        return Encoded(example.id, example.source, tokens, learned, example.target, request.starts)
 
     def pieces(self, row: Encoded, context: int) -> list[Encoded]:
         """A document in consecutive pieces of at most `context` tokens, each in the frame; none shares a token."""
@@ -68,13 +69,17 @@ class TextEncoder:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the request."""
+        return list(self.request(messages).tokens)
+
+    def request(self, messages: Sequence[Message]) -> Request:
+        """The request, and where its texts begin if no separators say so."""
         texts = messages[0].extra.get(TEXTS) if len(messages) == 1 else None
         if texts is None or not self._between:
-            return list(self._framed("\n".join(turn.content for turn in messages)))
+            return self._lines(messages)
         joined = self._ids(texts[0])
         for text in texts[1:]:
             joined += [*self._between, *self._ids(text)]
-        return [*self._before, *joined, *self._behind]
+        return Request((*self._before, *joined, *self._behind))
 
     def stop_ids(self) -> set[int]:
         """Tokens at which generation ends."""
@@ -86,8 +91,18 @@ class TextEncoder:
         outside = (False,) * len(self._before), (False,) * len(self._behind)
         return (*self._before, *body, *self._behind), (*outside[0], *(True for _ in body), *outside[1])
 
-    def _framed(self, text: str) -> tuple[int, ...]:
-        return (*self._before, *self._ids(text), *self._behind)
+    def _lines(self, messages: Sequence[Message]) -> Request:
+        """One turn per line; the texts are those of the last turn that has several."""
+        text, letters = "", tuple[int, ...]()
+        for number, turn in enumerate(messages):
+            text += "\n" if number else ""
+            letters = tuple(len(text) + place for place in turn.later_texts) or letters
+            text += turn.content
+        if not letters:
+            return Request((*self._before, *self._ids(text), *self._behind))
+        [encoding] = encodings([self._control.written(text, [(0, len(text))])])
+        starts = tuple(len(self._before) + place for place in tokens_at(encoding, text, letters))
+        return Request((*self._before, *encoding.ids, *self._behind), starts)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._control.ids_of(text, [(0, len(text))]))

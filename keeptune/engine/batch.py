@@ -33,6 +33,7 @@ class PackedBatch:
         parents: for each row the earlier one whose tokens come before its own, or -1 (`shared_rows.py`); its positions
             go on from there. None: every row stands alone.
         answers: what each row's answer says, or None: what a head learns.
+        starts: of each row, where in it the texts of its request begin, but the first; None: nobody knows of several.
     """
 
     tokens: Tensor
@@ -45,6 +46,7 @@ class PackedBatch:
     ids: list[str]
     parents: list[int] | None = None
     answers: list[str | None] | None = None
+    starts: list[tuple[int, ...]] | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -80,6 +82,7 @@ class PackedBatch:
             ids=[self.ids[row] for row in rows],
             parents=None if self.parents is None else _renumbered([self.parents[row] for row in rows], rows),
             answers=None if self.answers is None else [self.answers[row] for row in rows],
+            starts=None if self.starts is None else [self.starts[row] for row in rows],
         )
         return part, index
 
@@ -126,6 +129,7 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
         sources=[row.source for row in rows],
         ids=[row.id for row in rows],
         answers=[row.answer for row in rows],
+        starts=[row.starts for row in rows],
     )
 
 

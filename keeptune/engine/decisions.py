@@ -2,7 +2,7 @@
 
     a = policy(mean of the prompt's embeddings),    h <- h + a_row,layer * dh    (`deltas.Gate`)
 
-What the prompt is, `request_ends.py` says. The answer is never looked at, so training decides as generation does.
+What the prompt is, `request_parts.py` says. The answer is never looked at, so training decides as generation does.
 
 While a row is being written its decisions must stay, or the keys in its cache would come from two different models.
 They travel in the cache, as a layer of their own: whatever selects, repeats or reorders the cache's rows does the same
@@ -30,7 +30,7 @@ from keeptune.engine.attention import current_segments
 from keeptune.engine.batch import IGNORED
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
-from keeptune.engine.request_ends import RequestEnds
+from keeptune.engine.request_parts import RequestEnds
 from keeptune.engine.selection import Serving
 
 if TYPE_CHECKING:

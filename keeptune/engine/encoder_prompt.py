@@ -1,9 +1,10 @@
 """Soft prompts in front of an encoder whose output a decoder reads (T5, BART; Lester et al. 2021).
 
 The encoder sees [P; E(x); pads], and so does the decoder's cross attention: nothing is taken out again. A template may
-also have virtual tokens Q behind the text, before what the tokenizer ends it with: [P; E(x); Q; </s>; pads]. Two hooks:
-one lays out the encoder's input, one widens the mask that tells the decoder which of it is real. In a row with a prompt
-the pads move behind the text, so that neither learned nor relative positions see a gap.
+also have virtual tokens Q behind the text, before what the tokenizer ends it with, and R between two texts:
+[P; E(x); R; E(y); Q; </s>; pads]. Two hooks: one lays out the encoder's input, one widens the mask that tells the
+decoder which of it is real. In a row with a prompt the pads move behind the text, so that neither learned nor relative
+positions see a gap.
 
 Shapes: B rows, T tokens, D width, W virtual tokens of the row that has most.
 """
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from keeptune.core.errors import PlanError
 from keeptune.engine.inserted import Inserted, inserted
 from keeptune.engine.places import Slot
-from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of
+from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of, cuts_between
+from keeptune.engine.request_parts import starts_of_rows
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters
@@ -38,10 +40,12 @@ class EncoderPromptSlot(Slot):
 
     def around(self, count: int) -> list[Surrounding]:
         """The virtual tokens of each of `count` rows."""
-        return [self.rows.around(stack) for stack in self.rows.stacks(count)]
+        stacks = self.rows.stacks(count)
+        known = {stack: self.rows.around(stack) for stack in dict.fromkeys(stacks)}
+        return [known[stack] for stack in stacks]
 
     def before_encoder(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Puts the virtual tokens before the text."""
+        """Puts the virtual tokens among the text."""
         given = {**dict(zip(self.arguments[encoder], args, strict=False)), **kwargs}
         embedded = given.get("inputs_embeds")
         source = given["input_ids"] if embedded is None else embedded
@@ -52,7 +56,7 @@ class EncoderPromptSlot(Slot):
             return None
         embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
         mask = _mask(given.get("attention_mask"), source)
-        layout = laid_out(mask, around, width)
+        layout = laid_out(mask, around, width, starts_of_rows(source.shape[0]))
         given["inputs_embeds"] = layout.put(self.rows.block(stacks, width), embedded)
         given["input_ids"], given["attention_mask"] = None, layout.put(layout.real, mask)
         return (), given
@@ -77,23 +81,32 @@ class EncoderPromptSlot(Slot):
                 fix="Run the encoder and the decoder inside the same `rows`.",
             )
         mask = _mask(mask, states[:, : states.shape[1] - width])
-        layout = laid_out(mask, around, width)
+        joined = [Surrounding((one.total, 0), 0) for one in around]  # the mask is the same wherever in the row they are
+        layout = laid_out(mask, joined, width)
         given["encoder_attention_mask"] = layout.put(layout.real, mask)
         return (), given
 
 
-def laid_out(mask: Tensor, around: Sequence[Surrounding], width: int) -> Inserted:
-    """How a row becomes [P; text; Q; tail; pads].
+def laid_out(
+    mask: Tensor, around: Sequence[Surrounding], width: int, starts: Sequence[tuple[int, ...]] = ()
+) -> Inserted:
+    """How a row becomes [P; text; Q; tail; pads], or with R between texts.
 
     Args:
         mask: `[B, T]` of the rows as given.
-        around: P, Q and tail of each row; a row without virtual tokens stays as given.
+        around: P, R, Q and tail of each row; a row without virtual tokens stays as given.
         width: W.
+        starts: where in each row its texts begin, but the first.
+
+    Raises:
+        PlanError: a row has not as many texts as its template (E-ROWS-TEMPLATE).
     """
-    counts = torch.tensor(counts_of(around), device=mask.device)
-    tail = torch.tensor([one.tail for one in around], device=mask.device)
+    counts, between = torch.tensor(counts_of(around)), torch.tensor(cuts_between(around, starts or [()] * len(around)))
+    tail = torch.tensor([one.tail for one in around])
+    counts, between, tail = (numbers.to(mask.device) for numbers in (counts, between, tail))
     first = mask.argmax(dim=1, keepdim=True) * (counts.sum(dim=1, keepdim=True) > 0)
-    cuts = torch.stack([torch.zeros_like(tail), mask.sum(dim=1) - tail], dim=1)
+    end = mask.sum(dim=1, keepdim=True) - tail[:, None]
+    cuts = torch.cat([torch.zeros_like(end), between.long(), end], dim=1)
     layout = inserted(cuts, counts, mask.shape[1], width)
     place = (torch.arange(mask.shape[1], device=mask.device) - first) % mask.shape[1]
     return layout._replace(tokens=layout.tokens.gather(1, place))

@@ -55,6 +55,35 @@ def counts_of(around: Sequence[Surrounding]) -> list[tuple[int, ...]]:
     return [(*one.counts[:-1], *(0,) * (most - len(one.counts)), one.counts[-1]) for one in around]
 
 
+def cuts_between(around: Sequence[Surrounding], starts: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Of each row, the tokens that the groups between its texts stand before, equally many for each.
+
+    Args:
+        around: of the rows.
+        starts: where in each row its texts begin, but the first.
+
+    Raises:
+        PlanError: a row has not as many texts as its template (E-ROWS-TEMPLATE).
+    """
+    most = max(len(one.counts) for one in around) - 2
+    found = []
+    for one, own in zip(around, starts, strict=True):
+        wanted = len(one.counts) - 2
+        if wanted and len(own) != wanted:
+            raise other_texts(wanted + 1, len(own) + 1)
+        found.append((*own[:wanted], *(0,) * (most - wanted)))
+    return found
+
+
+def other_texts(wanted: int, found: int) -> PlanError:
+    """The error for a row that has another number of texts than its template."""
+    return PlanError(
+        f"the template has {wanted} texts, and a row of this batch has {found}.",
+        code="E-ROWS-TEMPLATE",
+        fix="Name as many columns in the data's `prompt` as the template has texts.",
+    )
+
+
 @dataclass(frozen=True)
 class PromptRows:
     """What the prompts at one input embedding say about rows.

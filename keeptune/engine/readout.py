@@ -23,7 +23,7 @@ from keeptune.engine.images import image_states
 from keeptune.engine.packed import packed_states
 from keeptune.engine.padded import States
 from keeptune.engine.places import Nowhere
-from keeptune.engine.request_ends import requests
+from keeptune.engine.request_parts import requests
 
 if TYPE_CHECKING:
     from keeptune.engine.book import Adapters

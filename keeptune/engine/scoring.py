@@ -22,10 +22,17 @@ POSITIONS_AT_ONCE = 256
 
 
 class Scored(NamedTuple):
-    """Tokens of which those from `start` on are scored, given all before; `start` is at least 1."""
+    """Tokens of which those from `start` on are scored, given all before.
+
+    Attributes:
+        tokens: of the row.
+        start: at least 1.
+        starts: as those of `keeptune.data.encoder.Encoded`.
+    """
 
     tokens: Sequence[int]
     start: int
+    starts: tuple[int, ...] = ()
 
 
 def token_logprobs(
@@ -106,4 +113,4 @@ def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
 
 def _encoded(row: Scored) -> Encoded:
     learned = tuple(place >= row.start for place in range(len(row.tokens)))
-    return Encoded(id="", source="", tokens=tuple(row.tokens), learned=learned)
+    return Encoded(id="", source="", tokens=tuple(row.tokens), learned=learned, starts=row.starts)

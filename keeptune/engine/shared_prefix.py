@@ -25,6 +25,7 @@ from keeptune.engine.attention import use_attention
 from keeptune.engine.book import book_of
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
+from keeptune.engine.request_parts import divided
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.scoring import POSITIONS_AT_ONCE, Scored, logprobs, token_logprobs
 from keeptune.models.families import FAMILIES
@@ -75,7 +76,7 @@ def can_share_prompts(model: PreTrainedModel, groups: Sequence[Group]) -> bool:
     book = book_of(model)
     if book is None or not any(slot.reads_requests for slot in book.slots.values()):
         return True
-    return all(row.start == shared for group in groups for shared in [_shared(group)] for row in group)
+    return all((row.start, row.starts) == (_shared(group), group[0].starts) for group in groups for row in group)
 
 
 def prompts_of(
@@ -87,7 +88,9 @@ def prompts_of(
     with torch.inference_mode(), evaluating(model):
         for batch in _batches(groups, shared, batch_tokens, most):
             heads = [groups[index][0].tokens[: shared[index]] for index in batch]
-            yield batch, Prompts(model, heads, pad, 4 * batch_tokens)
+            with divided([groups[index][0].starts for index in batch]):
+                prompts = Prompts(model, heads, pad, 4 * batch_tokens)
+            yield batch, prompts
 
 
 class Prompts:

@@ -67,13 +67,13 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
         first, shared = rows[group[0]], _beginning(rows[group[0]]) if len(group) > 1 else 0
         parent = len(parts) if shared else -1
         if shared:
-            parts.append(replace(first, tokens=first.tokens[:shared], learned=(False,) * shared))
+            parts.append(replace(first, tokens=first.tokens[:shared], learned=(False,) * shared, starts=()))
             parents.append(-1)
             starts.append(0)
             served.append(None if adapters is None else adapters[group[0]])
         for place in group:
             row = rows[place]
-            parts.append(replace(row, tokens=row.tokens[shared:], learned=row.learned[shared:]))
+            parts.append(replace(row, tokens=row.tokens[shared:], learned=row.learned[shared:], starts=()))
             parents.append(parent)
             starts.append(shared)
             served.append(None if adapters is None else adapters[place])

@@ -2,6 +2,7 @@
 
     X' = [P; E(x)],         P: p x D
     X' = [P; E(x); Q; E(y)]           Q: those of a template behind the request x, before its answer y
+    X' = [P; E(a); R; E(b); Q; E(y)]                          R: those between two texts of the request
 
 Every virtual token takes a position: those of a row count from 0 at its first, text and virtual tokens alike, so that
 Q moves the answer on as P moves the request. In a padded batch the virtual tokens come after the left pads, next to the
@@ -33,8 +34,8 @@ from keeptune.engine.encoder_prompt import EncoderPromptSlot
 from keeptune.engine.inserted import Inserted, inserted
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.positions import UsualPositions
-from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of
-from keeptune.engine.request_ends import RequestEnds, requests
+from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of, cuts_between
+from keeptune.engine.request_parts import RequestEnds, requests, starts_of_rows
 from keeptune.models.anatomy import anatomy_of
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class PromptSlot(Slot):
 
     @property
     def reads_requests(self) -> bool:
-        """Whether virtual tokens stand behind a request."""
-        return any(self.rows.around((name,)).behind for name in self.entries)
+        """Whether virtual tokens stand behind a request, or between its texts."""
+        return any(any(self.rows.around((name,)).counts[1:]) for name in self.entries)
 
     def expand(self, batch: PackedBatch) -> Expanded | None:
         """The packed batch with each segment's virtual tokens; None when no segment has any."""
@@ -140,12 +141,16 @@ class PromptSlot(Slot):
         starts = dict(zip(kinds, accumulate(map(len, blocks), initial=len(embedded)), strict=False))
         answered = any(one.behind for one in around.values())
         spans = requests(batch) if answered else list(pairwise(batch.offsets))
+        rows = [around[stack] for stack in stacks]
+        between = cuts_between(rows, batch.starts or [()] * len(rows))
+        counts = counts_of(rows)
         order, keep, offsets = list[Tensor](), list[Tensor](), [0]
-        for stack, cuts, stop in zip(stacks, spans, batch.offsets[1:], strict=True):
-            own, states = _spread(around[stack].counts, cuts, stop, starts[stack])
+        for row, ((start, end), stop) in enumerate(zip(spans, batch.offsets[1:], strict=True)):
+            cuts = (start, *(start + cut for cut in between[row]), end)
+            own, states = _spread(counts[row], cuts, stop, starts[stacks[row]])
             order += own
             keep.append(states + offsets[-1])
-            offsets.append(offsets[-1] + around[stack].total + len(states))
+            offsets.append(offsets[-1] + rows[row].total + len(states))
         lengths = [stop - start for start, stop in pairwise(offsets)]
         places = (torch.cat(parts) for parts in (order, keep, [torch.arange(length) for length in lengths]))
         index, kept, position = (part.to(embedded.device) for part in places)
@@ -164,7 +169,8 @@ class PromptSlot(Slot):
         cache = given.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
         stacks = self.rows.stacks(rows)
-        around = [self.rows.around(stack) for stack in stacks]
+        known = {stack: self.rows.around(stack) for stack in dict.fromkeys(stacks)}
+        around = [known[stack] for stack in stacks]
         counts = [one.total for one in around]
         held = self._in_cache.get(cache, _NOTHING) if past else Held(max(counts), frozenset(counts))
         if not held.counts.issuperset(counts):
@@ -175,23 +181,23 @@ class PromptSlot(Slot):
             )
         if not held.width:
             return None
-        text = past - held.width + tokens if past else tokens
-        mask = self._mask(given, rows, text).to(source.device)
-        if past:  # wherever they stand in the request, they and its text lie next to each other in the cache
-            around = [Surrounding((count, 0), 0) for count in counts]
+        mask = self._mask(given, rows, past - held.width + tokens if past else tokens).to(source.device)
+        lengths = torch.tensor(counts, device=mask.device)[:, None]
+        if past:
+            if self.usual is not None:
+                given["position_ids"] = self.usual({**given, "attention_mask": mask}, source) + lengths
+            given["attention_mask"] = widened(mask, lengths, held.width)
+            return (), given
         layout = self._layout(around, mask, held.width)
-        moved = layout.tokens - torch.arange(text, device=mask.device) - held.width
-        moved += torch.tensor(counts, device=mask.device)[:, None]
-        if not past:
-            given["inputs_embeds"] = self._insert(given, self.rows.block(stacks, held.width), layout)
-            given["input_ids"] = None
-            self._added = held
-            if given.get("token_type_ids") is not None:
-                given["token_type_ids"] = layout.put(torch.zeros_like(layout.vectors), given["token_type_ids"])
         if self.usual is not None:
-            shifted = self.usual({**given, "attention_mask": mask}, source) + moved[:, -tokens:]
-            given["position_ids"] = shifted if past else with_virtual_positions(shifted, mask, layout)
-        given["attention_mask"] = layout.put(layout.real, mask)
+            moved = layout.tokens - torch.arange(tokens, device=mask.device) - held.width + lengths
+            shifted = self.usual({**given, "attention_mask": mask}, source) + moved
+            given["position_ids"] = with_virtual_positions(shifted, mask, layout)
+        given["inputs_embeds"] = self._insert(given, self.rows.block(stacks, held.width), layout)
+        given["input_ids"], given["attention_mask"] = None, layout.put(layout.real, mask)
+        if given.get("token_type_ids") is not None:
+            given["token_type_ids"] = layout.put(torch.zeros_like(layout.vectors), given["token_type_ids"])
+        self._added = held
         return (), given
 
     def after(self, body: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -213,14 +219,14 @@ class PromptSlot(Slot):
         """Each row's virtual tokens next to its text, flush right; notes which states are those of its tokens."""
         tokens, first = mask.shape[1], mask.argmax(dim=1, keepdim=True)
         counts = torch.tensor(counts_of(around), device=mask.device)
-        behind, end = counts[:, -1:], first
-        if any(one.behind for one in around):
-            end = first + self.ends.lengths(mask)
-        layout = inserted(torch.cat([first, end], dim=1), counts, tokens, width)
+        between = torch.tensor(cuts_between(around, starts_of_rows(len(around)))).to(first)
+        end = first + self.ends.lengths(mask)
+        layout = inserted(torch.cat([first, first + between, end], dim=1), counts, tokens, width)
         right = width - counts.sum(dim=1, keepdim=True)
         vectors, text = ((columns + right) % (width + tokens) for columns in layout[:2])
-        if end is not first:
-            self._keep = text + behind * (torch.arange(tokens, device=mask.device) == end - 1)
+        if any(any(one.counts[1:]) for one in around):
+            last = torch.arange(tokens, device=mask.device) == end - 1
+            self._keep = text + counts[:, -1:] * last
         return Inserted(vectors, text, layout.real)
 
     def _aligned(self, states: Tensor, added: int) -> Tensor:
@@ -272,6 +278,16 @@ def with_virtual_positions(text: Tensor, mask: Tensor, layout: Inserted) -> Tens
     return layout.put((text.gather(1, first) + from_first).clamp(min=0) * layout.real, text)
 
 
+def widened(mask: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """`[B, W + T]`: the mask over a cache, with the real virtual tokens before each row's text.
+
+    Those behind it or inside are no other columns: in a row's request all are real, and lie next to each other.
+    """
+    number = torch.arange(width, device=mask.device)
+    columns, real = mask.argmax(dim=1, keepdim=True) + number, number >= width - lengths
+    return torch.cat([torch.zeros_like(columns), mask], dim=1).scatter(1, columns, real.to(mask.dtype))
+
+
 def _spread(counts: Sequence[int], cuts: Sequence[int], stop: int, vector: int) -> tuple[list[Tensor], Tensor]:
     """A segment with its virtual tokens.
 
@@ -284,6 +300,9 @@ def _spread(counts: Sequence[int], cuts: Sequence[int], stop: int, vector: int) 
     Returns:
         Indices of tokens and virtual tokens in order, and where in it the states of the tokens are.
     """
+    if not any(counts[1:]):
+        tokens = torch.arange(cuts[0], stop)
+        return [torch.arange(vector, vector + counts[0]), tokens], tokens - cuts[0] + counts[0]
     start, order, states = cuts[0], list[Tensor](), torch.arange(stop - cuts[0])
     for cut, count, after in zip(cuts, counts, (*cuts[1:], stop), strict=True):
         order += [torch.arange(vector, vector + count), torch.arange(cut, after)]

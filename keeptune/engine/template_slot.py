@@ -26,6 +26,7 @@ from keeptune.core.errors import PlanError
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.positions import UsualPositions
+from keeptune.engine.prompt_rows import other_texts
 from keeptune.engine.soft_prompt import InputEmbedding
 from keeptune.models.anatomy import anatomy_of
 
@@ -238,11 +239,7 @@ def _later_texts(template: Around, ids: Sequence[int] | None, start: int, end: i
     apart = [place for place in range(start, min(end, len(row))) if row[place] == template.separator]
     found = [place + 1 for place in apart if place + 1 not in apart]
     if len(found) != len(template.ends) - 1:
-        raise PlanError(
-            f"the template has {len(template.ends)} texts, and a row of this batch has {len(found) + 1}.",
-            code="E-ROWS-TEMPLATE",
-            fix="Name as many columns in the data's `prompt` as the template has texts.",
-        )
+        raise other_texts(len(template.ends), len(found) + 1)
     return found
 
 

@@ -24,17 +24,19 @@ def free_answers(
             context.tell(what, len(written), len(conversations))
         return written
     encoder = encoder_of(subject.tokenizer, None, subject.kind)
-    prompts = [encoder.prompt(turns) for turns in conversations]
+    requests = [encoder.request(turns) for turns in conversations]
     answers: list[str] = []
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+    for start in range(0, len(requests), PROMPTS_AT_ONCE):
+        part = requests[start : start + PROMPTS_AT_ONCE]
         made = generate(
             subject.model,
             subject.tokenizer,
-            prompts[start : start + PROMPTS_AT_ONCE],
+            [request.tokens for request in part],
+            starts=[request.starts for request in part],
             max_new_tokens=max_new_tokens,
             stop_ids=encoder.stop_ids(),
             batch_tokens=context.batch_tokens,
         )
         answers += [subject.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in made]
-        context.tell(what, len(answers), len(prompts))
+        context.tell(what, len(answers), len(requests))
     return answers

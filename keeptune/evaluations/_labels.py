@@ -21,7 +21,8 @@ def label_logprobs(
     from keeptune.engine.readout import answers
 
     encoder = encoder_of(subject.tokenizer, None, subject.kind)
-    rows = [unlearned(encoder.prompt(turns)) for turns in conversations]
+    requests = [encoder.request(turns) for turns in conversations]
+    rows = [unlearned(request.tokens, request.starts) for request in requests]
     found: list[dict[str, float]] = [{} for _ in rows]
     with torch.inference_mode(), evaluating(subject.model):
         for number, batch in enumerate(batches_by_length(rows, context.batch_tokens)):
@@ -34,9 +35,9 @@ def label_logprobs(
     return found
 
 
-def unlearned(tokens: Sequence[int]) -> Encoded:
+def unlearned(tokens: Sequence[int], starts: tuple[int, ...] = ()) -> Encoded:
     """A row that is only read."""
-    return Encoded("", "", tuple(tokens), (False,) * len(tokens))
+    return Encoded("", "", tuple(tokens), (False,) * len(tokens), starts=starts)
 
 
 def batches_by_length(rows: Sequence[Encoded], limit: int) -> list[list[int]]:

@@ -139,8 +139,9 @@ class Answers:
             return after_prompt(self.tokenizer, [asked] * len(answers), [f" {one}" for one in answers], self.kind)
         if self._ends is None:
             return [self._whole(prompt, answer) for answer in answers]
-        head = tuple(self._encoder.prompt(prompt))
-        return [Scored((*head, *self._piece(answer), *self._ends), len(head)) for answer in answers]
+        request = self._encoder.request(prompt)
+        head, starts = request.tokens, request.starts
+        return [Scored((*head, *self._piece(answer), *self._ends), len(head), starts) for answer in answers]
 
     def _piece(self, answer: str) -> tuple[int, ...]:
         if answer not in self._pieces:
@@ -150,7 +151,7 @@ class Answers:
     def _whole(self, prompt: Sequence[Message], answer: str) -> Scored:
         encoded = self._encoder.encode(Example("", (*prompt, Message("assistant", answer))))
         taught = [i for i, learned in enumerate(encoded.learned) if learned]
-        return Scored(tuple(encoded.tokens[: taught[-1] + 1]), taught[0])
+        return Scored(tuple(encoded.tokens[: taught[-1] + 1]), taught[0], encoded.starts)
 
     def _end_of_turn(self) -> tuple[int, ...] | None:
         """What follows an answer, if prompt + answer + this is what training sees; else None: encode each whole."""

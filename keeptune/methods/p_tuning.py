@@ -12,9 +12,9 @@ In a masked language model it may stand around the text, inside the tokenizer's 
     score_c = logit of verbaliser(c) at the mask
 
 which the loss `label` learns and `label_accuracy` reads, as of a head. Rows of several texts have a `{text:column}` for
-each. In an encoder-decoder a template stands around one text, which the encoder reads. In a decoder it stands around
-the request: what is behind `{text}` comes directly before the answer, and its last vector predicts the first token of
-that. Every inserted vector takes a position, as a word there would.
+each, and what is between them stands before the later one. In an encoder-decoder a template stands around what the
+encoder reads. In a decoder it stands around the request: what is behind the last text comes directly before the answer,
+and its last vector predicts the first token of that. Every inserted vector takes a position, as a word there would.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from keeptune.engine.template_slot import AroundText
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._encoded_prompt import EncodedPrompt, Encoder
 from keeptune.methods._families import require_tokens
-from keeptune.methods._template import MASK, TEXT, Template, TemplatePrompt, read_template, verbalised
+from keeptune.methods._template import MASK, Template, TemplatePrompt, read_template, verbalised
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
@@ -129,13 +129,13 @@ class PTuning(Method):
         return read_template(self.template).soft if self.template else self.length
 
     def _check_writer(self, family: str, template: Template) -> None:
-        """A model that writes its answer has one text and no mask."""
-        if len(template.texts) > 1 or template.masks:
+        """A model that writes its answer has no mask."""
+        if template.masks:
             raise PlanError(
-                f"a {family} model writes its answer, so its template has one {TEXT} and no {MASK}.",
+                f"a {family} model writes its answer, so its template has no {MASK}.",
                 code="E-METHOD-TEMPLATE",
                 where={"key": "template"},
-                fix=f"Use one {TEXT}.",
+                fix=f"Take {MASK} out; or use a masked language model such as BERT.",
             )
 
     def _inner(self, width: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.errors import PlanError
 from keeptune.core.score import Score
 from keeptune.data.suite import Suite
 from keeptune.evaluations import Context
@@ -77,11 +78,17 @@ def with_diagnosis(
 def prompted_leak(adapted: Checkpoint, context: Context, source: str) -> float | None:
     """The format leak with the task's own prompt on: what a routed adapter holds back while it is off.
 
-    None when the checkpoint has no adapter of scope `task`: with and without is the same.
+    None when the checkpoint has no adapter of scope `task`: with and without is the same. None too when that is a
+    template of several texts, which reads no other request.
     """
     if all(ref.scope == "always" for ref in adapted.adapters):
         return None
-    scores = measure_once(FormatDrift(data=source, prompted=True), adapted, context)
+    try:
+        scores = measure_once(FormatDrift(data=source, prompted=True), adapted, context)
+    except PlanError as error:
+        if error.code != "E-ROWS-TEMPLATE":
+            raise
+        return None
     return scores[0].value if scores else None
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from keeptune.core.example import Example
 
-REVISION = 2
+REVISION = 3
 """Raised when the same rows are encoded in another way."""
 FEWEST = 500
 """Rows; fewer are encoded again sooner than they are read."""
@@ -71,6 +71,7 @@ def packed(encoded: EncodedSet) -> dict[str, Tensor]:
         "ids": [row.id for row in rows],
         "sources": [row.source for row in rows],
         "answers": [row.answer for row in rows],
+        "starts": [row.starts for row in rows],
         "counts": dict(encoded.counts),
         "problems": [asdict(problem) for problem in encoded.problems],
         "notes": list(encoded.notes),
@@ -88,10 +89,10 @@ def unpacked(tensors: dict[str, Tensor]) -> EncodedSet:
     about = json.loads(tensors["about"].numpy().tobytes())
     tokens, learned = tuple(tensors["tokens"].tolist()), tuple(tensors["learned"].tolist())
     ends = list(accumulate(tensors["lengths"].tolist(), initial=0))
-    named = zip(pairwise(ends), about["ids"], about["sources"], about["answers"], strict=True)
+    named = zip(pairwise(ends), about["ids"], about["sources"], about["answers"], about["starts"], strict=True)
     rows = tuple(
-        Encoded(name, source, tokens[start:end], learned[start:end], answer)
-        for (start, end), name, source, answer in named
+        Encoded(name, source, tokens[start:end], learned[start:end], answer, tuple(starts))
+        for (start, end), name, source, answer, starts in named
     )
     problems = tuple(Problem(**problem) for problem in about["problems"])
     return EncodedSet(rows, about["counts"], problems, tuple(about["notes"]))

@@ -94,9 +94,12 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
         sources[name] = Source(name, train=rows, digest=digest, counts={"read": len(rows), "kept": len(rows)})
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
     dev_rows = sources[target].dev if target else ()
+    train = {name: encoded(recipe, loaded, sources[name].train) for name in recipe.trained}
+    if loaded.anatomy.kind in ("decoder", "encoder_decoder"):  # an encoder's tokenizer puts separators between texts
+        _require_texts(recipe, train)
     return Material(
         sources=sources,
-        train={name: encoded(recipe, loaded, sources[name].train) for name in recipe.trained},
+        train=train,
         dev=encoded(recipe, loaded, dev_rows) if dev_rows else None,
         target=target,
         generated=frozenset(generated),
@@ -114,6 +117,24 @@ def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...]) -> Encode
         template=recipe.template,
         kind=loaded.anatomy.kind,
     )
+
+
+def _require_texts(recipe: Recipe, train: Mapping[str, EncodedSet]) -> None:
+    """Refuses rows in which a template's texts cannot be told apart."""
+    for index, stage in enumerate(recipe.stages):
+        for method in stage.methods if isinstance(stage, Train) else ():
+            for name in stage.sources() if len(method.texts) > 1 else ():
+                rows = train[name].rows if name in train else ()
+                whole = sum(len(row.starts) == len(method.texts) - 1 for row in rows)
+                if whole < len(rows):
+                    raise DataError(
+                        f"in {len(rows) - whole} of {len(rows)} rows of '{name}' the {len(method.texts)} texts of the "
+                        "template cannot be told apart.",
+                        code="E-ROWS-TEMPLATE",
+                        where={"key": f"stages[{index}].method"},
+                        why="The chat template writes them in another form, or they were cut.",
+                        fix="Use `template: plain` and `too_long: drop`, or a template with one {text}.",
+                    )
 
 
 def fitted(recipe: Recipe, material: Material) -> Recipe:

@@ -122,8 +122,16 @@ class Recipe(Spec):
         return self
 
     def _other_texts(self) -> list[str]:
-        """Templates that name other columns than the rows have."""
-        return [
+        """Templates that name other columns than the rows have, or would serve rows of one text in the proof."""
+        always = [
+            f"stages[{index}]: the template reads rows of {len(method.texts)} texts, and with `scope: always` it would "
+            "serve every row of the proof's suite. Set `scope: task`."
+            for index, stage in enumerate(self.stages)
+            if isinstance(stage, Train) and stage.scope == "always" and self.proof
+            for method in stage.methods
+            if len(method.texts) > 1
+        ]
+        return always + [
             f"stages[{index}]: the template names the texts {', '.join(method.texts)}, and the rows of '{source}' have "
             f"{', '.join(columns) or 'one text without a name'}. Name its columns in data.{source}.prompt, in the "
             "template's order."

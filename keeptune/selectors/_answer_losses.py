@@ -68,7 +68,7 @@ def _pair(example: Example, loaded: Loaded) -> tuple[Scored, Scored] | None:
         return None
     known = (loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id)
     opening = next((token for token in known if token is not None), row.tokens[0])
-    return Scored(row.tokens[:end], start), Scored((opening, *row.tokens[start:end]), 1)
+    return Scored(row.tokens[:end], start, row.starts), Scored((opening, *row.tokens[start:end]), 1)
 
 
 def _mean_losses(rows: Sequence[Scored], loaded: Loaded) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from keeptune.core.digest import digest_of, folder_digest
 from keeptune.core.errors import Interrupted
 from keeptune.core.files import atomic_write, delete, make_folder
+from keeptune.data.encoder import Request
 
 if TYPE_CHECKING:
     from keeptune.core.checkpoint import Checkpoint
@@ -34,6 +35,7 @@ def answered(
     label: str,
     prompts: Mapping[str, Sequence[int]],
     *,
+    starts: Mapping[str, tuple[int, ...]] | None = None,
     max_new_tokens: int,
     rounds: int = 1,
     temperature: float = 0.0,
@@ -46,6 +48,7 @@ def answered(
         work: of the stage; the answers stand in its folder.
         label: of the stage.
         prompts: name to tokens.
+        starts: of prompts of several texts, where each but the first begins.
         max_new_tokens: an answer that has not ended by then is None, as an empty one is.
         rounds: how often everything is asked.
         temperature: 0 takes the most likely token; the rounds are then the same.
@@ -53,15 +56,16 @@ def answered(
     Raises:
         Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
     """
+    asked = {name: Request(tuple(tokens), (starts or {}).get(name, ())) for name, tokens in prompts.items()}
     how = [work.seed, label, max_new_tokens, temperature, work.template]
     who = [loaded.fingerprint, str(loaded.dtype), [folder_digest(ref.path) for ref in checkpoint.adapters]]
-    key = digest_of([how, who, [[name, list(tokens)] for name, tokens in prompts.items()]])[:24]
+    key = digest_of([how, who, [[name, list(one.tokens), list(one.starts)] for name, one in asked.items()]])[:24]
     folder = work.folder / "answers" / key
     make_folder(folder)
     for other in folder.parent.iterdir():
         if other != folder:
             delete(other)
-    chunks = _chunks(prompts)
+    chunks = _chunks(asked)
     files = {(turn, place): folder / f"{turn}-{place}.json" for turn in range(rounds) for place in range(len(chunks))}
     missing = [one for one, file in files.items() if not file.is_file()]
     with work.progress.track(label, len(files), len(files) - len(missing)) as track:
@@ -90,7 +94,7 @@ def question_tokens(row: Encoded) -> tuple[int, ...]:
     return row.tokens[:last]
 
 
-def _chunks(prompts: Mapping[str, Sequence[int]]) -> list[dict[str, Sequence[int]]]:
+def _chunks(prompts: Mapping[str, Request]) -> list[dict[str, Request]]:
     left = iter(prompts.items())
     chunks = []
     while chunk := dict(islice(left, CHUNK)):
@@ -102,7 +106,7 @@ def _written(
     loaded: Loaded,
     checkpoint: Checkpoint,
     work: StageWork,
-    prompts: Mapping[str, Sequence[int]],
+    prompts: Mapping[str, Request],
     max_new_tokens: int,
     temperature: float,
     seed: int,
@@ -119,7 +123,8 @@ def _written(
         made = generate(
             loaded.model,
             tokenizer,
-            list(prompts.values()),
+            [one.tokens for one in prompts.values()],
+            starts=[one.starts for one in prompts.values()],
             max_new_tokens=max_new_tokens,
             stop_ids={*tokenizer.all_special_ids, *stop_ids(tokenizer, work.template)},
             temperature=temperature,

@@ -74,23 +74,28 @@ class OnPolicyPlan(Plan):
         asked = {place: tokens for place, tokens in asked.items() if len(tokens) > 1}  # a document asks nothing
         made = list(rows)
         self.teacher_rows.clear()
-        for place, answer in zip(asked, self._written(list(asked.values()), step), strict=True):
+        starts = [rows[place].starts for place in asked]
+        for place, answer in zip(asked, self._written(list(asked.values()), starts, step), strict=True):
             made[place] = _row(rows[place], asked[place], answer)
             shown = self.shown.get(rows[place].id.rsplit("~", 1)[0])
             if shown is not None:
                 key = (made[place].source, made[place].id)
-                self.teacher_rows[key] = _row(rows[place], shown, answer), len(shown) - len(asked[place])
+                read = replace(_row(rows[place], shown, answer), starts=())  # one text, whatever the question is
+                self.teacher_rows[key] = read, len(shown) - len(asked[place])
         return made
 
-    def _written(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[int]]:
+    def _written(
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[tuple[int, ...]], step: int
+    ) -> list[list[int]]:
         """What the model answers, with the token that ends it where it ended in time."""
         if not prompts:
             return []
         limit = self.stage.max_new_tokens
         with torch.no_grad(), active(self.loaded.model, self.adapters or None):
             found = generate(
-                self.loaded.model, self.loaded.tokenizer, prompts, max_new_tokens=limit, stop_ids=set(self.stops),
-                temperature=self.stage.temperature, seed=self.seed * 1_000_003 + step, batch_tokens=32_768,
+                self.loaded.model, self.loaded.tokenizer, prompts, starts=starts, max_new_tokens=limit,
+                stop_ids=set(self.stops), temperature=self.stage.temperature, seed=self.seed * 1_000_003 + step,
+                batch_tokens=32_768,
             )  # fmt: skip
         return [[*tokens, self.stops[0]] if len(tokens) < limit else tokens for tokens in found]
 

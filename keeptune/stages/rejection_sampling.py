@@ -63,6 +63,7 @@ class RejectionSampling(Stage):
             work,
             self.label,
             {row.id: question_tokens(row) for row, _ in asked},
+            starts={row.id: row.starts for row, _ in asked},
             max_new_tokens=self.max_new_tokens,
             rounds=self.samples,
             temperature=self.temperature,

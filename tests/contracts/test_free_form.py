@@ -1,6 +1,7 @@
-"""Soft tokens behind a decoder's request, before its answer: every form of a batch against a row written out by hand.
+"""Soft tokens between a decoder's texts and before its answer: every form of a batch against rows written out by hand.
 
-The oracle builds `inputs_embeds` of one row, [P; E(request); Q; E(answer)], for the stock forward of transformers.
+The oracle builds `inputs_embeds` of one row, [P; E(a); R; E(b); Q; E(answer)], for the stock forward of transformers.
+`test_free_form_seq2seq.py` has the encoder-decoders.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
 from keeptune.data.encoder import Encoded
 from keeptune.engine.attention import use_attention
@@ -20,7 +22,7 @@ from keeptune.engine.book import detach
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden, packed_states
-from keeptune.engine.request_ends import prompted
+from keeptune.engine.request_parts import divided, prompted
 from keeptune.engine.rows import active, off, rows
 from keeptune.engine.scoring import Scored, token_logprobs
 from keeptune.engine.shared_prefix import can_share_prompts, group_logprobs
@@ -32,10 +34,19 @@ QUICK = ["llama", "gpt2"]
 SLOW = ["mistral, window", "gemma", "gemma2", "gemma3_text", "phi3", "gpt_neox", "qwen3"]
 decoders = pytest.mark.parametrize("family", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 
-TEMPLATES = {"a": "{soft:2} {text} {soft:3}", "b": "{text:question} {soft:1}"}
-STACKS = ["a", "b", "p", None, "l", ("p", "a"), ("l", "a", "b"), "a"]
-LENGTHS = [(5, 3), (3, 4), (4, 2), (6, 1), (2, 3), (1, 5), (7, 2), (3, 1)]
+TEMPLATES = {
+    "a": "{soft:2} {text} {soft:3}",
+    "b": "{text:question} {soft:1}",
+    "c": "{text:premise} {soft:2} {text:hypothesis}",
+    "d": "{soft:1} {text:premise} {soft:2} {text:hypothesis} {soft:1}",
+}
+CUTS = {"a": (2, 2), "b": (0, 0), "c": (0, 2), "d": (1, 3), "p": (4, 4)}
+"""Where among the vectors of each the first text stands, and the second: the others are behind."""
+STACKS = ["a", "b", "p", None, "l", ("p", "a"), ("l", "a", "b"), "a", "c", "d", ("p", "d", "a", "c"), ("l", "c")]
+LENGTHS = [(5, 3), (3, 4), (4, 2), (6, 1), (2, 3), (1, 5), (7, 2), (3, 1), (5, 2), (4, 3), (6, 2), (2, 4)]
 """Of the request and the answer of each row."""
+STARTS = [(), (), (), (), (2,), (), (4,), (), (3,), (1,), (4,), (1,)]
+"""Of the second text: what names one text alone takes no notice of two."""
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -67,46 +78,49 @@ def named(stack):
 
 
 def around(model, stack):
-    """P and Q of a stack, in its order."""
-    front, behind = [torch.zeros(0, 32)], [torch.zeros(0, 32)]
+    """P, R and Q of a stack, each in its order."""
+    parts = [[torch.zeros(0, 32)] for _ in range(3)]
     for name in named(stack):
-        if name == "l":
-            continue
-        vectors = next(model.keeptune.adapter(name).parameters())
-        cut = {"a": 2, "b": 0, "p": 4}[name]
-        front.append(vectors[:cut])
-        behind.append(vectors[cut:])
-    return torch.cat(front), torch.cat(behind)
+        if name != "l":
+            vectors = next(model.keeptune.adapter(name).parameters())
+            for own, part in zip(parts, vectors.tensor_split(CUTS[name]), strict=True):
+                own.append(part)
+    return [torch.cat(own) for own in parts]
 
 
-def by_hand(model, stack, request, answer):
+def by_hand(model, stack, request, answer, starts=()):
     """Logits that predict the token behind each of request and answer, `[T, V]`: one row, written out."""
-    front, behind = around(model, stack)
+    front, between, behind = around(model, stack)
     embed = model.get_input_embeddings()
     text = embed(torch.tensor([*request, *answer], dtype=torch.long))
-    cut = len(request)
-    sequence = torch.cat([front, text[:cut], behind, text[cut:]])
+    end = len(request)
+    middle = starts[0] if len(between) else end
+    sequence = torch.cat([front, text[:middle], between, text[middle:end], behind, text[end:]])
     with active(model, [name for name in named(stack) if name == "l"]):
         logits = model(inputs_embeds=sequence[None], use_cache=False).logits[0]
-    asked = [*range(len(front), len(front) + cut - 1), len(front) + cut + len(behind) - 1]
-    return logits[[*asked, *range(asked[-1] + 1, len(sequence))]]
+    asked = [len(front) + place + (len(between) if place >= middle else 0) for place in range(end - 1)]
+    last = len(front) + len(between) + end + len(behind) - 1
+    return logits[[*asked, *range(last, len(sequence))]]
 
 
-def encoded(request, answer, name="r"):
-    return Encoded(name, "task", (*request, *answer), (False,) * len(request) + (True,) * len(answer))
+def cases():
+    """(stack, request, answer, starts) of each row."""
+    return [(stack, *pair, starts) for stack, pair, starts in zip(STACKS, texts(), STARTS, strict=True)]
 
 
-def batch_of(given=None, stacks=STACKS):
-    return pack(
-        [encoded(*pair) for pair in given or texts()], adapters=[None if s is None else named(s) for s in stacks]
-    )
+def batch_of(stacks=STACKS):
+    encoded = [
+        Encoded("r", "task", (*asked, *said), (False,) * len(asked) + (True,) * len(said), starts=starts)
+        for _, asked, said, starts in cases()
+    ]
+    return pack(encoded, adapters=[None if stack is None else named(stack) for stack in stacks])
 
 
 @decoders
 def test_packed_rows_are_the_rows_written_out(family):
     """Training: the answer begins with the first learned token of a row; others serve the rows beside it."""
     model = adapted(family)
-    wanted = torch.cat([by_hand(model, stack, *pair) for stack, pair in zip(STACKS, texts(), strict=True)])
+    wanted = torch.cat([by_hand(model, *case) for case in cases()])
     assert_close(head_logits(model, packed_hidden(model, batch_of())), wanted, **CLOSE)
 
 
@@ -120,8 +134,7 @@ def test_training_rows_together_gives_each_template_the_gradient_of_its_rows_wri
             logits = head_logits(model, packed_hidden(model, batch))
             torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum").backward()
         else:
-            pairs = zip(STACKS, texts(), strict=True)
-            logits = [by_hand(model, stack, *pair)[len(pair[0]) - 1 : -1] for stack, pair in pairs]
+            logits = [by_hand(model, *case)[len(case[1]) - 1 : -1] for case in cases()]
             answers = torch.tensor([token for _, answer in texts() for token in answer])
             torch.nn.functional.cross_entropy(torch.cat(logits), answers, reduction="sum").backward()
         found.append({key: p.grad for key, p in model.keeptune.named_parameters()})
@@ -134,13 +147,12 @@ def test_training_rows_together_gives_each_template_the_gradient_of_its_rows_wri
 def test_states_between_the_layers_are_taken_out_at_the_same_places():
     model = adapted("gpt2")
     layers = packed_states(model, batch_of(), layers=True).layers
-    with rows(model, STACKS):
-        for row, (request, answer) in enumerate(texts()):
-            with active(model, STACKS[row]), prompted([len(request)]):
-                output = model(torch.tensor([[*request, *answer]]), output_hidden_states=True)
-            start = sum(map(sum, LENGTHS[:row]))
-            for ours, theirs in zip(layers, output.hidden_states, strict=True):
-                assert_close(ours[start : start + sum(LENGTHS[row])], theirs[0], **CLOSE)
+    for row, (stack, request, answer, starts) in enumerate(cases()):
+        with active(model, stack), prompted([len(request)]), divided([starts]):
+            output = model(torch.tensor([[*request, *answer]]), output_hidden_states=True)
+        start = sum(map(sum, LENGTHS[:row]))
+        for ours, theirs in zip(layers, output.hidden_states, strict=True):
+            assert_close(ours[start : start + sum(LENGTHS[row])], theirs[0], **CLOSE)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -149,16 +161,16 @@ def test_padded_rows_with_labels_are_the_rows_written_out(family, side):
     model, width = adapted(family), max(map(sum, LENGTHS))
     ids, mask = (torch.zeros(len(STACKS), width, dtype=torch.long) for _ in range(2))
     labels = torch.full_like(ids, -100)
-    for row, (request, answer) in enumerate(texts()):
+    for row, (_, request, answer, _) in enumerate(cases()):
         whole = [*request, *answer]
         place = slice(width - len(whole), width) if side == "left" else slice(0, len(whole))
         ids[row, place], mask[row, place] = torch.tensor(whole), 1
         labels[row, place] = torch.tensor([-100] * len(request) + answer)
-    with rows(model, STACKS):
+    with rows(model, STACKS), divided(STARTS):
         output = model(ids, attention_mask=mask, labels=labels)
     losses = []
-    for row, (stack, (request, answer)) in enumerate(zip(STACKS, texts(), strict=True)):
-        wanted = by_hand(model, stack, request, answer)
+    for row, (stack, request, answer, starts) in enumerate(cases()):
+        wanted = by_hand(model, stack, request, answer, starts)
         assert_close(output.logits[row][mask[row].bool()], wanted, **CLOSE)
         losses.append(
             torch.nn.functional.cross_entropy(wanted[len(request) - 1 : -1], torch.tensor(answer), reduction="none")
@@ -167,16 +179,16 @@ def test_padded_rows_with_labels_are_the_rows_written_out(family, side):
 
 
 def options(seed=1):
-    """Requests of 1 to 9 tokens with 2 to 8 answers each, some of which begin alike, and an answer alone."""
+    """Requests of 2 to 9 tokens with 2 to 8 answers each, some of which begin alike, and an answer alone."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(count):
         return torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
 
     made = []
-    for length, count in ((1, 2), (9, 8), (4, 1), (7, 3)):
-        request, common = draw(length), draw(1)
-        made.append([Scored([*request, *common, *draw(1 + number % 3)], length) for number in range(count)])
+    for length, count in ((2, 2), (9, 8), (4, 1), (7, 3)):
+        request, common, starts = draw(length), draw(1), (length // 2,)
+        made.append([Scored([*request, *common, *draw(1 + number % 3)], length, starts) for number in range(count)])
     return made
 
 
@@ -195,7 +207,7 @@ def test_scores_are_those_of_rows_written_out_with_and_without_a_cache(family):
             for row in group:
                 request, answer = row.tokens[: row.start], row.tokens[row.start :]
                 with torch.no_grad():
-                    logits = by_hand(model, stack, request, answer)[row.start - 1 : -1].log_softmax(-1)
+                    logits = by_hand(model, stack, request, answer, row.starts)[row.start - 1 : -1].log_softmax(-1)
                 wanted.append(logits.gather(1, torch.tensor(answer)[:, None]).sum().item())
                 assert sum(next(flat)) == pytest.approx(wanted[-1], abs=2e-5)
             assert sums == pytest.approx(wanted, abs=2e-5)
@@ -219,11 +231,11 @@ def test_where_rows_share_less_than_their_requests_no_cache_is_shared(stack):
     assert found == pytest.approx(alone, abs=1e-6)
 
 
-def written(model, stack, request, limit, stop):
+def written(model, stack, request, starts, limit, stop):
     """Greedy decoding by its definition, each step from the row written out."""
     answer = []
     for _ in range(limit):
-        token = int(by_hand(model, stack, request, answer)[-1].argmax())
+        token = int(by_hand(model, stack, request, answer, starts)[-1].argmax())
         if token == stop:
             break
         answer.append(token)
@@ -234,21 +246,21 @@ def written(model, stack, request, limit, stop):
 def test_generation_with_a_cache_in_a_mixed_batch_is_decoding_of_rows_written_out(family):
     """Left padding, rows that leave the batch when they are done, and a window that is shorter than the row."""
     model, asked = adapted(family).double(), [request for request, _ in texts()]
-    wanted = [written(model, stack, request, 8, 2) for stack, request in zip(STACKS, asked, strict=True)]
-    assert generate(model, PadZero(), asked, rows=STACKS, max_new_tokens=8, stop_ids={2}) == wanted
-    early = wanted[0][0]
-    wanted = [written(model, stack, request, 8, early) for stack, request in zip(STACKS, asked, strict=True)]
-    assert generate(model, PadZero(), asked, rows=STACKS, max_new_tokens=8, stop_ids={early}) == wanted
+    for stop in (2, written(model, *cases()[0][:2], (), 1, 2)[0]):
+        wanted = [written(model, stack, request, starts, 8, stop) for stack, request, _, starts in cases()]
+        assert (
+            generate(model, PadZero(), asked, rows=STACKS, starts=STARTS, max_new_tokens=8, stop_ids={stop}) == wanted
+        )
     assert len({tuple(answer) for answer in wanted}) > 3
 
 
-def searched(model, stack, request, width, limit):
+def searched(model, stack, request, starts, width, limit):
     """Beam search by its definition."""
     beams = [(0.0, [])]
     for _ in range(limit):
         grown = []
         for total, answer in beams:
-            scores = by_hand(model, stack, request, answer)[-1].log_softmax(-1)
+            scores = by_hand(model, stack, request, answer, starts)[-1].log_softmax(-1)
             scores[2] = float("-inf")
             grown += [(total + score, [*answer, token]) for token, score in enumerate(scores.tolist())]
         beams = sorted(grown, key=lambda beam: -beam[0])[:width]
@@ -262,9 +274,9 @@ def test_beams_of_transformers_are_those_of_rows_written_out(family):
     ids, mask = padded(asked)
     search = {"num_beams": 3, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad():
-        with rows(model, STACKS, repeat=3):
+        with rows(model, STACKS, repeat=3), divided(STARTS):
             found = model.generate(ids, attention_mask=mask, eos_token_id=2, **search)[:, -4:].tolist()
-        wanted = [searched(model, stack, request, 3, 4) for stack, request in zip(STACKS, asked, strict=True)]
+        wanted = [searched(model, stack, request, starts, 3, 4) for stack, request, _, starts in cases()]
     assert found == wanted
 
 
@@ -286,13 +298,14 @@ def test_checkpointing_leaves_the_gradients_as_they_are(family):
 @pytest.mark.parametrize("family", QUICK)
 def test_a_file_keeps_the_template_and_opens_for_training(tmp_path, family):
     model = adapted(family)
-    save_adapter(model, "a", tmp_path)
-    assert json.loads((tmp_path / "adapter.json").read_text())["settings"]["template"] == TEMPLATES["a"]
+    save_adapter(model, "d", tmp_path)
+    assert json.loads((tmp_path / "adapter.json").read_text())["settings"]["template"] == TEMPLATES["d"]
     fresh = tiny_model(family)
     load_adapter(fresh, tmp_path, "again", trainable=True)
-    batch = batch_of(stacks=["a"] * len(STACKS))
-    found = packed_hidden(fresh, batch_of(stacks=["again"] * len(STACKS)))
-    assert torch.equal(found, packed_hidden(model, batch))
+    pairs = [row for row, starts in enumerate(STARTS) if starts]
+    wanted = packed_hidden(model, batch_of(stacks=["d"] * len(STACKS)).select(pairs)[0])
+    found = packed_hidden(fresh, batch_of(stacks=["again"] * len(STACKS)).select(pairs)[0])
+    assert torch.equal(found, wanted)
     found.square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in fresh.keeptune.parameters())
 
@@ -314,7 +327,7 @@ def test_every_virtual_token_takes_a_position():
     """With positions given from 3 on: P 3 4, the request 5 6 7, Q 8 9 10, the answer 11 12."""
     model = adapted("gpt2")
     request, answer = [5, 6, 7], [8, 9]
-    front, behind = around(model, "a")
+    front, _, behind = around(model, "a")
     text = model.get_input_embeddings()(torch.tensor([*request, *answer]))
     sequence = torch.cat([front, text[:3], behind, text[3:]])[None]
     with off(model):
@@ -328,3 +341,33 @@ def test_the_cost_counts_what_stands_behind():
     shape = ModelShape.from_config(tiny_model("llama").config.to_dict())
     found = PTuning(template="{soft:2} {text} {soft:3}", encoder="none").cost(shape)
     assert (found.trainable_parameters, found.stored_bytes, found.virtual_tokens) == (5 * 32, 4 * 5 * 32, 5)
+
+
+def test_a_row_without_the_texts_of_its_template_is_refused_by_name():
+    """Packed, padded and with a cache; a template that names one text reads a row of two as one."""
+    model, ids = adapted(), torch.tensor([[5, 6, 7]])
+    asked = Encoded("", "", (5, 6, 7), (False, False, True))
+    attempts = [
+        lambda: packed_hidden(model, pack([asked], adapters=[("c",)])),
+        lambda: generate(model, PadZero(), [[5, 6, 7]], rows=["c"], max_new_tokens=2, stop_ids=set()),
+        lambda: generate(model, PadZero(), [[5, 6, 7]], rows=["c"], starts=[(1, 2)], max_new_tokens=2, stop_ids=set()),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PlanError) as caught:
+            attempt()
+        assert caught.value.code == "E-ROWS-TEMPLATE"
+        assert "prompt" in caught.value.fix
+    with active(model, "a"):
+        alone = model(ids).logits
+        with divided([(1,)]):
+            assert torch.equal(model(ids).logits, alone)
+
+
+def test_two_templates_of_one_row_have_texts_alike():
+    model = adapted()
+    PTuning(template="{text:x} {soft:1} {text:y} {soft:1} {text:z}").attach(model, "e")
+    with active(model, ["c", "e"]), divided([(1, 2)]), pytest.raises(PlanError) as caught:
+        model(torch.tensor([[5, 6, 7]]))
+    assert caught.value.code == "E-ROWS-TEMPLATE"
+    with active(model, ["p", "e"]), divided([(1, 2)]):
+        model(torch.tensor([[5, 6, 7]]))

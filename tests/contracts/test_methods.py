@@ -21,7 +21,7 @@ from keeptune.engine.book import base_parameters, base_state_dict, book_of, deta
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.request_ends import prompted
+from keeptune.engine.request_parts import prompted
 from keeptune.engine.rows import active, off, rows
 from keeptune.methods import LoRA, Method, attach, cost, load_adapter, save_adapter
 from keeptune.models.quantize import put_into_4_bits, quantization_of

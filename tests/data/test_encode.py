@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ import keeptune.data
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.encode import LETTERS_AT_ONCE, ROWS_AT_ONCE, encode, encode_all, encode_many, encoder_of, together
-from keeptune.data.encoder import Encoded
+from keeptune.data.encoder import Encoded, Encoder
 from keeptune.data.fitting import last_learned
 from keeptune.data.view import check_view
 
@@ -206,3 +208,44 @@ def test_the_view_shows_every_token_in_its_state(make_tokenizer, kind):
     assert [view.state for view in views[-2:]] == ["cut", "cut"]
     expected = ["learned" if learned else "seen" for learned in encoded.learned[:-2]]
     assert [view.state for view in views[:-2]] == expected
+
+
+PAIRS = [
+    ("one two", "three four"),
+    ("one\n\ntwo\n", "\n three four"),
+    ("<|im_end|> one", "two <|im_start|>user three </s>"),
+    ("  one ünï", "漢字 two  "),
+    ("one two one two", "one two"),
+]
+
+
+@pytest.mark.parametrize("shape", ["chatml", "llama3", "pocket", "gemma", None])
+@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_a_later_text_begins_with_the_token_that_writes_its_first_letter(make_tokenizer, kind, shape, first, second):
+    """Asked and answered alike, and the tokens are those of the same lines without a word about texts."""
+    tokenizer = make_tokenizer(kind, shape)
+    encoder = Encoder(tokenizer)
+    asked = Message("user", f"{first}\n{second}", {"texts": [first, second]})
+    request, plain = encoder.request([asked]), encoder.request([Message("user", asked.content)])
+    assert (request.tokens, plain.starts) == (plain.tokens, ())
+    assert list(request.tokens) == encoder.prompt([asked])
+    assert encoder.encode(Example("1", (asked, Message("assistant", "five")))).starts == request.starts
+    (start,) = request.starts
+    whole, before, with_it = (tokenizer.decode(request.tokens[:end]) for end in (None, start, start + 1))
+    assert len(before) <= whole.rindex(second.rstrip()) < len(with_it)
+
+
+def test_a_template_that_rewrites_a_request_says_nothing_of_its_texts(tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = tokenizer.chat_template.replace("{{ m['content'] }}", "{{ m['content'] | upper }}")
+    asked = Message("user", "one\ntwo", {"texts": ["one", "two"]})
+    assert Encoder(other).request([asked]).starts == ()
+
+
+def test_a_row_whose_answer_was_cut_keeps_its_texts(tokenizer):
+    asked = Message("user", "one two\nthree four", {"texts": ["one two", "three four"]})
+    request = Encoder(tokenizer).request([asked])
+    whole = Example("1", (asked, Message("assistant", "five six seven eight")), source="task", line=1)
+    (kept,) = encode_all([whole], tokenizer, too_long="cut", context=len(request.tokens) + 2).rows
+    assert (len(kept.tokens), kept.starts) == (len(request.tokens) + 2, request.starts)

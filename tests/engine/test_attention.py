@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from keeptune.core.errors import PlanError
+from keeptune.data.encoder import Encoded
 from keeptune.engine.attention import ATTENTION, Segments, attention, current_segments, segments, use_attention
 from keeptune.engine.batch import pack
 from keeptune.engine.packed import packed_hidden
@@ -167,7 +167,7 @@ def test_segments_end_with_their_block():
 def test_a_padded_forward_after_a_packed_one_is_padded_again():
     model = tiny_model("mistral, window")
     tokens = padded("left")["input_ids"][:1]
-    row = SimpleNamespace(id="a", source="task", answer=None, tokens=(4, 5, 6), learned=(True,) * 3)
+    row = Encoded("a", "task", (4, 5, 6), (True,) * 3)
     with torch.no_grad():
         packed_hidden(model, pack([row, row]))
         got, expected = model(tokens).logits, tiny_model("mistral, window")(tokens).logits

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from keeptune.core.errors import PlanError
+from keeptune.data.encoder import Encoded
 from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.head import head_logits, head_of
@@ -19,13 +18,13 @@ TOLERANCE = 1e-5
 LENGTHS = [7, 3, 20, 20, 1, 12, 12, 5]
 
 
-def rows_of(lengths: list[int], seed: int = 0) -> list[SimpleNamespace]:
+def rows_of(lengths: list[int], seed: int = 0) -> list[Encoded]:
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for number, length in enumerate(lengths):
         tokens = tuple(torch.randint(3, VOCABULARY, (length,), generator=generator).tolist())
         learned = tuple(index >= length // 2 for index in range(length))
-        rows.append(SimpleNamespace(id=f"row-{number}", source="task", answer=None, tokens=tokens, learned=learned))
+        rows.append(Encoded(f"row-{number}", "task", tokens, learned))
     return rows
 
 

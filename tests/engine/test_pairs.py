@@ -174,3 +174,23 @@ def test_a_recipe_whose_template_names_other_columns_is_refused():
     with pytest.raises(KeeptuneError, match="claim"):
         load_recipe("lora", [one, alone, "proof=null"])
     load_recipe("lora", [one, alone.replace("claim", "premise"), "proof=null"])
+
+
+def test_a_template_of_several_texts_that_would_serve_every_row_of_the_proof_is_refused():
+    template = "stages[0].method={name: p_tuning, template: '{text:premise} {soft:2} {text:hypothesis} {soft:2}'}"
+    rows = "data.task={format: prompt_completion, path: x.jsonl, prompt: [premise, hypothesis], completion: label}"
+    with pytest.raises(KeeptuneError, match="scope: task"):
+        load_recipe("lora", [rows, template])
+    load_recipe("lora", [rows, template, "stages[0].scope=task"])
+    load_recipe("lora", [rows, template, "proof=null"])
+
+
+@pytest.mark.parametrize("model", ["bert"], indirect=True)
+def test_a_request_says_where_its_texts_begin_where_no_separator_does(model):
+    """One text per line in the frame: [CLS] w7 w3 w4 w6 w8 w9 [SEP], and the texts are w3 w4, w6 and w8 w9."""
+    turns = [Message("system", "w7"), Message("user", "w3 w4\nw6\nw8 w9", {"texts": ["w3 w4", "w6", "w8 w9"]})]
+    example = Example("1", (*turns, Message("assistant", "w20")))
+    reader = encoder_of(model.loaded.tokenizer, None, "encoder_decoder")
+    assert reader.request(turns).tokens == (CLS, 7, 3, 4, 6, 8, 9, SEP)
+    assert reader.request(turns).starts == reader.encode(example).starts == (4, 5)
+    assert encoder_of(model.loaded.tokenizer, None, "encoder").request([pair("w3", "w4")]).starts == ()

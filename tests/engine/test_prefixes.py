@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers import DynamicCache
 
+from keeptune.data.encoder import Encoded
 from keeptune.engine.attention import ATTENTION
 from keeptune.engine.batch import pack
 from keeptune.engine.book import detach
@@ -48,10 +47,7 @@ def prefixed(family="llama", **changes):
 
 
 def encoded(rows_, stacks):
-    made = [
-        SimpleNamespace(id=str(i), source="", answer=None, tokens=tuple(row.tolist()), learned=(False,) * len(row))
-        for i, row in enumerate(rows_)
-    ]
+    made = [Encoded(str(i), "", tuple(row.tolist()), (False,) * len(row)) for i, row in enumerate(rows_)]
     return pack(made, adapters=[(stack,) if isinstance(stack, str) else stack for stack in stacks])
 
 

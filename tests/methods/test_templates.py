@@ -246,7 +246,7 @@ def test_a_template_that_says_nothing_sound_is_refused_as_it_is_written(template
         ("llama", {"template": "{soft:2} {text} {mask}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
         ("gpt2", {"template": "{text} {mask} {soft:2}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
         ("t5", {"template": "{soft:2} {text} {mask}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
-        ("bart", {"template": "{text:first} {soft:2} {text:second}"}, "E-METHOD-TEMPLATE"),
+        ("bart", {"template": "{text:first} {soft:2} {mask} {text:second}", "verbaliser": WORDS}, "E-METHOD-TEMPLATE"),
         ("bert, bare", {"template": TEMPLATE, "verbaliser": WORDS}, "E-MODEL-CLOZE"),
         ("bert", {"template": TEMPLATE}, "E-METHOD-VERBALISER"),
         ("bert", {"template": TEMPLATE, "verbaliser": {"a": "w20 w21", "b": "w22"}}, "E-METHOD-VERBALISER"),

@@ -21,6 +21,11 @@ def conversation(number: int) -> Example:
     return Example(f"row-{number}", turns, source="task", line=number + 1)
 
 
+def pair(number: int) -> Example:
+    texts = ["one " * (1 + number % 90), f"is {number}"]
+    return Example(f"row-{number}", (Message("user", "\n".join(texts), {"texts": texts}), Message("assistant", "no")))
+
+
 ROWS = [conversation(number) for number in range(encoding.FEWEST)]
 
 
@@ -40,7 +45,8 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("rows", [
     ROWS,
     [Example(f"d{n}", text="word " * (1 + n % 130), source="text") for n in range(encoding.FEWEST)],
-], ids=["conversations", "documents"])  # fmt: skip
+    [pair(number) for number in range(encoding.FEWEST)],
+], ids=["conversations", "documents", "pairs"])  # fmt: skip
 @pytest.mark.parametrize("too_long", ["cut", "split", "drop"])
 def test_what_is_read_is_what_was_encoded(tmp_path, tokenizer, counted, rows, too_long):
     settings = {**SETTINGS, "too_long": too_long}

@@ -1,6 +1,6 @@
-"""Where the request of a row ends, and its answer begins.
+"""The request of a row: where it ends and the answer begins, and where its texts begin.
 
-Policies decide by the request, and a template has soft tokens behind it. Which tokens are it?
+Policies decide by the request, and a template has soft tokens behind it or between its texts. Which tokens are it?
 
 - In a packed batch, those before the first one that is learned or scored.
 - In a padded batch with labels, those before the first label (a row's first token is never one: nothing predicts it).
@@ -8,6 +8,9 @@ Policies decide by the request, and a template has soft tokens behind it. Which 
 
 A row of which nothing is learned is all request; no request is empty. The answer is never looked at, so training does
 what generation does.
+
+A decoder and an encoder-decoder read one text per line, and no token says for sure where a text ends: a packed batch
+says it, and of a padded one `divided`. An encoder's tokenizer puts separators between texts.
 
 Shapes: B rows, T tokens.
 """
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
 
 _prompted: ContextVar[tuple[int, ...] | None] = ContextVar("prompted", default=None)
+_divided: ContextVar[tuple[tuple[int, ...], ...] | None] = ContextVar("divided", default=None)
 
 
 @contextmanager
@@ -39,6 +43,24 @@ def prompted(lengths: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         _prompted.reset(token)
+
+
+@contextmanager
+def divided(starts: Sequence[Sequence[int]] | None) -> Iterator[None]:
+    """Inside, the texts of row i but the first begin at its tokens `starts[i]`; None: there is nothing to say."""
+    token = _divided.set(None if starts is None else tuple(map(tuple, starts)))
+    try:
+        yield
+    finally:
+        _divided.reset(token)
+
+
+def starts_of_rows(count: int) -> list[tuple[int, ...]]:
+    """What `divided` says of each of `count` rows, which may be beams: the same number of each row, on end."""
+    found = _divided.get()
+    if not found or count % len(found):
+        return [()] * count
+    return [starts for starts in found for _ in range(count // len(found))]
 
 
 def requests(batch: PackedBatch) -> list[tuple[int, int]]:
