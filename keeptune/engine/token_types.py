@@ -3,7 +3,8 @@
     [CLS] a a a [SEP] b b [SEP]
       0   0 0 0   0   1 1   1
 
-None for an encoder whose configuration knows one type, or whose tokenizer gives both texts the same, as RoBERTa's does.
+None for an encoder whose configuration knows one type, or whose tokenizer gives both texts the same, as RoBERTa's does,
+or has no separator.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def token_types(model: PreTrainedModel, tokens: Tensor, offsets: Sequence[int]) 
     kinds = int(getattr(model.config, "type_vocab_size", 0) or 0)
     if kinds < 2 or not isinstance(loaded, Loaded) or not has_types(loaded.tokenizer):
         return None
-    over = (tokens == loaded.tokenizer.sep_token_id).long()
+    separator = loaded.tokenizer.sep_token_id
+    if separator is None:
+        return None
+    over = (tokens == separator).long()
     before = over.cumsum(0) - over
     starts = torch.tensor(offsets[:-1], device=tokens.device)
     lengths = torch.tensor(offsets, device=tokens.device).diff()
