@@ -24,9 +24,13 @@ def k_means(points_ND: Floats, clusters: int, seed: int) -> tuple[NDArray[np.int
     Centres start at different points drawn at random; one that loses all its points stays where it was.
     """
     drawn = np.random.default_rng(seed).permutation(len(points_ND))[:clusters]
-    centres_KD = points_ND[np.sort(drawn)].copy()
-    for _ in range(ROUNDS):
-        nearest_N = _nearest(points_ND, centres_KD)
+    return lloyd(points_ND, points_ND[np.sort(drawn)], ROUNDS)
+
+
+def lloyd(points_ND: Floats, centres_KD: Floats, rounds: int) -> tuple[NDArray[np.int64], Floats]:
+    """The cluster of each point [N] and the centres [K, D], which start where they are given, after so many rounds."""
+    for _ in range(rounds):
+        nearest_N = nearest_of(points_ND, centres_KD)
         counts_K = np.bincount(nearest_N, minlength=len(centres_KD))
         filled = np.flatnonzero(counts_K)
         moved_KD = centres_KD.copy()
@@ -34,7 +38,7 @@ def k_means(points_ND: Floats, clusters: int, seed: int) -> tuple[NDArray[np.int
         if np.array_equal(moved_KD, centres_KD):
             return nearest_N, centres_KD
         centres_KD = moved_KD
-    return _nearest(points_ND, centres_KD), centres_KD
+    return nearest_of(points_ND, centres_KD), centres_KD
 
 
 def largest_cluster(points_ND: Floats, clusters: int, seed: int) -> Floats:
@@ -61,7 +65,7 @@ def _sums(points_ND: Floats, labels_N: NDArray[np.int64], clusters: int) -> NDAr
     return sums_KD
 
 
-def _nearest(points_ND: Floats, centres_KD: Floats) -> NDArray[np.int64]:
+def nearest_of(points_ND: Floats, centres_KD: Floats) -> NDArray[np.int64]:
     """The cluster of each point."""
     half_K = 0.5 * np.einsum("kd,kd->k", centres_KD, centres_KD)
     parts = []

@@ -6,14 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.core.spec import validate
-from keeptune.selectors import Context, Selector, _clusters
+from keeptune.selectors import Context, Selector, _clusters, _farthest_first
+from keeptune.selectors._blocks import Blocks
 from keeptune.selectors._clusters import k_means, largest_cluster
 from keeptune.selectors._farthest_first import farthest_first
 
@@ -37,6 +38,15 @@ def slow(data: np.ndarray, first: int, count: int) -> tuple[list[int], list[floa
     return indices, distances
 
 
+@pytest.fixture(params=[1, 3, 20], ids="blocks {}".format)
+def blocks(request, monkeypatch):
+    """So many blocks at most, however few points and centres there are."""
+    monkeypatch.setattr(_farthest_first, "BLOCKS", request.param)
+    monkeypatch.setattr(_farthest_first, "FEWEST", 1)
+    monkeypatch.setattr(_farthest_first, "FEWEST_CENTRES", 1)
+
+
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("pools", [(64, 16), (300, 5), (1,), (), (4096, 512)])
 @pytest.mark.parametrize("width", [2, 24])
 def test_every_choice_and_distance_is_that_of_the_slow_loop(pools, width):
@@ -47,6 +57,7 @@ def test_every_choice_and_distance_is_that_of_the_slow_loop(pools, width):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("pools", [(300, 40), (50, 1), ()])
 def test_distances_that_float32_cannot_tell_apart_are_chosen_as_in_float64(pools, seed):
@@ -61,7 +72,8 @@ def test_distances_that_float32_cannot_tell_apart_are_chosen_as_in_float64(pools
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.usefixtures("blocks")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(-3, 3)),
     pools=st.sampled_from([(4, 2), (9, 1), ()]),
@@ -71,6 +83,33 @@ def test_equal_points_and_equal_distances_go_by_their_index(data, pools):
     expected_indices, expected_distances = slow(data, 0, len(data))
     assert indices.tolist() == expected_indices
     np.testing.assert_array_equal(distances, expected_distances)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+def test_a_block_that_is_left_out_has_no_point_nearer_than_it_was_said(noise):
+    generator = np.random.default_rng(5)
+    directions = generator.normal(size=(12, 48))
+    data = (directions[generator.integers(12, size=600)] + noise * generator.normal(size=(600, 48))).astype(np.float32)
+    held = Blocks(data, directions.astype(np.float32))
+    apart = np.square(data[held.indices, None].astype(np.float64) - data[None, held.indices]).sum(axis=2)
+    nearest = np.minimum.reduceat(apart, held.starts[:-1], axis=0)
+    centres = np.arange(600)
+    for highest in (0.25, 1.0, 2.0, 4.0):
+        limits = (highest * np.median(apart, axis=0)[held.starts[:-1]]).astype(np.float32)
+        reached = held.reached(centres, limits)
+        assert (nearest[~reached] >= np.broadcast_to(limits[:, None], nearest.shape)[~reached]).all()
+    # It tells something: of tight groups only the centre's own is left, of points in no groups nearly all are.
+    spared = 1 - held.reached(centres, np.full(len(held), np.median(nearest), np.float32)).mean()
+    assert spared > 0.4 if noise < 1 else spared >= 0
+
+
+def test_blocks_hold_every_point_once_around_the_reference_that_is_nearest():
+    data = points(300, 6)
+    held = Blocks(data, data[:9])
+    assert sorted(held.indices) == list(range(300))
+    np.testing.assert_array_equal(held.indices[held.where], np.arange(300))
+    nearest = np.linalg.norm(data[:, None] - data[None, :9], axis=2).argmin(axis=1)
+    assert (nearest[held.indices] == np.unique(nearest)[held.of(np.arange(300))]).all()
 
 
 def test_data_far_from_the_origin_loses_no_choice():
