@@ -144,6 +144,15 @@ class Interrupted(KeeptuneError):
     exit_code = 75
 
 
+def written(value: object) -> str:
+    """A plain value as a recipe writes it: `null` and `true`, where Python says None and True.
+
+    >>> [written(value) for value in (None, True, 3, "lora")]
+    ['null', 'true', '3', 'lora']
+    """
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'lora'? Known: full, lora, prompt.`, with at most eight names; empty when nothing is known.
 

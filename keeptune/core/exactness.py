@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keeptune.core.errors import RecipeError
+from keeptune.core.errors import RecipeError, written
 
 ABSENT = "(absent)"
 
@@ -39,7 +39,7 @@ def refusal(folder: Path, found: list[tuple[str, Any, Any]]) -> RecipeError:
 
 
 def _short(value: Any, limit: int = 48) -> str:
-    text = str(value)
+    text = written(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from keeptune.core.digest import digest_of
-from keeptune.core.errors import RecipeError, did_you_mean
+from keeptune.core.errors import RecipeError, did_you_mean, written
 
 QUOTES = '"""'
 
@@ -265,7 +265,7 @@ def _sentence(line: Any) -> str:
 
 
 def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
+    text = repr(value) if isinstance(value, str) else written(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

@@ -148,6 +148,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(command, place
     assert printed["error"]["fix"]
 
 
+def test_a_value_is_shown_as_a_recipe_writes_it(work, monkeypatch, capsys):
+    _, printed = answer(monkeypatch, capsys, "check", "recipe.yaml", "--set", "model.name=null")
+    assert printed["error"]["where"]["key"] == "model.name"
+    assert "(given: null)" in printed["error"]["what"]
+
+
 def test_the_folder_of_a_new_file_is_made(work, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["keeptune", "init", "task.jsonl", "--output", "new/recipes/task.yaml"])
     with pytest.raises(SystemExit) as end:

@@ -252,7 +252,7 @@ SETTINGS = {"seed": 7, "batch_tokens": 4096, "data": {"task": "a1b2"}, "versions
         ({"data": {"task": "ffff"}}, "data.task: a1b2 -> ffff"),
         ({"versions": {"torch": "2.14"}}, "versions.torch: 2.13 -> 2.14"),
         ({"processes": 2}, "processes: 1 -> 2"),
-        ({"new": None}, "new: (absent) -> None"),
+        ({"new": None}, "new: (absent) -> null"),
     ],
 )
 def test_a_resume_with_other_settings_is_refused_with_the_difference(folder, change, listed):
