@@ -81,6 +81,8 @@ def conditions(report: dict[str, Any]) -> str:
         if report.get(key):
             values = report[key] if isinstance(report[key], list) else [report[key]]
             text += f"; {key} {', '.join(map(str, values))}"
+    if "steps_a_turn" in report:
+        text += f"; steps of a turn {report['steps_a_turn']}, the last is timed"
     return text + "."
 
 
