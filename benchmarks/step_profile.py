@@ -1,6 +1,6 @@
 """Where the time of a LoRA step goes: matrix products, attention, head and loss, the rest.
 
-    python -m benchmarks.step_profile            # writes results/step_profile.json
+    python -m benchmarks.step_profile            # writes a record for the kind of processor
     python -m benchmarks.step_profile --quick    # one step; prints
 
 Shares are of the time that operators spend themselves, by torch's profiler, in one thread. Products are those of linear
@@ -92,7 +92,7 @@ def main() -> int:
         folder = workload.write_model(Path(made) / "model", asked.seed)
         steps = 1 if asked.quick else asked.steps
         found = [measured(dtype, rows, folder, steps) for dtype in ("bfloat16", "float32")]
-    record.write("step_profile", found, seeds=[asked.seed], quick=asked.quick, steps=steps)
+    record.write("step_profile", found, seeds=[asked.seed], quick=asked.quick, by_units=True, steps=steps)
     return 0
 
 

@@ -49,9 +49,10 @@ def next_token(
         return (weight_C1 * loss_C1).sum(), d_CV
 
     def in_place(product_CV: Tensor, place: slice) -> Tensor | None:
-        kernels = serving(product_CV)
+        if (kernels := serving(product_CV)) is None:
+            return None
         weights_C = None if weights_N is None else weights_N[place].to(torch.float32)
-        return None if kernels is None else kernels.next_token(product_CV, targets_N[place], weights_C).sum()
+        return kernels.next_token(product_CV, targets_N[place], weights_C).sum()
 
     return sum_over_rows(hidden_TD[rows], head, criterion, chunk, in_place=in_place)
 

@@ -181,7 +181,7 @@ class Nest:
     """All points, and pools within pools; the innermost comes last."""
 
     def __init__(self, held: Blocks, sizes: Sequence[int], most: int) -> None:
-        self.rounding, self.sizes = held.rounding, sizes
+        self.held, self.sizes = held, sizes
         self.whole = Whole(held, most)
         self.pools: list[Pool] = [self.whole]
 
@@ -197,7 +197,7 @@ class Nest:
         while True:
             pool = self.pools[level]
             pool.settle()
-            if level == 0 or pool.highest - pool.beyond > self.rounding:
+            if level == 0 or pool.highest - pool.beyond > self.held.rounding:
                 break
             level -= 1
         del self.pools[level + 1 :]

@@ -7,7 +7,7 @@ that is killed goes on from its last chunk; one that finds answers of another mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,8 @@ def answered(
     checkpoint: Checkpoint,
     work: StageWork,
     label: str,
-    prompts: Mapping[str, Sequence[int]],
+    prompts: Mapping[str, Request],
     *,
-    starts: Mapping[str, tuple[int, ...]] | None = None,
     max_new_tokens: int,
     rounds: int = 1,
     temperature: float = 0.0,
@@ -47,8 +46,7 @@ def answered(
         checkpoint: whose adapters answer.
         work: of the stage; the answers stand in its folder.
         label: of the stage.
-        prompts: name to tokens.
-        starts: of prompts of several texts, where each but the first begins.
+        prompts: by their names.
         max_new_tokens: an answer that has not ended by then is None, as an empty one is.
         rounds: how often everything is asked.
         temperature: 0 takes the most likely token; the rounds are then the same.
@@ -56,16 +54,15 @@ def answered(
     Raises:
         Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
     """
-    asked = {name: Request(tuple(tokens), (starts or {}).get(name, ())) for name, tokens in prompts.items()}
     how = [work.seed, label, max_new_tokens, temperature, work.template]
     who = [loaded.fingerprint, str(loaded.dtype), [folder_digest(ref.path) for ref in checkpoint.adapters]]
-    key = digest_of([how, who, [[name, list(one.tokens), list(one.starts)] for name, one in asked.items()]])[:24]
+    key = digest_of([how, who, [[name, list(one.tokens), list(one.starts)] for name, one in prompts.items()]])[:24]
     folder = work.folder / "answers" / key
     make_folder(folder)
     for other in folder.parent.iterdir():
         if other != folder:
             delete(other)
-    chunks = _chunks(asked)
+    chunks = _chunks(prompts)
     files = {(turn, place): folder / f"{turn}-{place}.json" for turn in range(rounds) for place in range(len(chunks))}
     missing = [one for one, file in files.items() if not file.is_file()]
     with work.progress.track(label, len(files), len(files) - len(missing)) as track:

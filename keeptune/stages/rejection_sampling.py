@@ -10,6 +10,7 @@ from pydantic import Field
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
+from keeptune.data.encoder import Request
 from keeptune.data.verifiers import Verifier
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._made import write_made
@@ -62,8 +63,7 @@ class RejectionSampling(Stage):
             checkpoint,
             work,
             self.label,
-            {row.id: question_tokens(row) for row, _ in asked},
-            starts={row.id: row.starts for row, _ in asked},
+            {row.id: Request(question_tokens(row), row.starts) for row, _ in asked},
             max_new_tokens=self.max_new_tokens,
             rounds=self.samples,
             temperature=self.temperature,

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Example, Message
+from keeptune.data.encoder import Request
 from keeptune.data.verifiers import Verifier
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._made import write_made
@@ -98,11 +99,11 @@ class Rewrite(Stage):
         request = self.ask.replace("{reference}", row.target).replace("{instruction}", last.content)
         return [*before, Message(last.role, request)]
 
-    def _prompts(self, loaded: Loaded, work: StageWork, rows: Sequence[Example]) -> dict[str, list[int]]:
+    def _prompts(self, loaded: Loaded, work: StageWork, rows: Sequence[Example]) -> dict[str, Request]:
         """By row; a request that leaves no room for its answer in the model's context is not made."""
         from keeptune.data.encode import Encoder
 
         limit = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 2048)
         encoder = Encoder(loaded.tokenizer, work.template)
-        prompts = {row.id: encoder.prompt(self.asking(row)) for row in rows}
-        return {name: tokens for name, tokens in prompts.items() if len(tokens) + self.max_new_tokens <= limit}
+        prompts = {row.id: encoder.request(self.asking(row)) for row in rows}
+        return {name: one for name, one in prompts.items() if len(one.tokens) + self.max_new_tokens <= limit}

@@ -28,6 +28,7 @@ from keeptune.engine.scoring import Scored, token_logprobs
 from keeptune.engine.shared_prefix import can_share_prompts, group_logprobs
 from keeptune.methods import LoRA, Prompt, PTuning, SpotTune, load_adapter, save_adapter
 from tests.contracts.test_methods import PadZero, padded
+from tests.engine.adapted import moved
 from tests.tiny_models import VOCABULARY, tiny_model
 
 QUICK = ["llama", "gpt2"]
@@ -57,10 +58,7 @@ def adapted(family="llama", **changes):
         PTuning(template=template, encoder="none").attach(model, name, seed=len(name))
     Prompt(length=4, init="uniform").attach(model, "p")
     LoRA(rank=2).attach(model, "l")
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.keeptune.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    moved(model)
     return model
 
 

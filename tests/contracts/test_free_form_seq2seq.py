@@ -24,6 +24,7 @@ from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.methods import LoRA, Prompt, PTuning, load_adapter, save_adapter
 from keeptune.models.load import load
 from tests.contracts.test_methods import PadZero
+from tests.engine.adapted import moved
 from tests.methods.test_templates import CLS, SEP, folder_of
 
 families = pytest.mark.parametrize("family", ["t5", "bart"])
@@ -56,10 +57,7 @@ def adapted(tmp_path, family, dtype="float32"):
         PTuning(template=template, encoder="none").attach(model, name, seed=len(name))
     Prompt(length=4, init="uniform").attach(model, "p")
     LoRA(rank=2).attach(model, "l")
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.keeptune.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    moved(model)
     model.generation_config.forced_eos_token_id = None
     return model.double() if dtype == "float64" else model
 

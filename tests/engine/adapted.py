@@ -19,6 +19,11 @@ def adapted(family="llama", **changes):
     Prompt(length=4).attach(model, "a")
     Prompt(length=2).attach(model, "b")
     LoRA(rank=3).attach(model, "l")
+    return moved(model)
+
+
+def moved(model):
+    """The model, the parameters of its adapters moved away from where they start."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.keeptune.parameters():

@@ -8,6 +8,7 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example, Message
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
+from keeptune.data.encoder import Request
 from keeptune.stages import Stage, _answering
 from keeptune.stages._made import read_made
 from keeptune.stages.rewrite import Rewrite
@@ -41,7 +42,7 @@ def test_a_rewriting_that_fails_a_check_leaves_the_row_as_it_was(tmp_path, monke
         return {name: said[name] for name in prompts}
 
     monkeypatch.setattr(_answering, "_written", written)
-    monkeypatch.setattr(Rewrite, "_prompts", lambda self, loaded, work, rows: {one.id: [1, 2] for one in rows})
+    monkeypatch.setattr(Rewrite, "_prompts", lambda self, loaded, work, rows: {one.id: Request((1, 2)) for one in rows})
     bench = Bench(tmp_path)
     with Run.open(tmp_path / "run") as run:
         work = bench.work(run, examples={"task": ROWS})

@@ -11,6 +11,7 @@ from keeptune.engine.book import detach
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active
 from keeptune.methods import LoRA, attach
+from tests.engine.adapted import moved
 from tests.engine.test_packed import LENGTHS, rows_of
 from tests.flop_count import FlopCount
 from tests.tiny_models import CONFIGS, tiny_model
@@ -31,10 +32,7 @@ def adapted(name, *, dropout=0.0, targets="all", stack=("one",), **changes):
             parameter.mul_(1 / 3 if parameter.ndim > 1 else 1)
     for number, adapter in enumerate(stack):
         LoRA(rank=2 + number, dropout=dropout, targets=targets).attach(model, adapter)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.keeptune.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    moved(model)
     return model
 
 
@@ -65,10 +63,7 @@ def carrying(method, **settings):
 
     model = tiny_model("llama")
     attach(model, getattr(keeptune.methods, method)(**settings), "one")
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.keeptune.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    moved(model)
     return model
 
 

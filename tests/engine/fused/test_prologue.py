@@ -8,8 +8,18 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from keeptune.engine.fused.prologue import RMSNorm, Same, SwiGLU, computed
 from keeptune.engine.fused.rotation import rotated
+from keeptune.engine.native import kernels as native
 
 T, D = 7, 12
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"])
+def _both_ways(request, monkeypatch):
+    """With the kernels where they serve, and by torch's operators alone."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "compiled", lambda: None)
+
+
 # One unit in the last place of a bfloat16 is 2^-8 of it; values here are below 8.
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8 * 2**-8}
 

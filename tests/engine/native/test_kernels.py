@@ -134,6 +134,15 @@ def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, kernels
     assert bool(((logits.double() - exact).abs() <= exact.abs() * (2**-8 + 1e-5) + 1e-38).all())
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_makes_a_loss_that_is_none(wrong, kernels):
+    """A step whose loss is not finite is skipped, so it has to be seen."""
+    logits = drawn(2, 40)
+    logits[1, 17] = wrong
+    losses = kernels.next_token(logits, torch.tensor([3, 4]), None)
+    assert losses.isfinite().tolist() == [True, False]
+
+
 def test_a_loss_through_the_head_is_that_of_torch(torch_alone):
     head = Head(drawn(300, 32, seed=1, scale=0.3))
     hidden = drawn(50, 32, seed=2).requires_grad_()
