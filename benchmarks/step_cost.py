@@ -1,6 +1,6 @@
 """What LoRA adds to the frozen network's own step, ours and PEFT's, and how much of the processor the step uses.
 
-    python -m benchmarks.step_cost            # writes results/step_cost.json
+    python -m benchmarks.step_cost            # writes a record for the kind of processor
     python -m benchmarks.step_cost --quick    # two rounds; prints
 
 The frozen network's step is its forward pass and the gradient in its input: the least that any adapter needs. Both
@@ -216,7 +216,9 @@ def main() -> int:
         assert max(differences.values()) < 1e-5, f"our gradients are not PEFT's: {differences}"
         found = [row for dtype in ("float32", "bfloat16") for row in compare(dtype, folder, rounds, asked.seed)]
     checked = {"against_peft_fp32": differences}
-    record.write("step_cost", found, seeds=[asked.seed], quick=asked.quick, rounds=rounds, checked=checked)
+    record.write(
+        "step_cost", found, seeds=[asked.seed], quick=asked.quick, by_units=True, rounds=rounds, checked=checked
+    )
     return 0
 
 
