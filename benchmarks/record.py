@@ -33,6 +33,11 @@ def units(machine: dict[str, Any]) -> str:
     return next((flag for flag in UNITS if flag in machine["flags"]), "none")
 
 
+def dtypes() -> tuple[str, ...]:
+    """In what this processor computes fast: float32, and bfloat16 if it has units for it."""
+    return ("float32",) if units(machine()) == "none" else ("float32", "bfloat16")
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of Python and of `packages`; those that are missing are left out."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}

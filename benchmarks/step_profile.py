@@ -91,7 +91,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = workload.write_model(Path(made) / "model", asked.seed)
         steps = 1 if asked.quick else asked.steps
-        found = [measured(dtype, rows, folder, steps) for dtype in ("bfloat16", "float32")]
+        found = [measured(dtype, rows, folder, steps) for dtype in record.dtypes()]
     record.write("step_profile", found, seeds=[asked.seed], quick=asked.quick, by_units=True, steps=steps)
     return 0
 

@@ -59,9 +59,9 @@ def doctor(json_: Json = False) -> None:
     if not json_:
         for line in lines:
             _finding(line)
-    from keeptune.engine.native.kernels import compiled
+    from keeptune.engine.native.kernels import READ, compiled
 
-    more = [device_finding(), kernels_finding(compiled=compiled() is not None)]
+    more = [device_finding(), kernels_finding(compiled=all(map(compiled, READ)))]
     if json_:
         _print_json({"findings": [line.to_dict() for line in [*lines, *more]]})
     else:

@@ -72,7 +72,7 @@ def kernels_finding(*, compiled: bool) -> Finding:
     if compiled:
         return Finding("kernels", "compiled for this processor")
     fix = "install a C compiler with OpenMP (gcc)"
-    return Finding("kernels", "none: training in bfloat16 takes longer", True, fix)
+    return Finding("kernels", "none: training takes longer", True, fix)
 
 
 def calm_process() -> None:

@@ -38,7 +38,13 @@ SCORES_IN_CACHE = 2**18
 def suits(query: Tensor, packed: Segments, window: int | None, dropout: float) -> bool:
     """Whether this form is right for these rows, and the faster one; `query` is (T, H, K)."""
     whole = window is None or packed.longest <= window
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and whole and dropout == 0.0
+    return query.device.type == "cpu" and whole and dropout == 0.0 and _faster(query)
+
+
+def _faster(query: Tensor) -> bool:
+    """SDPA's own gradient is slow in bfloat16 alone; the kernel is faster than it in float32 too."""
+    kernels = serving(query)
+    return query.dtype == torch.bfloat16 or (kernels is not None and kernels.attends(query.shape[2]))
 
 
 def attend_rows(

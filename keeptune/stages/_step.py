@@ -279,7 +279,7 @@ class Objective:
         states = packed_states(self.model, batch, layers=layers)
         if self.model.body_path != self._path:
             self._path = self.model.body_path
-            self.event("forward_pass", path=self._path, kernels=compiled() is not None)
+            self.event("forward_pass", path=self._path, kernels=compiled(self.model.dtype) is not None)
         return states
 
     def _halve(self, rows: Sequence[Encoded], error: Exception) -> None:

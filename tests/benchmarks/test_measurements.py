@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import flops, record, workload
+from benchmarks import flops, record, train_step, workload
 from benchmarks.interleave import interleaved, ratio
 from benchmarks.peers.pipe import Contestant
 from benchmarks.table import PAGE, TABLES, TITLES, page
@@ -87,3 +88,19 @@ def test_a_child_answers_each_command_with_its_own_seconds_and_memory(tmp_path):
 def test_a_child_that_ends_early_is_quoted(tmp_path):
     with pytest.raises(RuntimeError, match="no such setting"):
         Contestant(sys.executable, CHILD, {}, tmp_path / "log")
+
+
+@pytest.mark.parametrize("units", ["amx_bf16", "none"])
+def test_a_step_is_raced_in_the_dtypes_that_somebody_would_take_there(units, monkeypatch):
+    monkeypatch.setattr(record, "units", lambda _: units)
+    entries = {name: train_step.ENTRIES[name] for name in train_step.fitting()}
+    met = {
+        (own, peer)
+        for own, peer in itertools.product(entries, train_step.ENTRIES)
+        if entries[own].role == "own" != train_step.ENTRIES[peer].role
+        and train_step.meet(entries[own], train_step.ENTRIES[peer])
+    }
+    fast, exact = {("own", "1.14-fast"), ("own", "1.9")}, {("own-fp32", "1.14-fp32")}
+    assert (fast | exact if units == "amx_bf16" else exact | {("own-fp32", "1.9")}) <= met
+    assert (entries.keys() == train_step.ENTRIES.keys()) == (units == "amx_bf16")
+    assert not {("own", "1.14-fp32"), ("own-fp32", "1.14-fast")} & met

@@ -30,7 +30,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from keeptune.engine.deltas import Factors
-from keeptune.engine.fused.prologue import Prologue
+from keeptune.engine.fused.prologue import Prologue, value_again
 
 
 class LinearMap(NamedTuple):
@@ -112,7 +112,7 @@ class _Group(torch.autograd.Function):
             _add_through_updates(dx, slopes, As, masks)
             x, d_inputs = plan.prologue.back(dx, *inputs, again=learns)
         elif learns:
-            x = plan.prologue.value(*inputs)
+            x = value_again(plan.prologue, *inputs)
         d_factors: list[Tensor | None] = [None] * (2 * count)
         if x is not None and learns:
             d_factors[0::2] = _slopes_of_A(slopes, x, masks)

@@ -1,8 +1,8 @@
-"""Kernels in C for bfloat16 on a processor, compiled on the machine that runs them; nothing depends on them.
+"""Kernels in C for bfloat16 and float32 on a processor, compiled where they run; nothing depends on them.
 
 | file            | what it computes                                                                  |
 |-----------------|-----------------------------------------------------------------------------------|
-| `lanes.h`       | bfloat16 to float32 and back, the exponential, vectors as wide as the processor's |
+| `lanes.h`       | bfloat16 or float32, the exponential, vectors as wide as the processor's          |
 | `norm.c`        | the root-mean-square norm again, and its gradient                                 |
 | `gated.c`       | SwiGLU again, and its gradient                                                    |
 | `rotation.c`    | the rotary embedding                                                              |

@@ -62,9 +62,9 @@ static void product(const float *a, int64_t down, int64_t along, const float *b,
 
 /* A row of the batch and one of its key heads; a pointer stands at its first token and its first head. */
 struct task {
-    const bf16 *query, *key, *value, *gradient;
+    const number *query, *key, *value, *gradient;
     const float *log_sum;
-    bf16 *d_query, *d_key, *d_value;
+    number *d_query, *d_key, *d_value;
     int64_t length;
 };
 
@@ -109,7 +109,7 @@ static void load_keys(const struct task *task, const struct shape *of, const str
         }
 }
 
-static void load_queries(const bf16 *query, const bf16 *gradient, int64_t count, const struct shape *of,
+static void load_queries(const number *query, const number *gradient, int64_t count, const struct shape *of,
                          const struct space *in)
 {
     int64_t width = of->width, stride = of->heads * width, rows = up(count, HIGH);
@@ -122,18 +122,23 @@ static void load_queries(const bf16 *query, const bf16 *gradient, int64_t count,
     memset(in->gradient + count * width, 0, (rows - count) * width * sizeof(float));
 }
 
-/* c q k' and dO v' of a query become P and dS; `seen` keys are its past, the others up to `end` get zeros. */
+/* c q k' and dO v' of a query become P and dS; `seen` keys are its past, the others up to `end` get zeros. The sum of P is
+ * taken again: z may be of scores that were rounded, as they are on a processor without units for bfloat16. */
 static void weigh(float *weights, float *change, float log_sum, float scale, int64_t seen, int64_t end)
 {
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
+    float mass = 0.0f, total = 0.0f;
+#pragma omp simd reduction(+ : mass, total)
     for (int64_t j = 0; j < seen; j++) {
         weights[j] = exponential(scale * weights[j] - log_sum);
+        mass += weights[j];
         total += weights[j] * change[j];
     }
+    float share = seen ? 1.0f / mass : 0.0f, mean = total * share;
 #pragma omp simd
-    for (int64_t j = 0; j < seen; j++)
-        change[j] = scale * weights[j] * (change[j] - total);
+    for (int64_t j = 0; j < seen; j++) {
+        weights[j] *= share;
+        change[j] = scale * weights[j] * (change[j] - mean);
+    }
     for (int64_t j = seen; j < end; j++)
         weights[j] = change[j] = 0.0f;
 }
@@ -180,8 +185,8 @@ static void finish(const struct task *task, const struct shape *of, const struct
 }
 
 /* q, dO, dq (T, H, K); k, v, dk, dv (T, G, K); z (T, H); offsets (rows + 1); K a multiple of LANES. 1: no memory. */
-int attention_back(const bf16 *query, const bf16 *key, const bf16 *value, const bf16 *gradient, const float *log_sum,
-                   bf16 *d_query, bf16 *d_key, bf16 *d_value, const int64_t *offsets, int64_t rows, int64_t heads,
+int attention_back(const number *query, const number *key, const number *value, const number *gradient, const float *log_sum,
+                   number *d_query, number *d_key, number *d_value, const int64_t *offsets, int64_t rows, int64_t heads,
                    int64_t groups, int64_t width, float scale, int threads)
 {
     struct shape of = {heads, groups, width, scale};

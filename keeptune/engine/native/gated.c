@@ -5,8 +5,8 @@
 #define BLOCK 4096
 
 /* t, u, g, dt, du (count); value (count), or NULL when it is not wanted. */
-void gated_back(const bf16 *restrict gradient, const bf16 *restrict gate, const bf16 *restrict up,
-                bf16 *restrict value, bf16 *restrict d_gate, bf16 *restrict d_up, int64_t count, int threads)
+void gated_back(const number *restrict gradient, const number *restrict gate, const number *restrict up,
+                number *restrict value, number *restrict d_gate, number *restrict d_up, int64_t count, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t start = 0; start < count; start += BLOCK) {

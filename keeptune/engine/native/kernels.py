@@ -1,6 +1,7 @@
 """The kernels as functions of tensors: `serving` gives them where they read the tensors at hand, else None.
 
-All tensors are bfloat16 and lie densely in a processor's memory, but for what is said to be otherwise; results are new.
+All tensors are of one dtype, bfloat16 or float32, and lie densely in a processor's memory, but for what is said to be
+otherwise; results are new. Whatever is added up is float32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ WIDEST = 16
 """Numbers in the widest register of any processor; narrower ones divide it."""
 ALONE = 2**14
 """Numbers below which one thread is faster than several."""
+READ = {torch.bfloat16: (), torch.float32: ("-DFLOAT32",)}
+"""What they read, and what tells the compiler so."""
 
 
 class Back(NamedTuple):
@@ -30,17 +33,20 @@ class Back(NamedTuple):
 
 def serving(*tensors: Tensor) -> Kernels | None:
     """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise."""
-    dense = all(x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.is_contiguous() for x in tensors)
-    return compiled() if dense else None
+    dtype = tensors[0].dtype
+    dense = all(x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous() for x in tensors)
+    return compiled(dtype) if dense else None
 
 
 @functools.cache
-def compiled() -> Kernels | None:
-    """The kernels of this machine; they are compiled, and tried against their formulas, if they never were."""
+def compiled(dtype: torch.dtype) -> Kernels | None:
+    """The kernels that read `dtype`; they are compiled, and tried against their formulas, if they never were."""
+    if dtype not in READ:
+        return None
     from keeptune.engine.native.trial import agree
 
-    found = loaded(lambda library: agree(Kernels(library)))
-    return None if found is None else Kernels(found)
+    found = loaded(lambda library: agree(Kernels(library, dtype)), READ[dtype])
+    return None if found is None else Kernels(found, dtype)
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,11 @@ class Kernels:
 
     Attributes:
         library: that holds them.
+        dtype: of what they read and write.
     """
 
     library: CDLL
+    dtype: torch.dtype
 
     def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
         """Of x = w h r with r = (mean(h^2) + eps)^-1/2.

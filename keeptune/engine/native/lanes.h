@@ -1,4 +1,5 @@
-/* What the kernels share: bfloat16, the exponential, and vectors as wide as the processor's registers. */
+/* What the kernels share: the numbers that they read and write, the exponential, and vectors as wide as the processor's
+ * registers. Sources are compiled once for each kind of number; whatever they add up is float32. */
 
 #ifndef KEEPTUNE_LANES_H
 #define KEEPTUNE_LANES_H
@@ -8,8 +9,6 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-
-typedef uint16_t bf16; /* the upper half of a float32 */
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -21,7 +20,18 @@ typedef uint16_t bf16; /* the upper half of a float32 */
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-INLINE float wide(bf16 x)
+#ifdef FLOAT32
+
+typedef float number;
+
+INLINE float wide(number x) { return x; }
+INLINE number narrow(float f) { return f; }
+
+#else
+
+typedef uint16_t number; /* bfloat16: the upper half of a float32 */
+
+INLINE float wide(number x)
 {
     uint32_t bits = (uint32_t)x << 16;
     float f;
@@ -30,13 +40,15 @@ INLINE float wide(bf16 x)
 }
 
 /* To the nearest, ties to even, as torch rounds. */
-INLINE bf16 narrow(float f)
+INLINE number narrow(float f)
 {
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return f == f ? (bf16)nearest : (bf16)0x7fc0u;
+    return f == f ? (number)nearest : (number)0x7fc0u;
 }
+
+#endif
 
 INLINE float rounded(float f) { return wide(narrow(f)); }
 

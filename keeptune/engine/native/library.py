@@ -42,16 +42,17 @@ CAN_FAIL = ("attention_back", "next_token")
 """They give 1 where memory is short, else 0; the others give nothing."""
 
 
-def loaded(agree: Callable[[ctypes.CDLL], bool]) -> ctypes.CDLL | None:
+def loaded(agree: Callable[[ctypes.CDLL], bool], flags: Sequence[str] = ()) -> ctypes.CDLL | None:
     """The kernels; None where there are none.
 
     Args:
         agree: whether new ones compute what they should. Those that do not are never asked for again.
+        flags: of the compiler, besides those of all kernels.
     """
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        path = _made(cache_folder() / "kernels", agree)
+        path = _made(cache_folder() / "kernels", agree, flags)
         return None if path is None else _open(path)
     except (OSError, subprocess.SubprocessError):
         return None
@@ -62,13 +63,13 @@ def sources() -> list[Path]:
     return sorted(Path(__file__).parent.glob("*.c"))
 
 
-def command(compiler: str) -> list[str]:
+def command(compiler: str, flags: Sequence[str] = ()) -> list[str]:
     """What compiles them, without the name of the result."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return [compiler, *FLAGS, *(WIDE_REGISTERS if x86 else []), *map(str, sources()), "-lm"]
+    return [compiler, *FLAGS, *(WIDE_REGISTERS if x86 else []), *flags, *map(str, sources()), "-lm"]
 
 
-def _made(folder: Path, agree: Callable[[ctypes.CDLL], bool]) -> Path | None:
+def _made(folder: Path, agree: Callable[[ctypes.CDLL], bool], flags: Sequence[str]) -> Path | None:
     """The compiled file, from the cache or new; None when it does not agree, which an empty file says next time.
 
     Raises:
@@ -78,12 +79,12 @@ def _made(folder: Path, agree: Callable[[ctypes.CDLL], bool]) -> Path | None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError("no C compiler")
-    path = folder / f"{_fingerprint(compiler)}.so"
+    path = folder / f"{_fingerprint(compiler, flags)}.so"
     if not _whole(path):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as room:
             fresh = Path(room) / path.name
-            made = [*command(compiler), "-o", str(fresh)]
+            made = [*command(compiler, flags), "-o", str(fresh)]
             subprocess.run(made, check=True, capture_output=True, timeout=SECONDS)
             content = fresh.read_bytes() if agree(_open(fresh)) else b""
             atomic_write(path, content + _seal(content))
@@ -103,9 +104,9 @@ def _seal(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: str, flags: Sequence[str]) -> str:
     """Of all that the result depends on; paths of the sources are not part of it."""
-    of = hashlib.sha256(" ".join([os.path.realpath(compiler), *FLAGS, *WIDE_REGISTERS]).encode())
+    of = hashlib.sha256(" ".join([os.path.realpath(compiler), *FLAGS, *WIDE_REGISTERS, *flags]).encode())
     for path in [*sources(), *sorted(Path(__file__).parent.glob("*.h"))]:
         of.update(path.read_bytes())
     of.update(_instructions().encode())

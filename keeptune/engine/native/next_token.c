@@ -5,7 +5,7 @@
 #include "lanes.h"
 
 /* z (rows, vocabulary), where dz takes its place; y (rows); w (rows), or NULL for ones; loss (rows). 1: no memory. */
-int next_token(bf16 *logits, const int64_t *target, const float *weight, float *loss, int64_t rows, int64_t vocabulary,
+int next_token(number *logits, const int64_t *target, const float *weight, float *loss, int64_t rows, int64_t vocabulary,
                int threads)
 {
     int failed = 0;
@@ -18,7 +18,7 @@ int next_token(bf16 *logits, const int64_t *target, const float *weight, float *
         for (int64_t row = 0; row < rows; row++) {
             if (!odds)
                 continue;
-            bf16 *z = logits + row * vocabulary;
+            number *z = logits + row * vocabulary;
             float top = -INFINITY, mass = 0.0f, gold = wide(z[target[row]]), w = weight ? weight[row] : 1.0f;
 #pragma omp simd reduction(max : top)
             for (int64_t v = 0; v < vocabulary; v++) {

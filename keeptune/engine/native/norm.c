@@ -3,13 +3,13 @@
 #include "lanes.h"
 
 /* h, g, dh (rows, width); w (width); value (rows, width), or NULL when it is not wanted. */
-void norm_back(const bf16 *gradient, const bf16 *input, const bf16 *weight, float epsilon, bf16 *value, bf16 *d_input,
+void norm_back(const number *gradient, const number *input, const number *weight, float epsilon, number *value, number *d_input,
                int64_t rows, int64_t width, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < rows; row++) {
-        const bf16 *h = input + row * width, *g = gradient + row * width;
-        bf16 *dh = d_input + row * width;
+        const number *h = input + row * width, *g = gradient + row * width;
+        number *dh = d_input + row * width;
         float squares = 0.0f, shared = 0.0f;
 #pragma omp simd reduction(+ : squares, shared)
         for (int64_t i = 0; i < width; i++) {
@@ -22,7 +22,7 @@ void norm_back(const bf16 *gradient, const bf16 *input, const bf16 *weight, floa
         for (int64_t i = 0; i < width; i++)
             dh[i] = narrow(wide(g[i]) * wide(weight[i]) * r + wide(h[i]) * along);
         if (value) {
-            bf16 *x = value + row * width;
+            number *x = value + row * width;
 #pragma omp simd
             for (int64_t i = 0; i < width; i++)
                 x[i] = narrow(rounded(wide(h[i]) * r) * wide(weight[i]));

@@ -1,17 +1,23 @@
 /* The rotary embedding: (a, b) -> (a c - b s, b c + a s) for the halves a, b of a head; products are rounded first. */
 
+#ifdef __clang__
+#pragma clang fp contract(off)
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 #include "lanes.h"
 
 /* x, turned (rows, heads, 2 half); c, s (rows, half), `stride` apart; sign -1 turns back. */
-void rotate(const bf16 *x, const bf16 *cosine, const bf16 *sine, int64_t stride, float sign, bf16 *turned, int64_t rows,
+void rotate(const number *x, const number *cosine, const number *sine, int64_t stride, float sign, number *turned, int64_t rows,
             int64_t heads, int64_t half, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < rows; row++) {
-        const bf16 *c = cosine + row * stride, *s = sine + row * stride;
+        const number *c = cosine + row * stride, *s = sine + row * stride;
         for (int64_t head = 0; head < heads; head++) {
-            const bf16 *a = x + (row * heads + head) * 2 * half, *b = a + half;
-            bf16 *left = turned + (row * heads + head) * 2 * half, *right = left + half;
+            const number *a = x + (row * heads + head) * 2 * half, *b = a + half;
+            number *left = turned + (row * heads + head) * 2 * half, *right = left + half;
 #pragma omp simd
             for (int64_t i = 0; i < half; i++) {
                 float p = wide(c[i]), q = sign * wide(s[i]), u = wide(a[i]), v = wide(b[i]);

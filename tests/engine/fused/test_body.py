@@ -124,8 +124,9 @@ def test_a_frozen_adapter_below_a_trained_one_acts_and_stays(monkeypatch):
     assert_equal(got, run(model, batch, monkeypatch, fused=False))
 
 
-def test_checkpointed_layers_give_the_same_gradients_bitwise(monkeypatch):
-    model, batch = adapted("llama", dropout=0.3).train(), pack(rows_of(LENGTHS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_checkpointed_layers_give_the_same_gradients_bitwise(dtype, monkeypatch):
+    model, batch = adapted("llama", dropout=0.3).to(dtype).train(), pack(rows_of(LENGTHS))
     plain = run(model, batch, monkeypatch, fused=True)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     again = run(model, batch, monkeypatch, fused=True)

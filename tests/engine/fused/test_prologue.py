@@ -17,7 +17,7 @@ T, D = 7, 12
 def _both_ways(request, monkeypatch):
     """With the kernels where they serve, and by torch's operators alone."""
     if request.param == "torch":
-        monkeypatch.setattr(native, "compiled", lambda: None)
+        monkeypatch.setattr(native, "compiled", lambda _: None)
 
 
 # One unit in the last place of a bfloat16 is 2^-8 of it; values here are below 8.

@@ -17,12 +17,17 @@ from keeptune.engine.native import kernels as native
 from keeptune.engine.native.trial import agree
 from keeptune.losses.next_token import next_token
 
-pytestmark = pytest.mark.skipif(native.compiled() is None, reason="no C compiler here")
+pytestmark = pytest.mark.skipif(native.compiled(torch.bfloat16) is None, reason="no C compiler here")
+
+
+@pytest.fixture(params=native.READ, ids=str)
+def dtype(request):
+    return request.param
 
 
 @pytest.fixture
-def kernels():
-    return native.compiled()
+def kernels(dtype):
+    return native.compiled(dtype)
 
 
 @pytest.fixture
@@ -31,14 +36,14 @@ def torch_alone(monkeypatch):
 
     def run(function):
         with monkeypatch.context() as patched:
-            patched.setattr(native, "compiled", lambda: None)
+            patched.setattr(native, "compiled", lambda _: None)
             return function()
 
     return run
 
 
-def drawn(*shape, seed=0, scale=1.0):
-    return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).bfloat16()
+def drawn(dtype, *shape, seed=0, scale=1.0):
+    return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).to(dtype)
 
 
 def far(got, exact):
@@ -55,8 +60,8 @@ SHAPES = [(1, 1), (3, 40), (5, 512), (33, 129), (260, 64)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, kernels, torch_alone):
-    h, g, weight = drawn(*shape), drawn(*shape, seed=1), drawn(shape[-1], seed=2)
+def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, dtype, kernels, torch_alone):
+    h, g, weight = drawn(dtype, *shape), drawn(dtype, *shape, seed=1), drawn(dtype, shape[-1], seed=2)
     norm, wide = RMSNorm(weight, 1e-5), h.double().requires_grad_()
     formula = weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
     (exact,) = torch.autograd.grad(formula, wide, g.double())
@@ -69,8 +74,8 @@ def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, kernels, tor
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [1.0, 60.0])
-def test_the_gated_unit_is_as_near_to_its_formula_as_that_of_torch(shape, scale, kernels, torch_alone):
-    gate, up, g = drawn(*shape, scale=scale), drawn(*shape, seed=1), drawn(*shape, seed=2)
+def test_the_gated_unit_is_as_near_to_its_formula_as_that_of_torch(shape, scale, dtype, kernels, torch_alone):
+    gate, up, g = drawn(dtype, *shape, scale=scale), drawn(dtype, *shape, seed=1), drawn(dtype, *shape, seed=2)
     wide = [x.double().requires_grad_() for x in (gate, up)]
     formula = functional.silu(wide[0]) * wide[1]
     exact = torch.autograd.grad(formula, wide, g.double())
@@ -82,9 +87,9 @@ def test_the_gated_unit_is_as_near_to_its_formula_as_that_of_torch(shape, scale,
 
 
 @pytest.mark.parametrize("half", [1, 4, 20, 64])
-def test_turned_heads_are_those_of_torch_bit_by_bit(half, kernels, torch_alone):
-    x, angles = drawn(9, 3, 2 * half), torch.randn(9, 4 * half, generator=torch.Generator().manual_seed(1))
-    cos, sin = (f(angles).bfloat16()[:, None, :half] for f in (torch.cos, torch.sin))
+def test_turned_heads_are_those_of_torch_bit_by_bit(half, dtype, kernels, torch_alone):
+    x, angles = drawn(dtype, 9, 3, 2 * half), torch.randn(9, 4 * half, generator=torch.Generator().manual_seed(1))
+    cos, sin = (f(angles).to(dtype)[:, None, :half] for f in (torch.cos, torch.sin))
     there, back = torch_alone(lambda: [rotation._turn(x, cos, sin, back=back) for back in (False, True)])
     assert torch.equal(kernels.rotate(x, cos, sin), there)
     assert torch.equal(kernels.rotate(x, cos, sin, back=True), back)
@@ -97,12 +102,12 @@ LENGTHS = [(1,), (5, 0, 6, 7), (47, 48, 49), (130, 2), (0,)]
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize(("heads", "groups", "width"), [(4, 2, 16), (2, 2, 48), (3, 1, 64), (2, 1, 80), (4, 4, 128)])
 def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
-    lengths, heads, groups, width, torch_alone
+    lengths, heads, groups, width, dtype, torch_alone
 ):
     total = sum(lengths)
     shapes = [(total, count, width) for count in (heads, groups, groups)]
-    given = [drawn(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
-    slope = drawn(total, heads, width, seed=9)
+    given = [drawn(dtype, *shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
+    slope = drawn(dtype, total, heads, width, seed=9)
     offsets = (0, *itertools.accumulate(lengths))
 
     def found():
@@ -121,8 +126,11 @@ def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, kernels):
-    logits, targets = drawn(7, 1003, scale=4.0), torch.randint(1003, (7,), generator=torch.Generator().manual_seed(1))
+def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, dtype, kernels):
+    logits, targets = (
+        drawn(dtype, 7, 1003, scale=4.0),
+        torch.randint(1003, (7,), generator=torch.Generator().manual_seed(1)),
+    )
     weights = torch.tensor([0.0, 1.0, 2.0, 0.5, 1.0, 3.0, 1e-3]) if weighted else None
     wide = logits.double().requires_grad_()
     each = functional.cross_entropy(wide, targets, reduction="none")
@@ -135,17 +143,17 @@ def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, kernels
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_a_logit_that_is_no_number_makes_a_loss_that_is_none(wrong, kernels):
+def test_a_logit_that_is_no_number_makes_a_loss_that_is_none(wrong, dtype, kernels):
     """A step whose loss is not finite is skipped, so it has to be seen."""
-    logits = drawn(2, 40)
+    logits = drawn(dtype, 2, 40)
     logits[1, 17] = wrong
     losses = kernels.next_token(logits, torch.tensor([3, 4]), None)
     assert losses.isfinite().tolist() == [True, False]
 
 
-def test_a_loss_through_the_head_is_that_of_torch(torch_alone):
-    head = Head(drawn(300, 32, seed=1, scale=0.3))
-    hidden = drawn(50, 32, seed=2).requires_grad_()
+def test_a_loss_through_the_head_is_that_of_torch(dtype, torch_alone):
+    head = Head(drawn(dtype, 300, 32, seed=1, scale=0.3))
+    hidden = drawn(dtype, 50, 32, seed=2).requires_grad_()
     targets = torch.arange(50) * 5
     targets[::7] = -100
 
@@ -159,21 +167,21 @@ def test_a_loss_through_the_head_is_that_of_torch(torch_alone):
 
 
 @pytest.mark.parametrize("head", ["scaled", "capped", "biased"])
-def test_a_head_that_bends_its_logits_is_not_given_to_the_kernel(head, monkeypatch):
-    weight, bias = drawn(30, 16), drawn(30, seed=3).requires_grad_()
+def test_a_head_that_bends_its_logits_is_not_given_to_the_kernel(head, dtype, monkeypatch):
+    weight, bias = drawn(dtype, 30, 16), drawn(dtype, 30, seed=3).requires_grad_()
     made = {"scaled": Head(weight, scale=0.5), "capped": Head(weight, soft_cap=3.0), "biased": Head(weight, bias)}[head]
     monkeypatch.setattr(native.Kernels, "next_token", lambda *_: pytest.fail("the kernel ran"))
-    next_token(drawn(4, 16).requires_grad_(), torch.arange(4), made).backward()
+    next_token(drawn(dtype, 4, 16).requires_grad_(), torch.arange(4), made).backward()
 
 
-def test_threads_change_no_bit(kernels):
-    h, g, weight = drawn(300, 256), drawn(300, 256, seed=1), drawn(256, seed=2)
+def test_threads_change_no_bit(dtype, kernels):
+    h, g, weight = drawn(dtype, 300, 256), drawn(dtype, 300, 256, seed=1), drawn(dtype, 256, seed=2)
     offsets = torch.tensor([0, 100, 250, 300])
     sums = torch.randn(300, 4, generator=torch.Generator().manual_seed(4)) + 5
 
     def all_of_them():
         heads = h.view(300, 4, 64)
-        logits = drawn(100, 700)
+        logits = drawn(dtype, 100, 700)
         losses = kernels.next_token(logits, torch.arange(100), None)
         return [
             *kernels.norm_back(g, h, weight, 1e-5).gradients,
@@ -194,10 +202,11 @@ def test_threads_change_no_bit(kernels):
     assert all(torch.equal(*pair) for pair in zip(one, three, strict=True))
 
 
-def test_other_tensors_are_not_served():
-    x = drawn(4, 6)
+def test_other_tensors_are_not_served(dtype):
+    x = drawn(dtype, 4, 6)
     assert native.serving(x, x[:2]) is not None
-    assert native.serving(x, x.float()) is None
+    assert native.serving(x, x.to(next(other for other in native.READ if other != dtype))) is None
+    assert native.serving(x.double()) is None
     assert native.serving(x.T) is None
     assert native.serving(x.to("meta")) is None
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from keeptune.engine.native import library
+from keeptune.engine.native.kernels import READ
 
 COMPILER = any(map(library.shutil.which, library.COMPILERS))
 needs_compiler = pytest.mark.skipif(not COMPILER, reason="no C compiler here")
@@ -54,8 +55,18 @@ def test_other_sources_or_another_processor_make_another_file(cache, monkeypatch
 
 
 @needs_compiler
+def test_each_kind_of_number_has_a_file_of_its_own(cache, compilations):
+    for flags in READ.values():
+        for _ in range(2):
+            assert library.loaded(lambda _: True, flags) is not None
+    assert len(compilations) == len(list(cache.iterdir())) == len(READ)
+
+
+@needs_compiler
 def test_processes_that_make_it_at_once_all_have_it(cache):
-    code = "from keeptune.engine.native.kernels import compiled; raise SystemExit(compiled() is None)"
+    code = """import torch
+from keeptune.engine.native.kernels import compiled
+raise SystemExit(compiled(torch.bfloat16) is None)"""
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: subprocess.run([sys.executable, "-c", code], check=False).returncode, range(3)))
     assert runs == [0, 0, 0]
