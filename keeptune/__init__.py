@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keeptune import data, evaluations, losses, methods
     from keeptune.engine.book import activate, detach
+    from keeptune.engine.request_parts import divided
     from keeptune.engine.rows import active, off, rows
     from keeptune.methods import attach, load_adapter, merge, save_adapter
     from keeptune.models.load import load_pair as load
@@ -32,6 +33,7 @@ _PLACES = {
     "merge": "keeptune.methods:merge",
     "detach": "keeptune.engine.book:detach",
     "rows": "keeptune.engine.rows:rows",
+    "divided": "keeptune.engine.request_parts:divided",
     "active": "keeptune.engine.rows:active",
     "activate": "keeptune.engine.book:activate",
     "off": "keeptune.engine.rows:off",
@@ -45,8 +47,8 @@ _PLACES = {
 _PACKAGES = ("methods", "losses", "evaluations", "data")
 
 __all__ = [
-    "activate", "active", "attach", "check", "data", "detach", "evaluations", "load", "load_adapter", "losses", "merge",
-    "methods", "off", "plan", "prove", "rows", "run", "save_adapter",
+    "activate", "active", "attach", "check", "data", "detach", "divided", "evaluations", "load", "load_adapter",
+    "losses", "merge", "methods", "off", "plan", "prove", "rows", "run", "save_adapter",
 ]  # fmt: skip
 
 

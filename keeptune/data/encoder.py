@@ -10,6 +10,7 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.control_tokens import ControlTokens, Written, encodings, tokens_within
 from keeptune.data.rendering import beginning
+from keeptune.data.starts import LOST, UNSAID, Starts
 from keeptune.data.template import ChatTemplate, Rendered
 
 IGNORED = -100
@@ -25,8 +26,7 @@ class Encoded:
         tokens: ids, with everything the template or the tokenizer adds.
         learned: whether token i is a training target (predicted from the tokens before it); never the first.
         answer: of a conversation, what its last answer says; a head learns it as a label.
-        starts: of a request of several texts, the token at which each but the first begins; none in an encoder's row,
-            where separators say so.
+        starts: where its texts and answers begin, as far as that is known.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Encoded:
     tokens: tuple[int, ...]
     learned: tuple[bool, ...]
     answer: str | None = None
-    starts: tuple[int, ...] = ()
+    starts: Starts = UNSAID
 
     @property
     def labels(self) -> list[int]:
@@ -48,11 +48,11 @@ class Request:
 
     Attributes:
         tokens: ids, with everything the template or the tokenizer adds.
-        starts: as those of `Encoded`.
+        starts: as those of `Encoded`; its last answer begins behind all tokens.
     """
 
     tokens: tuple[int, ...]
-    starts: tuple[int, ...] = ()
+    starts: Starts = UNSAID
 
 
 class Encoder:
@@ -116,11 +116,12 @@ class Encoder:
         return list(self.request(messages).tokens)
 
     def request(self, messages: Sequence[Message]) -> Request:
-        """The same, and where its texts begin."""
+        """The same, and where its texts and answers begin."""
         rendered = self.chat.render(messages, prompt=True)
         written = self.chat.control.written(rendered.text, rendered.contents)
-        [encoding] = encodings([written], places=bool(rendered.texts))
-        return Request(tuple(encoding.ids), tokens_at(encoding, rendered.text, rendered.texts))
+        [encoding] = encodings([written], places=bool(rendered.texts or rendered.answers))
+        starts = starts_of(encoding, rendered)
+        return Request(tuple(encoding.ids), Starts(starts.texts, (*starts.answers, len(encoding.ids))))
 
     def stop_ids(self) -> set[int]:
         """Tokens at which generation ends: the template's end-of-turn tokens and the end-of-sequence token."""
@@ -149,8 +150,15 @@ class Encoder:
             learned[places.start : places.stop] = [True] * len(places)
         mask = _never_first(learned)
         answer = example.target if any(mask) else None
-        starts = tokens_at(encoding, rendered.text, rendered.texts)
-        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer, starts)
+        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer, starts_of(encoding, rendered))
+
+
+def starts_of(encoding: Any, rendered: Rendered) -> Starts:
+    """Letters to tokens; no answer is a row's first token, since nothing predicts that."""
+    answers = [place for place in rendered.answers if place != LOST]
+    found = tuple(max(1, token) for token in tokens_at(encoding, rendered.text, answers))
+    lost = (LOST,) * (len(answers) < len(rendered.answers))
+    return Starts(tokens_at(encoding, rendered.text, rendered.texts), (*lost, *found))
 
 
 def tokens_at(encoding: Any, text: str, letters: Sequence[int]) -> tuple[int, ...]:

@@ -112,8 +112,7 @@ class Fitting:
         elif self.too_long == "cut" and (any(row.learned[: self.context]) or not any(row.learned)):
             self.counts.update(read=1, cut=1)
             tokens, learned = row.tokens[: self.context], row.learned[: self.context]
-            starts = tuple(start for start in row.starts if start < self.context)
-            self._take(replace(row, tokens=tokens, learned=learned, starts=starts))
+            self._take(replace(row, tokens=tokens, learned=learned, starts=row.starts.within(self.context)))
             self._name("E-ROW-LONG", example, f"{what}: its tail was cut.")
         elif self.too_long == "cut":
             self.drop("silent", "E-ROW-NOTHING", example, f"{what}, and nothing to learn is left when it is cut.")

@@ -9,7 +9,7 @@ writes earlier turns differently from the last one is read correctly.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from keeptune.core.example import TEXTS, Message
 from keeptune.data.control_tokens import ControlTokens, Span
 from keeptune.data.marks import MARK, Marked, mark, unmark
 from keeptune.data.rendering import Rendering, Tools, dropped, no_end
+from keeptune.data.starts import LOST
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 NOT_FOR_TEMPLATES = ("weight", "tools", TEXTS)
@@ -34,12 +35,14 @@ class Rendered:
         learned: spans that the model learns to write.
         contents: spans that come from the conversation, in which a control token's text is text.
         texts: letters at which the texts of the last turn that has several begin, but the first.
+        answers: letters at which the assistant's turns begin, in order; `LOST` in the place of one that is not found.
     """
 
     text: str
     learned: tuple[Span, ...]
     contents: tuple[Span, ...]
     texts: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
 
 
 class ChatTemplate:
@@ -104,15 +107,20 @@ class ChatTemplate:
                 raise dropped(turn["role"], number)
             if self.control.pattern.search(turn["content"]) and not (same and marked.starts.get(number)):
                 raise _unstable(f"turn {number + 1} holds the text of a control token, and the template rewrites it")
-        texts = _later_texts(messages, marked) if same else ()
+        texts, contents = (_later_texts(messages, marked), tuple(marked.contents())) if same else ((), ())
+        found = marked if same else None
         if prompt:
-            return Rendered(text, (), tuple(marked.contents()) if same else (), texts)
+            return Rendered(text, (), contents, texts, tuple(self._earlier(turns, tools, found, text)))
         _refuse_lost_thoughts(turns, text)
-        if stated is None:
-            learned = self._learned(messages, turns, tools, marked if same else None, text)
-        else:
+        if stated is not None:
             learned = [self._to_the_end(*span, text) for span in stated]
-        return Rendered(text, tuple(learned), tuple(marked.contents()) if same else (), texts)
+            return Rendered(text, tuple(learned), contents, texts, tuple(start for start, _ in learned))
+        spans = self._learned(messages, turns, tools, found, text)
+        answers = [
+            spans[number][0] if number in spans else self._begin(turns, number, tools, found, text)
+            for number in _answers(turns)
+        ]
+        return Rendered(text, tuple(spans.values()), contents, texts, tuple(answers))
 
     def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], Tools]:
         """The mappings that templates expect, without what is not for them; refuses what this one would lose."""
@@ -145,15 +153,32 @@ class ChatTemplate:
 
     def _learned(
         self, messages: Sequence[Message], turns: list[dict[str, Any]], tools: Tools, marked: Marked | None, text: str
-    ) -> list[Span]:
-        answers = [
-            number
-            for number, turn in enumerate(turns)
-            if turn["role"] == "assistant" and messages[number].extra.get("weight", 1)
-        ]
+    ) -> dict[int, Span]:
+        """The span of each turn that is learned."""
+        answers = [number for number in _answers(turns) if messages[number].extra.get("weight", 1)]
+        return {number: self._span(turns, number, tools, marked, text) for number in answers}
+
+    def _begin(self, turns: list[dict[str, Any]], number: int, tools: Tools, marked: Marked | None, text: str) -> int:
+        """Where a turn of the assistant begins that nobody learns, so that it may be lost."""
+        try:
+            return self._span(turns, number, tools, marked, text)[0]
+        except DataError:
+            return LOST
+
+    def _earlier(self, turns: list[dict[str, Any]], tools: Tools, marked: Marked | None, text: str) -> Iterator[int]:
+        """Where each answer in a prompt begins: behind what the prompt ends with, or it is looked for."""
+        header = marked.text[marked.last_end()[1] :] if marked else ""
+        for number in _answers(turns):
+            before = marked.ends.get(number - 1) if marked else None
+            if before and header and text.startswith(header, before[-1]):
+                yield before[-1] + len(header)
+            else:
+                yield self._begin(turns, number, tools, marked, text)
+
+    def _span(self, turns: list[dict[str, Any]], number: int, tools: Tools, marked: Marked | None, text: str) -> Span:
         if marked is None:
-            return [self._span_by_prefix(turns, number, tools, text) for number in answers]
-        return [self._span_by_marks(turns, number, tools, marked) for number in answers]
+            return self._span_by_prefix(turns, number, tools, text)
+        return self._span_by_marks(turns, number, tools, marked)
 
     def _span_by_marks(self, turns: list[dict[str, Any]], number: int, tools: Tools, marked: Marked) -> Span:
         """From the end of the generation prompt, as the template writes it after the turns before, to the ending."""
@@ -220,6 +245,10 @@ class ChatTemplate:
         inside = text[start:end].rstrip()
         closed = any(inside.endswith(ending.strip()) for ending in self.endings)
         return start, start + len(inside) if closed else end
+
+
+def _answers(turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
 
 
 def _later_texts(messages: Sequence[Message], marked: Marked) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import TEXTS, Example, Message
 from keeptune.data.control_tokens import ControlTokens, encodings
 from keeptune.data.encoder import Encoded, Request, tokens_at
+from keeptune.data.starts import Starts
 
 
 class TextEncoder:
@@ -101,7 +102,7 @@ class TextEncoder:
         if not letters:
             return Request((*self._before, *self._ids(text), *self._behind))
         [encoding] = encodings([self._control.written(text, [(0, len(text))])])
-        starts = tuple(len(self._before) + place for place in tokens_at(encoding, text, letters))
+        starts = Starts(tuple(len(self._before) + place for place in tokens_at(encoding, text, letters)))
         return Request((*self._before, *encoding.ids, *self._behind), starts)
 
     def _ids(self, text: str) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
+    from keeptune.data.starts import Starts
 
 IGNORED = -100
 
@@ -33,7 +34,7 @@ class PackedBatch:
         parents: for each row the earlier one whose tokens come before its own, or -1 (`shared_rows.py`); its positions
             go on from there. None: every row stands alone.
         answers: what each row's answer says, or None: what a head learns.
-        starts: of each row, where in it the texts of its request begin, but the first; None: nobody knows of several.
+        starts: of each row, where in it its texts and answers begin; None: nobody says.
     """
 
     tokens: Tensor
@@ -46,7 +47,7 @@ class PackedBatch:
     ids: list[str]
     parents: list[int] | None = None
     answers: list[str | None] | None = None
-    starts: list[tuple[int, ...]] | None = None
+    starts: list[Starts] | None = None
 
     @property
     def lengths(self) -> list[int]:

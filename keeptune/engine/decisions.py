@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.cache_utils import DummyLayer
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.attention import current_segments
 from keeptune.engine.batch import IGNORED
+from keeptune.engine.cache_notes import CacheNote
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Place, Slot
 from keeptune.engine.request_parts import RequestEnds
@@ -66,27 +66,12 @@ class Decisions(Place):
         return slot
 
 
-class Decided(DummyLayer):  # type: ignore[misc]
+class Decided(CacheNote):
     """The decisions of a cache's rows: gates `[B, L]` by adapter."""
 
-    def __init__(self, gates: Mapping[str, Tensor], is_sliding: bool) -> None:
-        super().__init__()
-        self.gates, self.is_sliding = dict(gates), is_sliding
-
-    def get_seq_length(self) -> int:
-        """It holds no tokens."""
-        return 0
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """It is attended to by nobody."""
-        return query_length, 0
-
-    def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
-        """There is nothing to make."""
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Beams follow their rows."""
-        self.batch_select_indices(beam_idx)
+    def __init__(self, cache: Any, gates: Mapping[str, Tensor]) -> None:
+        super().__init__(cache)
+        self.gates = dict(gates)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Rows that are kept, or copied, keep their decisions."""
@@ -153,7 +138,7 @@ class DecisionSlot(Slot):
         layers = getattr(getattr(output, "past_key_values", None), "layers", None)
         if layers and found and not any(isinstance(layer, Decided) for layer in layers):
             detached = {name: gates.detach() for name, gates in found.items()}
-            layers.append(Decided(detached, getattr(layers[0], "is_sliding", False)))
+            layers.append(Decided(output.past_key_values, detached))
 
     def _undecided(self, count: int) -> dict[str, list[int]]:
         """The rows that each policy is to decide for; gates that somebody set are not decided again."""

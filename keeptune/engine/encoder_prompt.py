@@ -56,7 +56,8 @@ class EncoderPromptSlot(Slot):
             return None
         embedded = self.rows.embedding(given["input_ids"]) if embedded is None else embedded
         mask = _mask(given.get("attention_mask"), source)
-        layout = laid_out(mask, around, width, starts_of_rows(source.shape[0]))
+        texts = [starts.texts for starts in starts_of_rows(source.shape[0])]
+        layout = laid_out(mask, around, width, texts)
         given["inputs_embeds"] = layout.put(self.rows.block(stacks, width), embedded)
         given["input_ids"], given["attention_mask"] = None, layout.put(layout.real, mask)
         return (), given

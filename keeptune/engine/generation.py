@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.data.starts import Starts
 from keeptune.engine.attention import use_attention
 from keeptune.engine.deltas import named_generator
 from keeptune.engine.growing_cache import growing_cache
 from keeptune.engine.head import head_of
-from keeptune.engine.request_parts import divided
+from keeptune.engine.request_parts import starting
 from keeptune.engine.rows import Assignment
 from keeptune.engine.rows import rows as serving_rows
 from keeptune.models.families import FAMILIES
@@ -36,7 +37,7 @@ def generate(
     max_new_tokens: int,
     stop_ids: set[int],
     rows: Sequence[Assignment] | None = None,
-    starts: Sequence[tuple[int, ...]] | None = None,
+    starts: Sequence[Starts] | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     batch_tokens: int = 8192,
@@ -50,7 +51,7 @@ def generate(
         max_new_tokens: at most so many new tokens each.
         stop_ids: a prompt's answer ends before the first of these.
         rows: who serves each prompt, as in `keeptune.engine.rows.rows`; None = who serves now.
-        starts: of prompts of several texts, where each but the first begins.
+        starts: of each prompt, where its texts and earlier answers begin.
         temperature: 0 takes the most likely token; otherwise samples from softmax(logits / temperature).
         seed: of the samples.
         batch_tokens: bounds rows x (longest prompt + new tokens) of a batch.
@@ -76,8 +77,8 @@ def generate(
             if temperature > 0:
                 uniform = [torch.rand(max_new_tokens, generator=named_generator(seed, str(row))) for row in batch]
                 draws = torch.stack(uniform)
-            # What is between texts is read with them: by an encoder at once, by a decoder in its first step.
-            with divided(starts and [starts[row] for row in batch]):
+            # What is inside a prompt is read with it: by an encoder at once, by a decoder in its first step.
+            with starting(starts and [starts[row].within(len(prompts[row])) for row in batch]):
                 writing = writer(model, [prompts[row] for row in batch], pad, rows and [rows[row] for row in batch])
                 written = writing.finish(max_new_tokens, stop_ids, temperature, draws)
             for row, answer in zip(batch, written, strict=True):

@@ -21,7 +21,7 @@ from keeptune.engine.batch import PackedBatch
 from keeptune.engine.captured import capturing
 from keeptune.engine.encoder_prompt import laid_out
 from keeptune.engine.prompt_rows import Surrounding
-from keeptune.engine.request_parts import divided, requests
+from keeptune.engine.request_parts import requests, starting
 from keeptune.engine.token_types import token_types
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def encoder_decoder(
     """
     spans = requests(batch)
     tokens, mask = _padded([batch.tokens[start:end] for start, end in spans], _pad(model))
-    with capturing(model, layers) as between, divided(batch.starts):
+    with capturing(model, layers) as between, starting(batch.starts):
         encoded = model.get_encoder()(input_ids=tokens, attention_mask=mask).last_hidden_state
     hidden = encoded.new_zeros(len(batch.tokens), encoded.shape[-1])
     answers = [batch.tokens[end:stop] for (_, end), stop in zip(spans, batch.offsets[1:], strict=True)]
@@ -97,7 +97,8 @@ def encoder_decoder(
     if not layers:
         return States(hidden)
     index = torch.cat([torch.arange(start, end) for start, end in spans]).to(hidden.device)
-    own = laid_out(mask, virtual, encoded.shape[1] - mask.shape[1], batch.starts or ()).tokens
+    texts = [starts.texts for starts in batch.starts or ()]
+    own = laid_out(mask, virtual, encoded.shape[1] - mask.shape[1], texts).tokens
     columns = own[:, :, None].expand(-1, -1, encoded.shape[-1])
     text = [state.gather(1, columns)[mask.bool()] for state in (*between[:-1], encoded)]
     return States(hidden, tuple(torch.zeros_like(hidden).index_copy(0, index, state) for state in text))

@@ -1,7 +1,7 @@
 """The virtual tokens of each row: those of the prompts in its stack, one after the other.
 
 A template may have some in other places: before each text of the row, and behind the last. In a row's block they lie in
-this order, group by group.
+this order, group by group. In a decoder's conversation those behind the last text stand before each answer.
 
 Shapes: B rows, K groups, D width, W virtual tokens of the row that has most.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
+from keeptune.data.starts import LOST, Starts
 from keeptune.engine.deltas import Placed
 from keeptune.engine.selection import Stack
 
@@ -49,6 +50,46 @@ class Surrounding(NamedTuple):
 NO_VIRTUAL = Surrounding((0, 0), 0)
 
 
+class Group(NamedTuple):
+    """Virtual tokens that stand together.
+
+    Attributes:
+        cut: the token of the row that they stand before.
+        first: of them in the row's block.
+        size: how many they are.
+        answers: whether they stand before an answer, whose first token the last of them predicts.
+    """
+
+    cut: int
+    first: int
+    size: int
+    answers: bool
+
+
+def groups_among(one: Surrounding, starts: Starts) -> list[Group]:
+    """The virtual tokens of a decoder's row, in order: those behind a request before each answer.
+
+    Args:
+        one: how many of them are where.
+        starts: where in the row its texts and answers begin.
+
+    Raises:
+        PlanError: the row has not as many texts as its template, or an answer that cannot be found (E-ROWS-TEMPLATE).
+    """
+    between = cuts_between([one], [starts.texts])[0]
+    firsts = [0, *itertools.accumulate(one.counts)]
+    found = [
+        Group(cut, first, count, False)
+        for cut, first, count in zip((0, *between), firsts, one.counts[:-1], strict=False)
+        if count
+    ]
+    if one.behind:
+        if LOST in starts.answers:
+            raise lost_answers()
+        found += [Group(cut, firsts[-2], one.behind, True) for cut in starts.answers]
+    return sorted(found, key=lambda group: group.cut)
+
+
 def counts_of(around: Sequence[Surrounding]) -> list[tuple[int, ...]]:
     """The counts of rows, equally many for each: a row of fewer texts has none between those that it has not."""
     most = max(len(one.counts) for one in around)
@@ -70,17 +111,37 @@ def cuts_between(around: Sequence[Surrounding], starts: Sequence[tuple[int, ...]
     for one, own in zip(around, starts, strict=True):
         wanted = len(one.counts) - 2
         if wanted and len(own) != wanted:
-            raise other_texts(wanted + 1, len(own) + 1)
+            call = (
+                "around a call of your own, `with keeptune.divided(texts=[[5], [8]]):` says at which token of each row "
+                "the second text begins."
+            )
+            raise other_texts(wanted + 1, len(own) + 1, call=call)
         found.append((*own[:wanted], *(0,) * (most - wanted)))
     return found
 
 
-def other_texts(wanted: int, found: int) -> PlanError:
-    """The error for a row that has another number of texts than its template."""
+def other_texts(wanted: int, found: int, *, call: str) -> PlanError:
+    """The error for a row that has another number of texts than its template.
+
+    Args:
+        wanted: of the template.
+        found: in the row.
+        call: what says so to a plain call of the model.
+    """
     return PlanError(
         f"the template has {wanted} texts, and a row of this batch has {found}.",
         code="E-ROWS-TEMPLATE",
-        fix="Name as many columns in the data's `prompt` as the template has texts.",
+        fix=f"In a recipe name as many columns in the data's `prompt` as the template has texts; {call}",
+    )
+
+
+def lost_answers() -> PlanError:
+    """The error for a conversation whose earlier answers the chat template rewrites."""
+    return PlanError(
+        "the template has soft tokens before each answer, and one of this conversation cannot be found.",
+        code="E-ROWS-TEMPLATE",
+        why="The chat template writes an earlier answer in another form than when it was the last.",
+        fix="Use `template: plain`, or a template with nothing behind its last {text}.",
     )
 
 
@@ -130,6 +191,20 @@ class PromptRows:
         blocks = [self.virtual(stack, self.embedding.weight.dtype) for stack in kinds]  # type: ignore[arg-type]
         flush = torch.stack([nn.functional.pad(block, (0, 0, 0, width - len(block))) for block in blocks])
         return flush[torch.tensor([kinds.index(stack) for stack in stacks], device=flush.device)]
+
+    def grouped(self, stacks: Sequence[Stack], groups: Sequence[Sequence[Group]], width: int) -> Tensor:
+        """`[B, W, D]`: the virtual tokens of each row as its groups have them, flush left."""
+        kinds = list(dict.fromkeys(stacks))
+        dtype: torch.dtype = self.embedding.weight.dtype  # type: ignore[assignment]
+        blocks = [self.virtual(stack, dtype) for stack in kinds]
+        bases = dict(zip(kinds, itertools.accumulate(map(len, blocks), initial=0), strict=False))
+        index = [
+            [bases[stack] + group.first + number for group in own for number in range(group.size)]
+            for stack, own in zip(stacks, groups, strict=True)
+        ]
+        vectors = torch.cat(blocks)
+        rows = torch.tensor([[*own, *[0] * (width - len(own))] for own in index], device=vectors.device)
+        return vectors[rows]
 
     def _deltas(self, stack: Stack) -> list[Any]:
         return [placed.delta for name in stack for placed in self.entries[name]]

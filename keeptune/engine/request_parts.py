@@ -1,13 +1,14 @@
-"""The request of a row: where it ends and the answer begins, and where its texts begin.
+"""The parts of a row: where its request ends and an answer begins, and where its texts begin.
 
-Policies decide by the request, and a template has soft tokens behind it or between its texts. Which tokens are it?
+Policies decide by the request, and a template has soft tokens before each answer or between texts. Which tokens are it?
 
 - In a packed batch, those before the first one that is learned or scored.
 - In a padded batch with labels, those before the first label (a row's first token is never one: nothing predicts it).
 - Else everything that the first call with an empty cache is given, or what `prompted` says.
 
 A row of which nothing is learned is all request; no request is empty. The answer is never looked at, so training does
-what generation does.
+what generation does. In a conversation every run of learned tokens, or of labels, is an answer. That says nothing of
+answers that are only read, so rows say where theirs begin (`keeptune.data.starts`).
 
 A decoder and an encoder-decoder read one text per line, and no token says for sure where a text ends: a packed batch
 says it, and of a padded one `divided`. An encoder's tokenizer puts separators between texts.
@@ -26,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from keeptune.data.starts import UNSAID, Starts
 from keeptune.engine.batch import IGNORED
 
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
 
 _prompted: ContextVar[tuple[int, ...] | None] = ContextVar("prompted", default=None)
-_divided: ContextVar[tuple[tuple[int, ...], ...] | None] = ContextVar("divided", default=None)
+_starting: ContextVar[tuple[Starts, ...] | None] = ContextVar("starting", default=None)
 
 
 @contextmanager
@@ -46,20 +48,39 @@ def prompted(lengths: Sequence[int]) -> Iterator[None]:
 
 
 @contextmanager
-def divided(starts: Sequence[Sequence[int]] | None) -> Iterator[None]:
-    """Inside, the texts of row i but the first begin at its tokens `starts[i]`; None: there is nothing to say."""
-    token = _divided.set(None if starts is None else tuple(map(tuple, starts)))
+def divided(
+    texts: Sequence[Sequence[int]] | None = None, answers: Sequence[Sequence[int]] | None = None
+) -> Iterator[None]:
+    """Inside, says of the rows of a padded batch where their parts begin, pads not counted; for templates.
+
+    Of a row that goes on from a cache, what is cached counts too: an answer at all of its tokens is the next one.
+
+    Args:
+        texts: of each row, the tokens at which its texts begin, but the first.
+        answers: of each row, the tokens at which its answers begin, also the one that is to be written: that is as many
+            as the row has tokens.
+    """
+    count = len(texts if texts is not None else answers or ())
+    rows = zip(texts or [()] * count, answers or [()] * count, strict=True)
+    with starting(None if texts is answers is None else [Starts(tuple(one), tuple(other)) for one, other in rows]):
+        yield
+
+
+@contextmanager
+def starting(starts: Sequence[Starts] | None) -> Iterator[None]:
+    """As `divided`, in one value for each row; None: there is nothing to say."""
+    token = _starting.set(None if starts is None else tuple(starts))
     try:
         yield
     finally:
-        _divided.reset(token)
+        _starting.reset(token)
 
 
-def starts_of_rows(count: int) -> list[tuple[int, ...]]:
+def starts_of_rows(count: int) -> list[Starts]:
     """What `divided` says of each of `count` rows, which may be beams: the same number of each row, on end."""
-    found = _divided.get()
+    found = _starting.get()
     if not found or count % len(found):
-        return [()] * count
+        return [UNSAID] * count
     return [starts for starts in found for _ in range(count // len(found))]
 
 
@@ -71,6 +92,18 @@ def requests(batch: PackedBatch) -> list[tuple[int, int]]:
         first = next((place + 1 for place in range(start, end) if has_target[place]), end)
         spans.append((start, first))
     return spans
+
+
+def answered(batch: PackedBatch) -> list[Starts]:
+    """Of each row, where its parts begin; where it does not say, every run of targets is an answer."""
+    has_target = (batch.targets != IGNORED).tolist()
+    found = []
+    for row, (start, end) in enumerate(itertools.pairwise(batch.offsets)):
+        said = batch.starts[row].within(end - start) if batch.starts else UNSAID
+        own = [False, *has_target[start:end]]  # before a row's first token there is none
+        runs = tuple(place for place in range(1, len(own)) if own[place] > own[place - 1])
+        found.append(Starts(said.texts, said.answers or runs or (end - start,)))
+    return found
 
 
 class RequestEnds:
@@ -96,10 +129,27 @@ class RequestEnds:
         count, lengths = place[:, -1:], _prompted.get()
         if lengths is not None:
             return torch.tensor(lengths, device=real.device)[:, None].minimum(count).clamp(min=1)
+        return torch.where(self._labelled(real, place), place - 1, count).amin(dim=1, keepdim=True).clamp(min=1)
+
+    def starts(self, real: Tensor) -> list[Starts]:
+        """Of each row of a first call, where its parts begin; where nobody says, every run of labels is an answer."""
+        place = real.long().cumsum(1)
+        labelled, lengths = self._labelled(real, place), self.lengths(real)[:, 0].tolist()
+        begins = labelled & ~nn.functional.pad(labelled, (1, -1))
+        runs: list[list[int]] = [(place[row, begins[row]] - 1).tolist() for row in range(len(real))]
+        counts = place[:, -1].tolist()
+        found = []
+        for said, count, length, own in zip(starts_of_rows(len(real)), counts, lengths, runs, strict=True):
+            inside = said.within(count)
+            answers = inside.answers or (tuple(own) if own and _prompted.get() is None else (length,))
+            found.append(Starts(inside.texts, answers))
+        return found
+
+    def _labelled(self, real: Tensor, place: Tensor) -> Tensor:
+        """`[B, T]`: the tokens that are learned."""
         if self._labels is None or self._labels.shape != real.shape:
-            return count.clamp(min=1)
-        labelled = (self._labels.to(real.device) != IGNORED) & real.bool() & (place > 1)
-        return torch.where(labelled, place - 1, count).amin(dim=1, keepdim=True).clamp(min=1)
+            return torch.zeros_like(real, dtype=torch.bool)
+        return (self._labels.to(real.device) != IGNORED) & real.bool() & (place > 1)
 
     def _hear(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._labels = kwargs.get("labels")

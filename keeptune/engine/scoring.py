@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
 from keeptune.data.packing import filled
+from keeptune.data.starts import UNSAID, Starts
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import Head, head_of
@@ -32,7 +33,7 @@ class Scored(NamedTuple):
 
     tokens: Sequence[int]
     start: int
-    starts: tuple[int, ...] = ()
+    starts: Starts = UNSAID
 
 
 def token_logprobs(

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from keeptune.data.starts import Starts
 from keeptune.engine.attention import use_attention
 from keeptune.engine.book import book_of
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
-from keeptune.engine.request_parts import divided
+from keeptune.engine.request_parts import starting
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.scoring import POSITIONS_AT_ONCE, Scored, logprobs, token_logprobs
 from keeptune.models.families import FAMILIES
@@ -88,8 +89,8 @@ def prompts_of(
     with torch.inference_mode(), evaluating(model):
         for batch in _batches(groups, shared, batch_tokens, most):
             heads = [groups[index][0].tokens[: shared[index]] for index in batch]
-            with divided([groups[index][0].starts for index in batch]):
-                prompts = Prompts(model, heads, pad, 4 * batch_tokens)
+            starts = [groups[index][0].starts for index in batch]
+            prompts = Prompts(model, heads, starts, pad, 4 * batch_tokens)
             yield batch, prompts
 
 
@@ -99,18 +100,24 @@ class Prompts:
     Args:
         model: who serves it now, serves everything.
         heads: the prompts' tokens.
+        starts: where their texts and earlier answers begin.
         pad: any token of the vocabulary.
         limit: tokens in the cache, prompts repeated, of one pass over continuations.
     """
 
-    def __init__(self, model: PreTrainedModel, heads: Sequence[Sequence[int]], pad: int, limit: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, heads: Sequence[Sequence[int]], starts: Sequence[Starts], pad: int, limit: int
+    ) -> None:
         self.model, self.pad, self.limit = model, pad, limit
         self.device = model.get_input_embeddings().weight.device
         self.lengths = [len(head) for head in heads]
         tokens_BT, self.mask_BT = _padded([list(head) for head in heads], pad, left=True, device=self.device)
-        output = model.base_model(
-            input_ids=tokens_BT, attention_mask=self.mask_BT, position_ids=_positions(self.mask_BT), use_cache=True
-        )
+        said = [one.within(length) for one, length in zip(starts, self.lengths, strict=True)]
+        self._starts = [Starts(one.texts, one.answers or (n,)) for one, n in zip(said, self.lengths, strict=True)]
+        with starting(self._starts):
+            output = model.base_model(
+                input_ids=tokens_BT, attention_mask=self.mask_BT, position_ids=_positions(self.mask_BT), use_cache=True
+            )
         self.last_BD: Tensor = output.last_hidden_state[:, -1]
         self._cache = output.past_key_values
 
@@ -147,7 +154,7 @@ class Prompts:
         states_CND = self.last_BD[owner][:, None]
         if ahead:
             mask = torch.cat([self.mask_BT[owner], mask_CN[:, :ahead]], dim=1)
-            with self._repeated(owner) as cache:
+            with self._repeated(owner) as cache, starting([self._starts[place] for place, _ in rows]):
                 rest_CND = self.model.base_model(
                     input_ids=own_CN[:, :ahead],
                     attention_mask=mask,
@@ -165,10 +172,7 @@ class Prompts:
 
     @contextmanager
     def _repeated(self, owner: Tensor) -> Iterator[Any]:
-        """Inside, the cache has a row for each continuation; behind, a row for each prompt again.
-
-        It stays the same object, since soft prompts know by it what they have put there.
-        """
+        """Inside, the cache has a row for each continuation; behind, a row for each prompt again."""
         cache, layers = self._cache, self._cache.layers
         cache.layers = [copy.copy(layer) for layer in layers]
         cache.batch_select_indices(owner)

@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
+from keeptune.data.starts import UNSAID
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.book import book_of
 from keeptune.engine.places import InputSlot, OutputSlot
@@ -67,13 +68,13 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
         first, shared = rows[group[0]], _beginning(rows[group[0]]) if len(group) > 1 else 0
         parent = len(parts) if shared else -1
         if shared:
-            parts.append(replace(first, tokens=first.tokens[:shared], learned=(False,) * shared, starts=()))
+            parts.append(replace(first, tokens=first.tokens[:shared], learned=(False,) * shared, starts=UNSAID))
             parents.append(-1)
             starts.append(0)
             served.append(None if adapters is None else adapters[group[0]])
         for place in group:
             row = rows[place]
-            parts.append(replace(row, tokens=row.tokens[shared:], learned=row.learned[shared:], starts=()))
+            parts.append(replace(row, tokens=row.tokens[shared:], learned=row.learned[shared:], starts=UNSAID))
             parents.append(parent)
             starts.append(shared)
             served.append(None if adapters is None else adapters[place])

@@ -239,7 +239,8 @@ def _later_texts(template: Around, ids: Sequence[int] | None, start: int, end: i
     apart = [place for place in range(start, min(end, len(row))) if row[place] == template.separator]
     found = [place + 1 for place in apart if place + 1 not in apart]
     if len(found) != len(template.ends) - 1:
-        raise other_texts(len(template.ends), len(found) + 1)
+        call = "for a call of your own pass `input_ids` in which `tokenizer(first, second)` has joined the texts."
+        raise other_texts(len(template.ends), len(found) + 1, call=call)
     return found
 
 

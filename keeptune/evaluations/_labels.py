@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from keeptune.core.example import Message
 from keeptune.data.encode import Encoded, encoder_of
+from keeptune.data.starts import UNSAID, Starts
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._likelihood import ROWS_AT_ONCE
 
@@ -35,7 +36,7 @@ def label_logprobs(
     return found
 
 
-def unlearned(tokens: Sequence[int], starts: tuple[int, ...] = ()) -> Encoded:
+def unlearned(tokens: Sequence[int], starts: Starts = UNSAID) -> Encoded:
     """A row that is only read."""
     return Encoded("", "", tuple(tokens), (False,) * len(tokens), starts=starts)
 

@@ -14,7 +14,8 @@ In a masked language model it may stand around the text, inside the tokenizer's 
 which the loss `label` learns and `label_accuracy` reads, as of a head. Rows of several texts have a `{text:column}` for
 each, and what is between them stands before the later one. In an encoder-decoder a template stands around what the
 encoder reads. In a decoder it stands around the request: what is behind the last text comes directly before the answer,
-and its last vector predicts the first token of that. Every inserted vector takes a position, as a word there would.
+and its last vector predicts the first token of that; in a conversation so before each answer. Every inserted vector
+takes a position, as a word there would.
 """
 
 from __future__ import annotations

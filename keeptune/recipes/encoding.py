@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.digest import digest_of
 from keeptune.data.encode import Encoded, EncodedSet, Problem, encode_all
 from keeptune.data.fitting import TooLong
+from keeptune.data.starts import Starts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from keeptune.core.example import Example
 
-REVISION = 3
+REVISION = 4
 """Raised when the same rows are encoded in another way."""
 FEWEST = 500
 """Rows; fewer are encoded again sooner than they are read."""
@@ -91,7 +92,7 @@ def unpacked(tensors: dict[str, Tensor]) -> EncodedSet:
     ends = list(accumulate(tensors["lengths"].tolist(), initial=0))
     named = zip(pairwise(ends), about["ids"], about["sources"], about["answers"], about["starts"], strict=True)
     rows = tuple(
-        Encoded(name, source, tokens[start:end], learned[start:end], answer, tuple(starts))
+        Encoded(name, source, tokens[start:end], learned[start:end], answer, Starts(*map(tuple, starts)))
         for (start, end), name, source, answer, starts in named
     )
     problems = tuple(Problem(**problem) for problem in about["problems"])

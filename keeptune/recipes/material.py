@@ -125,7 +125,7 @@ def _require_texts(recipe: Recipe, train: Mapping[str, EncodedSet]) -> None:
         for method in stage.methods if isinstance(stage, Train) else ():
             for name in stage.sources() if len(method.texts) > 1 else ():
                 rows = train[name].rows if name in train else ()
-                whole = sum(len(row.starts) == len(method.texts) - 1 for row in rows)
+                whole = sum(len(row.starts.texts) == len(method.texts) - 1 for row in rows)
                 if whole < len(rows):
                     raise DataError(
                         f"in {len(rows) - whole} of {len(rows)} rows of '{name}' the {len(method.texts)} texts of the "

@@ -91,6 +91,12 @@ def question_tokens(row: Encoded) -> tuple[int, ...]:
     return row.tokens[:last]
 
 
+def request_of(row: Encoded) -> Request:
+    """What its last answer answers."""
+    tokens = question_tokens(row)
+    return Request(tokens, row.starts.within(len(tokens)))
+
+
 def _chunks(prompts: Mapping[str, Request]) -> list[dict[str, Request]]:
     left = iter(prompts.items())
     chunks = []

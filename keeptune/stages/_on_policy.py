@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.encode import Encoded, Encoder
+from keeptune.data.starts import UNSAID, Starts
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import Head
@@ -74,19 +75,17 @@ class OnPolicyPlan(Plan):
         asked = {place: tokens for place, tokens in asked.items() if len(tokens) > 1}  # a document asks nothing
         made = list(rows)
         self.teacher_rows.clear()
-        starts = [rows[place].starts for place in asked]
+        starts = [rows[place].starts.within(len(tokens)) for place, tokens in asked.items()]
         for place, answer in zip(asked, self._written(list(asked.values()), starts, step), strict=True):
             made[place] = _row(rows[place], asked[place], answer)
             shown = self.shown.get(rows[place].id.rsplit("~", 1)[0])
             if shown is not None:
                 key = (made[place].source, made[place].id)
-                read = replace(_row(rows[place], shown, answer), starts=())  # one text, whatever the question is
+                read = replace(_row(rows[place], shown, answer), starts=UNSAID)  # one text, whatever the question is
                 self.teacher_rows[key] = read, len(shown) - len(asked[place])
         return made
 
-    def _written(
-        self, prompts: Sequence[Sequence[int]], starts: Sequence[tuple[int, ...]], step: int
-    ) -> list[list[int]]:
+    def _written(self, prompts: Sequence[Sequence[int]], starts: Sequence[Starts], step: int) -> list[list[int]]:
         """What the model answers, with the token that ends it where it ended in time."""
         if not prompts:
             return []
@@ -187,4 +186,5 @@ def old_self(model: PreTrainedModel, stacks: Stacks, work: StageWork, *, detacha
 
 def _row(row: Encoded, question: Sequence[int], answer: Sequence[int]) -> Encoded:
     learned = (False,) * len(question) + (True,) * len(answer)
-    return replace(row, tokens=(*question, *answer), learned=learned)
+    starts = row.starts.within(len(question))
+    return replace(row, tokens=(*question, *answer), learned=learned, starts=starts)

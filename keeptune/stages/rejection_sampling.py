@@ -10,7 +10,6 @@ from pydantic import Field
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.data.encoder import Request
 from keeptune.data.verifiers import Verifier
 from keeptune.stages import Stage, StageWork
 from keeptune.stages._made import write_made
@@ -54,7 +53,7 @@ class RejectionSampling(Stage):
             DataError: no answer was right (E-SAMPLE-NOTHING), or a row cannot be verified (E-VERIFY-ROW).
             Interrupted: a signal; finished chunks are kept (E-RUN-INTERRUPTED).
         """
-        from keeptune.stages._answering import answered, question_tokens
+        from keeptune.stages._answering import answered, request_of
         from keeptune.stages._sifting import sift, told
 
         asked = self._asked(work)
@@ -63,7 +62,7 @@ class RejectionSampling(Stage):
             checkpoint,
             work,
             self.label,
-            {row.id: Request(question_tokens(row), row.starts) for row, _ in asked},
+            {row.id: request_of(row) for row, _ in asked},
             max_new_tokens=self.max_new_tokens,
             rounds=self.samples,
             temperature=self.temperature,

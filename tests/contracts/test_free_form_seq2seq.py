@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from keeptune.core.errors import PlanError
 from keeptune.data.encoder import Encoded
+from keeptune.data.starts import Starts
 from keeptune.engine.batch import pack
 from keeptune.engine.book import detach
 from keeptune.engine.generation import generate
@@ -110,7 +111,7 @@ def by_hand(model, stack, texts, answer):
 
 def batch_of(stacks=STACKS):
     encoded = [
-        Encoded("", "", (*request(a), *b), (False,) * len(request(a)) + (True,) * len(b), starts=starts)
+        Encoded("", "", (*request(a), *b), (False,) * len(request(a)) + (True,) * len(b), starts=Starts(starts))
         for a, b, starts in zip(TEXTS, ANSWERS, STARTS, strict=True)
     ]
     return pack(encoded, adapters=[None if stack is None else named(stack) for stack in stacks])
@@ -183,7 +184,8 @@ def test_padded_rows_are_the_rows_written_out(tmp_path, family, side):
 def test_scores_are_those_of_rows_written_out(tmp_path, family):
     model = adapted(tmp_path, family)
     scored = [
-        Scored([*request(a), *b], len(request(a)), starts) for a, b, starts in zip(TEXTS, ANSWERS, STARTS, strict=True)
+        Scored([*request(a), *b], len(request(a)), Starts(starts))
+        for a, b, starts in zip(TEXTS, ANSWERS, STARTS, strict=True)
     ]
     found = token_logprobs(model, scored, adapters=[named(stack) for stack in STACKS])
     for values, (stack, texts, answer), row in zip(found, cases(), scored, strict=True):
@@ -206,11 +208,15 @@ def test_generation_in_a_mixed_batch_is_decoding_of_rows_written_out(tmp_path, f
     model = adapted(tmp_path, family, "float64")
     asked = [request(texts) for texts in TEXTS]
     wanted = [written(model, stack, texts, 5) for stack, texts, _ in cases()]
-    found = generate(model, PadZero(), asked, rows=STACKS, starts=STARTS, max_new_tokens=5, stop_ids=set())
+    found = generate(
+        model, PadZero(), asked, rows=STACKS, starts=list(map(Starts, STARTS)), max_new_tokens=5, stop_ids=set()
+    )
     assert found == wanted
     early = wanted[0][1]
     cut = [answer[: answer.index(early)] if early in answer else answer for answer in wanted]
-    found = generate(model, PadZero(), asked, rows=STACKS, starts=STARTS, max_new_tokens=5, stop_ids={early})
+    found = generate(
+        model, PadZero(), asked, rows=STACKS, starts=list(map(Starts, STARTS)), max_new_tokens=5, stop_ids={early}
+    )
     assert found == cut
 
 

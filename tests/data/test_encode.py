@@ -14,6 +14,7 @@ from keeptune.core.example import Example, Message
 from keeptune.data.encode import LETTERS_AT_ONCE, ROWS_AT_ONCE, encode, encode_all, encode_many, encoder_of, together
 from keeptune.data.encoder import Encoded, Encoder
 from keeptune.data.fitting import last_learned
+from keeptune.data.starts import LOST
 from keeptune.data.view import check_view
 
 
@@ -228,10 +229,10 @@ def test_a_later_text_begins_with_the_token_that_writes_its_first_letter(make_to
     encoder = Encoder(tokenizer)
     asked = Message("user", f"{first}\n{second}", {"texts": [first, second]})
     request, plain = encoder.request([asked]), encoder.request([Message("user", asked.content)])
-    assert (request.tokens, plain.starts) == (plain.tokens, ())
+    assert (request.tokens, plain.starts.texts) == (plain.tokens, ())
     assert list(request.tokens) == encoder.prompt([asked])
     assert encoder.encode(Example("1", (asked, Message("assistant", "five")))).starts == request.starts
-    (start,) = request.starts
+    (start,) = request.starts.texts
     whole, before, with_it = (tokenizer.decode(request.tokens[:end]) for end in (None, start, start + 1))
     assert len(before) <= whole.rindex(second.rstrip()) < len(with_it)
 
@@ -240,7 +241,7 @@ def test_a_template_that_rewrites_a_request_says_nothing_of_its_texts(tokenizer)
     other = copy.deepcopy(tokenizer)
     other.chat_template = tokenizer.chat_template.replace("{{ m['content'] }}", "{{ m['content'] | upper }}")
     asked = Message("user", "one\ntwo", {"texts": ["one", "two"]})
-    assert Encoder(other).request([asked]).starts == ()
+    assert Encoder(other).request([asked]).starts.texts == ()
 
 
 def test_a_row_whose_answer_was_cut_keeps_its_texts(tokenizer):
@@ -249,3 +250,38 @@ def test_a_row_whose_answer_was_cut_keeps_its_texts(tokenizer):
     whole = Example("1", (asked, Message("assistant", "five six seven eight")), source="task", line=1)
     (kept,) = encode_all([whole], tokenizer, too_long="cut", context=len(request.tokens) + 2).rows
     assert (len(kept.tokens), kept.starts) == (len(request.tokens) + 2, request.starts)
+
+
+TURNS = [
+    Message("user", "one two"),
+    Message("assistant", "three"),
+    Message("user", "four five six"),
+    Message("assistant", " seven eight", {"weight": 0}),
+    Message("user", "nine"),
+    Message("assistant", "ten one"),
+]
+
+
+@pytest.mark.parametrize("shape", ["chatml", "llama3", "pocket", "gemma", None])
+@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+def test_an_answer_begins_where_the_prompt_ended_that_it_answered(make_tokenizer, kind, shape):
+    """Of every answer, learned or only read, in a row that is learned and in a later prompt."""
+    encoder = Encoder(make_tokenizer(kind, shape))
+    ends = tuple(len(encoder.prompt(TURNS[:number])) for number in (1, 3, 5))
+    row = encoder.encode(Example("1", tuple(TURNS)))
+    assert row.starts.answers == ends
+    assert [place for place in range(1, len(row.tokens)) if row.learned[place] > row.learned[place - 1]] == [
+        ends[0],
+        ends[2],
+    ]
+    assert [encoder.request(TURNS[:number]).starts.answers for number in (1, 3, 5)] == [ends[:1], ends[:2], ends]
+    assert row.starts.within(ends[1]).answers == ends[:2]
+
+
+def test_an_earlier_answer_that_no_generation_prompt_is_before_is_lost(tokenizer):
+    other = copy.deepcopy(tokenizer)
+    header = "<|im_start|>{{ m['role'] }}\n"
+    early = f"{{% if loop.last or m['role'] != 'assistant' %}}{header}{{% else %}}({{% endif %}}"
+    other.chat_template = tokenizer.chat_template.replace(header, early)
+    request = Encoder(other).request(TURNS[:3])
+    assert request.starts.answers == (LOST, len(request.tokens))

@@ -19,6 +19,7 @@ from keeptune.data.formats import Format
 from keeptune.data.formats.prompt_completion import PromptCompletion
 from keeptune.data.guess import guess_format
 from keeptune.data.place import Place
+from keeptune.data.starts import UNSAID
 from keeptune.engine.batch import pack
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.readout import answers
@@ -192,5 +193,5 @@ def test_a_request_says_where_its_texts_begin_where_no_separator_does(model):
     example = Example("1", (*turns, Message("assistant", "w20")))
     reader = encoder_of(model.loaded.tokenizer, None, "encoder_decoder")
     assert reader.request(turns).tokens == (CLS, 7, 3, 4, 6, 8, 9, SEP)
-    assert reader.request(turns).starts == reader.encode(example).starts == (4, 5)
-    assert encoder_of(model.loaded.tokenizer, None, "encoder").request([pair("w3", "w4")]).starts == ()
+    assert reader.request(turns).starts == reader.encode(example).starts == ((4, 5), ())
+    assert encoder_of(model.loaded.tokenizer, None, "encoder").request([pair("w3", "w4")]).starts == UNSAID
