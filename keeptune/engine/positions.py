@@ -113,3 +113,11 @@ class UsualPositions:
             return torch.arange(past, past + tokens, device=source.device).expand(rows, -1) + self.first
         counted = mask.long().cumsum(dim=1) - 1 + self.first
         return counted.clamp(min=0)[:, -tokens:]
+
+    def beside_pads(self, given: dict[str, Any], source: Tensor, chosen: Tensor) -> Tensor:
+        """The same, but that `chosen` rows `[B, 1]` count no pads before their text, as BERT does by itself."""
+        positions = self(given, source)
+        if self.rule != "plain" or given.get("position_ids") is not None:
+            return positions
+        pads: Tensor = given["attention_mask"].argmax(dim=1, keepdim=True)
+        return (positions - pads * chosen).clamp(min=self.first)

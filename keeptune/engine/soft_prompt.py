@@ -166,7 +166,10 @@ class PromptSlot(Slot):
         mask = text_mask(given, rows, int((kinds[:1] == TEXT).sum()), tokens).to(source.device)
         groups = self._groups(stacks, mask, tokens)
         width = max(sum(group.size for group in own) for own in groups)
-        positions = None if self.usual is None else self.usual({**given, "attention_mask": mask}, source) + held
+        positions = None
+        if self.usual is not None:
+            prompted = torch.tensor([[bool(stack)] for stack in stacks], device=mask.device)
+            positions = self.usual.beside_pads({**given, "attention_mask": mask}, source, prompted) + held
         before, own = widened(mask[:, :-tokens], kinds), mask[:, -tokens:]
         if width:
             self._added = laid_out(groups, own, width)

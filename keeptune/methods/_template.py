@@ -122,16 +122,17 @@ class TemplatePrompt(Around):
         embedding: of the model.
         template: as it was read.
         soft: makes the soft ones.
-        framed: whether it stands inside the special tokens that the tokenizer puts around a text.
+        kind: of the model. In an encoder it stands inside the special tokens that the tokenizer puts around a text,
+            as the authors' does in BERT; in front of an encoder-decoder before those that open it.
     """
 
     words: Tensor
 
     def __init__(
-        self, model: PreTrainedModel, embedding: nn.Module, template: Template, soft: EncodedPrompt, *, framed: bool
+        self, model: PreTrainedModel, embedding: nn.Module, template: Template, soft: EncodedPrompt, *, kind: str
     ) -> None:
         super().__init__()
-        tokenizer = None if _plain(template, framed) else loaded_of(model).tokenizer
+        tokenizer = None if _plain(template, kind) else loaded_of(model).tokenizer
         words: list[int] = []
         self.order: list[int] = []
         self.mask = None
@@ -149,7 +150,7 @@ class TemplatePrompt(Around):
                 self.order += [template.soft + len(words) + number for number in range(len(ids))]
                 words += ids
         self.soft, self.room, self.ends = soft, len(self.order), tuple(ends)
-        self.frame = (0, 0) if tokenizer is None or not framed else _frame(tokenizer)
+        self.frame = (0, 0) if tokenizer is None or kind == "decoder" else _frame(tokenizer)
         self.separator = None if tokenizer is None else tokenizer.sep_token_id
         self.embedding = [embedding]  # in a list: it is the model's, no part of the adapter
         self.register_buffer("words", torch.tensor(words, dtype=torch.long), persistent=False)
@@ -193,9 +194,11 @@ def verbalised(model: PreTrainedModel, verbaliser: Mapping[str, str]) -> dict[st
     return found
 
 
-def _plain(template: Template, framed: bool) -> bool:
-    """Whether it needs no tokenizer: it has no words, and in a frame it is soft tokens before a single text alone."""
-    if framed:
+def _plain(template: Template, kind: str) -> bool:
+    """Whether it needs no tokenizer: it has no words and stands in no frame."""
+    if kind == "encoder":
+        return False
+    if kind == "encoder_decoder":
         return is_text(template.parts[-1]) and all(isinstance(part, int) for part in template.parts[:-1])
     return all(isinstance(part, int) or is_text(part) for part in template.parts)
 

@@ -7,7 +7,8 @@ m = D / 2 as in their probing of facts, or D as in their few-shot tasks. `mlp` i
 ReLU between. Either serves training alone: a file keeps P, and without a template it is one of `prompt`.
 
 A template says where the virtual tokens stand: `{soft:3} {text} {soft:3} {mask}`, with words between them as one likes.
-In a masked language model it may stand around the text, inside the tokenizer's own frame, and `{mask}` asks for a word:
+In a masked language model it stands around the text, inside the tokenizer's own frame, as the authors' does in BERT
+(`[CLS] P [MASK] P x P [SEP]`), and `{mask}` asks for a word:
 
     score_c = logit of verbaliser(c) at the mask
 
@@ -80,9 +81,10 @@ class PTuning(Method):
         template = read_template(self.template)
         if anatomy.kind != "encoder":
             self._check_writer(model.config.model_type, template)
-            prompt = TemplatePrompt(model, embedding, template, soft, framed=anatomy.kind == "encoder_decoder")
+        prompt = TemplatePrompt(model, embedding, template, soft, kind=anatomy.kind)
+        if anatomy.kind != "encoder":
             return [Placed(InputEmbedding(anatomy.embedding), prompt)]
-        placed = [Placed(AroundText(anatomy.embedding), TemplatePrompt(model, embedding, template, soft, framed=True))]
+        placed = [Placed(AroundText(anatomy.embedding), prompt)]
         if template.masks:
             cloze_paths(model)
             placed.append(Placed(Reading(anatomy.body), Cloze(verbalised(model, self.verbaliser))))

@@ -2,6 +2,9 @@
 
     X' = [P; E(x)],   P: length x D
 
+X is all that the model reads: in an encoder P stands before `[CLS]`, as PEFT has it, whose files mean the same here. What
+stands inside the frame is a template of `p_tuning`.
+
 Starts (section 3.2 of the paper): `vocabulary` takes rows of frequent tokens, drawn without replacement; `labels` takes
 one row per class label (pieces averaged) and fills up from the vocabulary; `text` takes the rows of a sentence and
 fills up likewise; `uniform` is U[-0.5, 0.5] as the paper says (its code draws from [0, 0.5]).
