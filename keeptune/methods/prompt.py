@@ -2,8 +2,8 @@
 
     X' = [P; E(x)],   P: length x D
 
-X is all that the model reads: in an encoder P stands before `[CLS]`, as PEFT has it, whose files mean the same here. What
-stands inside the frame is a template of `p_tuning`.
+X is all that the model reads: in an encoder P stands before `[CLS]`, as PEFT has it, whose files mean the same here.
+What stands inside the frame is a template of `p_tuning`.
 
 Starts (section 3.2 of the paper): `vocabulary` takes rows of frequent tokens, drawn without replacement; `labels` takes
 one row per class label (pieces averaged) and fills up from the vocabulary; `text` takes the rows of a sentence and
