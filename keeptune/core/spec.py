@@ -11,16 +11,18 @@ import ast
 import importlib
 import importlib.util
 import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
+from keeptune.core.complaints import complaints, sentence
 from keeptune.core.digest import digest_of
-from keeptune.core.errors import RecipeError, did_you_mean, written
+from keeptune.core.errors import RecipeError, did_you_mean
 
 QUOTES = '"""'
 
@@ -35,6 +37,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     shelf: ClassVar[str] = ""
+    named_by: ClassVar[str] = "name"
 
     if TYPE_CHECKING:
 
@@ -87,9 +90,9 @@ class Spec(BaseModel):
             if error.name is None or not f"{path}.".startswith(f"{error.name}."):
                 raise
             raise RecipeError(
-                f"the module '{name}' cannot be imported.",
+                f"no {noun} is called '{name}', and no module of that name can be imported.",
                 code="E-RECIPE-NAME",
-                fix="Install it, or use a name from the shelf.",
+                fix=f"Use a name from the shelf, or install the module. {did_you_mean(name, known)}",
             ) from error
         found = [
             member
@@ -127,7 +130,7 @@ class Spec(BaseModel):
             return handler(data)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                error.title, [_reworded(line, cls) for line in error.errors()]
+                error.title, complaints(error.errors(), cls, _called(cls))
             ) from None
 
 
@@ -147,11 +150,17 @@ def validate(spec: type[Any], data: Any, *, file: str | None = None, lines: dict
         for line in error.errors():
             key = dotted(line["loc"])
             code = {"unknown_key": "E-CONFIG-KEY", "unknown_name": "E-RECIPE-NAME"}.get(line["type"], "E-CONFIG-VALUE")
-            number = (lines or {}).get(key)
-            fix = str(line.get("ctx", {}).get("fix", ""))
-            where = {"file": file, "line": number, "key": key or None}
-            problems.append(RecipeError(_sentence(line), code=code, where=where, fix=fix))
+            where = {"file": file, "line": _line_of(line["loc"], lines or {}), "key": key or None}
+            problems.append(
+                RecipeError(sentence(line), code=code, where=where, fix=str(line.get("ctx", {}).get("fix", "")))
+            )
         raise RecipeError.together(problems) from None
+
+
+def _line_of(location: tuple[str | int, ...], lines: Mapping[str, int]) -> int | None:
+    """Where a setting stands; of one that is missing, where the group that it is missing from begins."""
+    known = (lines.get(dotted(location[:end])) for end in range(len(location), 0, -1))
+    return next((line for line in known if line is not None), None)
 
 
 def dotted(location: tuple[str | int, ...]) -> str:
@@ -191,8 +200,17 @@ def _member_name(member: Spec) -> str:
 
 def _instance_of(cls: type[Spec], value: Spec) -> Spec:
     if not isinstance(value, cls):
-        raise PydanticCustomError("wrong_kind", f"expected a {cls.__name__.lower()}, got {type(value).__name__}")
+        raise PydanticCustomError("wrong_kind", f"expected {_a(cls.__name__.lower())}, got {type(value).__name__}")
     return value
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _called(cls: type[Spec]) -> str:
+    """What a user knows it as."""
+    return f"'{_name_of(cls)}'" if cls.shelf else f"the {cls.__name__.lower()}"
 
 
 def _name_of(cls: type[Spec]) -> str:
@@ -224,49 +242,13 @@ def _member(cls: type[Spec], data: Any) -> Any:
     noun = cls.__name__.lower()
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         known = did_you_mean("", cls.names())
-        message = f"expected the name of a {noun}, or a mapping with 'name'"
+        message = f"expected the name of {_a(noun)}, or settings with `{cls.named_by}`"
         raise PydanticCustomError("unknown_name", "{text}", {"text": message, "fix": known})
     try:
         member = cls.find(settings["name"])
     except RecipeError as error:
         raise PydanticCustomError("unknown_name", "{text}", {"text": error.what, "fix": error.fix}) from error
     return member.model_validate({key: value for key, value in settings.items() if key != "name"})
-
-
-def _reworded(line: Any, cls: type[Spec]) -> InitErrorDetails:
-    if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
-        key = str(line["loc"][0])
-        text = f"'{key}' is not a setting of {cls.__name__}."
-        context = {"text": text, "fix": did_you_mean(key, cls.model_fields)}
-        return {
-            "type": PydanticCustomError("unknown_key", "{text}", context),
-            "loc": line["loc"],
-            "input": line["input"],
-        }
-    if line["type"] in ("unknown_key", "unknown_name"):
-        return {
-            "type": PydanticCustomError(line["type"], "{text}", line["ctx"]),
-            "loc": line["loc"],
-            "input": line["input"],
-        }
-    context = {"text": line["msg"]}
-    return {"type": PydanticCustomError("invalid_value", "{text}", context), "loc": line["loc"], "input": line["input"]}
-
-
-def _sentence(line: Any) -> str:
-    text = str(line["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    if line["type"] in ("unknown_key", "unknown_name"):
-        return f"{text}."
-    if text.split(" ")[0].istitle():
-        text = text[:1].lower() + text[1:]
-    value = line["input"]
-    shown = "" if isinstance(value, (dict, list, Spec)) else f" (given: {_short(value)})"
-    return f"{text}{shown}."
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value) if isinstance(value, str) else written(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _plain(value: Any) -> Any:

@@ -80,7 +80,9 @@ class Proof(Spec):
 class Recipe(Spec):
     """Everything that `keeptune run` needs, and nothing that it does not."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="names the run folder")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="small letters, digits, - and _; it names the run folder"
+    )
     seed: int = Field(7, ge=0, lt=2**31, description="every generator of the run derives from it")
     model: Model = Field(Model(), description="the base")
     data: dict[str, Format] = Field(default_factory=dict, description="sources by name")
@@ -88,7 +90,7 @@ class Recipe(Spec):
     too_long: Literal["drop", "cut", "split", "refuse"] = Field("drop", description="policy for over-long rows")
     leaks: Literal["refuse", "allow"] = Field("refuse", description="test rows that training asks, in `check`")
     split: Split = Field(Split(), description="what is held out of the target's source")
-    stages: list[Stage] = Field(min_length=1, max_length=12, description="in order")
+    stages: list[Stage] = Field(min_length=1, max_length=12, description="what is done, in order, each behind a dash")
     guard: Guard | None = Field(None, description="looks at what is lost while it trains; --budget ends it in time")
     proof: Proof | None = Field(Proof(), description="null: no proof")
 

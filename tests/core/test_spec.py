@@ -159,7 +159,7 @@ def test_all_problems_are_reported_at_once_with_their_places(shop):
     assert "Did you mean 'minutes'?" in problems["teas[0].minuts"].fix
     assert "Did you mean 'black'?" in problems["teas[1]"].fix
     assert problems["teas[0].cups"].where == {"file": "menu.yaml", "line": 4, "key": "teas[0].cups"}
-    assert "greater than or equal to 1 (given: 0)" in problems["teas[0].cups"].what
+    assert "at least 1 (given: 0)" in problems["teas[0].cups"].what
     assert "menu.yaml line 1, titel: 'titel' is not a setting of Menu." in str(caught.value)
     assert len(caught.value.to_dict()["problems"]) == 9
 

@@ -38,7 +38,7 @@ def test_every_method_is_planned_or_refused_with_its_reason(no_weights):
     }
     assert named == set(Method.names())
     reasons = {row["name"]: row["reason"] for row in result["refused"]}
-    assert reasons["peft"] == "type: field required."
+    assert "Add `type`: PEFT's name of it, such as vera" in reasons["peft"]
     assert "no biases" in reasons["bitfit"]
     assert "`add_missing: true`" in reasons["bitfit"]
     assert result["recommended"]["name"] == "lora"

@@ -17,6 +17,7 @@ from keeptune.data.place import Place
 class Format(Spec, shelf="keeptune.data.formats"):
     """Where examples come from and how a row becomes one. Recipes name the member with `format:`."""
 
+    named_by: ClassVar[str] = "format"
     from_file: ClassVar[bool] = True
 
     def to_dict(self) -> dict[str, Any]:
