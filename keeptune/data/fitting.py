@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.encoder import Encoded, Encoder
@@ -99,7 +100,7 @@ class Fitting:
                 self.counts["open_ended"] += not self._stops.issuperset(last_learned(row))
         else:
             self.counts["long"] += 1
-            self._add_long(row, example, f"it has {length} tokens; the context holds {self.context}")
+            self._add_long(row, example, f"it has {counted(length, 'token')}; the context holds {self.context}")
 
     def _add_long(self, row: Encoded, example: Example, what: str) -> None:
         if self.too_long == "split" and example.text is not None:
@@ -143,16 +144,20 @@ class Fitting:
         """The rows and counts, or the reason why they cannot be trained on."""
         counts = self.counts
         if self.too_long == "refuse" and counts["long"]:
-            raise self._error("E-DATA-LONG", f"{counts['long']} of {counts['read']} rows are longer than the context.")
+            raise self._error(
+                "E-DATA-LONG", f"{counts['long']:,} of {counted(counts['read'], 'row')} are longer than the context."
+            )
         too_few = not self.lengths or counts["dropped"] > most_dropped * counts["read"]
         if too_few and self._unwritten is not None and 2 * counts["bad"] > counts["dropped"]:
             first = self._unwritten
-            what = f"{counts['bad']} of {counts['read']} rows cannot be written; in the first of them {first.what}"
+            read = counted(counts["read"], "row")
+            what = f"{counts['bad']:,} of {read} cannot be written; in the first of them {first.what}"
             raise DataError(what, code=first.code, where=first.where, why=first.why, fix=first.fix)
         if not self.lengths:
-            raise self._error("E-DATA-NOTHING", f"none of the {counts['read']} rows teaches anything.")
+            raise self._error("E-DATA-NOTHING", f"no row of {counts['read']:,} teaches anything.")
         if too_few:
-            text = f"{counts['dropped']} of {counts['read']} rows would be dropped; at most {most_dropped:.0%} may be."
+            read = counted(counts["read"], "row")
+            text = f"{counts['dropped']:,} of {read} would be dropped; at most {most_dropped:.0%} may be."
             raise self._error("E-DATA-DROPPED", text)
         used = self.encoder.used_chat
         notes = () if used is None else tuple(used.notes)

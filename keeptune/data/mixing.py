@@ -8,6 +8,7 @@ from hashlib import sha256
 from itertools import islice
 from random import Random
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import RecipeError, did_you_mean
 
 
@@ -99,7 +100,7 @@ def _check(shares: Mapping[str, float], lengths: Mapping[str, Sequence[int]]) ->
             fix = did_you_mean(source, lengths)
             raise RecipeError(f"no source is called '{source}'.", code="E-MIX-SHARE", where={"key": source}, fix=fix)
         if not lengths[source] or not 0 < share < math.inf:
-            text = f"the share {share} of '{source}', which has {len(lengths[source])} rows, cannot be met."
+            text = f"the share {share} of '{source}', which has {counted(len(lengths[source]), 'row')}, cannot be met."
             fix = "Shares are positive numbers; leave the source out to use none of it."
             raise RecipeError(text, code="E-MIX-SHARE", where={"key": source}, fix=fix)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.normalise import question
@@ -47,7 +48,7 @@ def split(examples: Sequence[Example], fractions: Mapping[str, float], seed: int
     bare = next((name for name, rows in parts.items() if not rows), None)
     if bare is not None:
         raise DataError(
-            f"{len(examples)} rows are too few: the part '{bare}' would be empty.",
+            f"{counted(len(examples), 'row is', 'rows are')} too few: the part '{bare}' would be empty.",
             code="E-DATA-SPLIT",
             fix=f"Give a file for '{bare}', or raise its share.",
         )

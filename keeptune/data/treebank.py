@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.data.place import Place
 from keeptune.data.read import empty_counts, no_rows
@@ -64,7 +65,7 @@ def _sentence(row: Mapping[str, Any], place: Place, columns: Sequence[str]) -> S
     for name in columns:
         cells = _cells(row, "feats" if name.startswith(FEATURES) else name, place)
         if len(cells) != len(words):
-            what = f"there are {len(words)} words and {len(cells)} of '{name}'."
+            what = f"for {counted(len(words), 'word')} there are {len(cells)} of '{name}'."
             raise place.error(what, code="E-DATA-TYPE", key=name, fix="Each word needs one.")
         if name == "head":
             _check_heads(cells, place)
@@ -92,7 +93,7 @@ def _check_heads(cells: Sequence[str], place: Place) -> None:
     for number, cell in enumerate(cells, start=1):
         if not cell.isdecimal() or int(cell) > len(cells):
             raise place.error(
-                f"the head of word {number} is '{cell}'; the sentence has {len(cells)} words.",
+                f"the head of word {number} is '{cell}'; the sentence has {counted(len(cells), 'word')}.",
                 code="E-DATA-HEAD",
                 key="head",
                 fix="A head is a word's number, counted from 1, or 0 for the root.",

@@ -175,6 +175,7 @@ CHINESE: Mapping[str, str] = {
     "Wrong before, right now": "原来错，现在对",
     "None.": "没有。",
     "{title}: {count} items": "{title}：{count} 题",
+    "{title}: 1 item": "{title}：1 题",
     ", {count} shown": "，显示 {count} 题",
     "expected": "标准答案",
     # learning

@@ -49,14 +49,20 @@ def flip_section(flips: list[Flip]) -> Markup:
             if flip.lost == lost:
                 by_task.setdefault(flip.task, []).append(flip)
         count = sum(map(len, by_task.values()))
-        told = say("{title}: {count} items", title=title, count=count)
+        told = _counted(title, count)
         ordered = sorted(by_task.items(), key=lambda pair: -len(pair[1]))
         parts.append(folded(told, [_task(*pair) for pair in ordered] or element("p", say("None."), class_="note")))
     return Markup("".join(parts))
 
 
+def _counted(title: str, count: int) -> str:
+    if count == 1:
+        return say("{title}: 1 item", title=title)
+    return say("{title}: {count} items", title=title, count=count)
+
+
 def _task(name: str, flips: list[Flip]) -> Markup:
-    told = say("{title}: {count} items", title=name, count=len(flips))
+    told = _counted(name, len(flips))
     less = say(", {count} shown", count=SHOWN) if len(flips) > SHOWN else ""
     return folded(told + less, [_card(flip) for flip in flips[:SHOWN]], class_="task")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report.words import NAMES, took
 
 Result = Mapping[str, Any]
@@ -41,7 +42,7 @@ def lead(result: Result) -> str:
     trained = [arm for arm in result["arms"] if arm["rows"]]
     rows = "; ".join(f"{arm['name']} ({arm['rows']:,})" for arm in trained)
     what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
-    arms = f"{len(trained)} arms, {result['seeds']} seeds each, {runs} runs"
+    arms = f"{counted(len(trained), 'arm')}, {counted(result['seeds'], 'seed')} each, {counted(runs, 'run')}"
     return f"{what}; {arms}. Training rows: {rows}. {took(result.get('hours'))}"
 
 

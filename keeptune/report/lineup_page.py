@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.page import document
@@ -164,7 +165,7 @@ def _kl(found: Mapping[str, Any] | None) -> Markup | None:
 def _small_print(result: Mapping[str, Any]) -> Markup:
     base = result["base"]
     text = (
-        f"{result['tokens']:,} tokens a run. Target: {base['metric']} on {base['n']:,} test rows. Intervals: "
+        f"{result['tokens']:,} tokens a run. Target: {base['metric']} on {counted(base['n'], 'test row')}. Intervals: "
         f"{100 * result['confidence']:.0f}%, percentile bootstrap over clusters of items and, where there are several, "
         "seeds; with one seed they say nothing about another seed."
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, table
 from keeptune.report.page import document
@@ -62,7 +63,7 @@ def mixture_text(result: Plain) -> str:
             unpredicted(result),
         ]
     lines += [f"{one['cell']}, seed {one['seed']}: diverged" for one in result["failed"]]
-    lines.append(f"{result['seeds']} seeds, 90% intervals, {result['hours']:.2f} hours")
+    lines.append(f"{counted(result['seeds'], 'seed')}, 90% intervals, {result['hours']:.2f} hours")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report.html import Markup, element, table
 from keeptune.report.page import document
 from keeptune.report.probe_curves import layer_curves, selectivity_plane, series_of
@@ -20,12 +21,14 @@ def probe_page(result: Mapping[str, Any]) -> str:
     """The whole page as text, from `probe.json`."""
     series = series_of(result["rows"], result["models"])
     texts, units = result["texts"], result["units"]
-    asked = "heads" if result["kind"] == "edges" else f"{len(result['classes'])} labels"
+    asked = "heads" if result["kind"] == "edges" else counted(len(result["classes"]), "label")
     seeds = len(result["rows"][0]["seeds"])
+    over = "texts" if seeds == 1 else f"texts and {counted(seeds, 'seed')}"
     facts = (
-        f"{asked}, {units['test']:,} answers in {texts['test']:,} test texts, learned from {units['train']:,} in "
-        f"{texts['train']:,}. Without any state {points(result['baseline'], sign=False)}% are right. "
-        f"Intervals are 90%, over {'texts' if seeds == 1 else f'texts and {seeds} seeds'}."
+        f"{asked}, {counted(units['test'], 'answer')} in {counted(texts['test'], 'test text')}, learned from "
+        f"{units['train']:,} in {texts['train']:,}. Without any state "
+        f"{points(result['baseline'], sign=False)}% are right. "
+        f"Intervals are 90%, over {over}."
     )
     body = [
         element("p", f"Probes of {' and '.join(result['models'])}", class_="kicker"),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report import svg
 from keeptune.report.html import Markup, element, table
 from keeptune.report.lineup_page import share
@@ -102,6 +103,6 @@ def _table(cells: Sequence[Mapping[str, Any]]) -> Markup:
 def _small_print(result: Mapping[str, Any]) -> str:
     level = f"{100 * result['confidence']:.0f}%"
     return (
-        f"Shrunk: {', '.join(result['sources'])}. Target: {result['metric']} on {result['n']:,} test rows. Intervals: "
-        f"{level}, percentile bootstrap over items and, where there are several, seeds."
+        f"Shrunk: {', '.join(result['sources'])}. Target: {result['metric']} on {counted(result['n'], 'test row')}. "
+        f"Intervals: {level}, percentile bootstrap over items and, where there are several, seeds."
     )

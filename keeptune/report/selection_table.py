@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report.words import NAMES, took
 
 Result = Mapping[str, Any]
@@ -25,7 +26,8 @@ def lead(result: Result) -> str:
     metric = NAMES.get(result["metric"], result["metric"])
     whole = _score(result, _by(result, "all", 1.0)[0])
     what = f"`{result['recipe']}` on `{Path(result['model']).name}`: {', '.join(result['methods'])}, {length}"
-    rows = f"{result['rows']:,} rows to choose from, {metric} on {result['n']:,} test rows; all rows: {whole}"
+    rows, test = counted(result["rows"], "row"), counted(result["n"], "test row")
+    rows = f"{rows} to choose from, {metric} on {test}; all rows: {whole}"
     return f"{what}; {rows}. {took(result.get('hours'))}"
 
 

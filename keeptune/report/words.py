@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.report.language import say
 
 SIGN = {"PASS": "✓", "GAINED": "✓", "FAIL": "✗", "LOST": "✗", "UNDECIDED": "?"}
@@ -39,8 +40,7 @@ def interval(part: Mapping[str, Any]) -> str:
 
 def grid(count: int, noun: str, seeds: int, hours: float) -> str:
     """What a study's table rests on, and what it took: `9 mixtures, 1 seed each, 25 min 12 s of training and ...`."""
-    many = f"{count} {noun}{'' if count == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'} each"
-    return f"{many}, {seconds(3600 * hours)} of training and measuring"
+    return f"{counted(count, noun)}, {counted(seeds, 'seed')} each, {seconds(3600 * hours)} of training and measuring"
 
 
 def took(hours: float | None, processor: str = "") -> str:

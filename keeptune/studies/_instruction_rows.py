@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from keeptune.core.counting import counted
 from keeptune.core.example import Example
 from keeptune.data.split import TRAIN, split
 from keeptune.recipes.sources import Source
@@ -53,7 +54,9 @@ def add_rows(design: Design, pool: Pool) -> None:
     design.exams[TEST] = drawn(pool.sources[pool.target].test, pool.items, pool.seed)
     design.exams[OUTSIDE] = drawn(pool.other("outside"), pool.items, pool.seed)
     if len(train) < pool.least:
-        reason = f"'{pool.target}' has {len(train):,} training rows of one answer; an arm needs {pool.least:,}."
+        reason = (
+            f"'{pool.target}' has {counted(len(train), 'training row')} of one answer; an arm needs {pool.least:,}."
+        )
         design.refused |= dict.fromkeys(("dialogues", "quantity", "diversity", "quality"), reason)
         return
     first = _arm(design, train, pool.least, "rows")
@@ -63,9 +66,11 @@ def add_rows(design: Design, pool: Pool) -> None:
         design.compare("quantity", _arm(design, train, size, "rows"), first, TEST, OUTSIDE)
     too_many = [f"{size:,}" for size in pool.sizes if size > len(train)]
     if too_many:
-        design.refused[f"quantity: {', '.join(too_many)} rows"] = f"'{pool.target}' has {len(train):,} training rows."
+        design.refused[f"quantity: {', '.join(too_many)} rows"] = (
+            f"'{pool.target}' has {counted(len(train), 'training row')}."
+        )
     elif not sizes:
-        design.refused["quantity"] = f"no size above {pool.least:,} rows was named."
+        design.refused["quantity"] = f"no size above {counted(pool.least, 'row')} was named."
     _add_other(design, pool, "diversity", "narrow", first)
     _add_other(design, pool, "quality", "rejected", first)
 
@@ -75,7 +80,7 @@ def _add_other(design: Design, pool: Pool, question: str, name: str, first: str)
     held = [*pool.sources[pool.target].test, *pool.other("outside")]
     rows = unlike((row for row in pool.other(name) if _answers(row) == 1), held)
     if len(rows) < pool.least:
-        has = f"'{name}' has {len(rows):,} usable rows; an arm needs {pool.least:,}."
+        has = f"'{name}' has {counted(len(rows), 'usable row')}; an arm needs {pool.least:,}."
         design.refused[question] = has if name in pool.sources else f"the recipe has no source '{name}'."
         return
     design.compare(question, first, _arm(design, rows, pool.least, f"{name} rows"), TEST, OUTSIDE)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
@@ -51,7 +52,7 @@ class Compare(Study):
             for rate in sorted(self.rates)
             for extra in range(self.seeds)
         ]
-        work.progress.say(f"{len(arms)} runs of {tokens:,} tokens each; the base is measured first")
+        work.progress.say(f"{counted(len(arms), 'run')} of {tokens:,} tokens each; the base is measured first")
         base = bench.base()
         made: list[Plain] = []
         bench.arms(arms, self.jobs)
@@ -137,7 +138,11 @@ def _text(result: Plain, page: str) -> str:
         lines.append(f"rank correlation of KL to base with what was forgotten: {_plain(result['kl_predicts'])}")
     lines += [f"{one['recipe']} at {one['rate']:g}: diverged" for one in result["failed"]]
     return "\n".join(
-        [*lines, f"{len(result['cells'])} cells, {result['seeds']} seeds, {result['hours']:.2f} hours", f"page  {page}"]
+        [
+            *lines,
+            f"{counted(len(result['cells']), 'cell')}, {counted(result['seeds'], 'seed')}, {result['hours']:.2f} hours",
+            f"page  {page}",
+        ]
     )
 
 

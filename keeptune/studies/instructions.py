@@ -12,6 +12,7 @@ from pydantic import Field
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError
 from keeptune.core.files import atomic_write
@@ -74,7 +75,7 @@ class Instructions(Study):
         with work.arms("arms", len(plan)) as done:
             for name, seed in plan:
                 made[name].append(bench.arm(name, seed))
-                done(f"{name}, seed {work.recipe.seed + seed}: {made[name][-1]['rows']:,} rows")
+                done(f"{name}, seed {work.recipe.seed + seed}: {counted(made[name][-1]['rows'], 'row')}")
         result = {**bench.about(), "level": LEVEL, "arms": _arms(made), "refused": design.refused,
                   "comparisons": self._comparisons(design.contrasts, made),
                   "hours": hours_of(arm for own in made.values() for arm in own)}  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
@@ -78,7 +79,7 @@ class Conducted:
         """Both rounds of the design, and what they say."""
         points = [*self.study.design.points(self.ground), *(self._beside(name) for name in self.study.beside)]
         seeds = self.study.seeds
-        self.work.progress.say(f"{len(points) * seeds} runs; the base is measured first")
+        self.work.progress.say(f"{counted(len(points) * seeds, 'run')}; the base is measured first")
         base = self.bench.base()
         self._train(points)
         self._train(self.study.design.more(self.ground, self._table(base)))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DivergedError
 from keeptune.core.files import atomic_write
 from keeptune.core.score import Score
@@ -53,7 +54,7 @@ class Scaling(Study):
         target = str(getattr(work.recipe.proof and work.recipe.proof.target, "data", "task"))
         sources = self.sources or [target]
         sizes = _sizes(bench.material(work.recipe).train, sources, shares)
-        work.progress.say(f"{len(shares) * self.seeds} runs; the base is measured first")
+        work.progress.say(f"{counted(len(shares) * self.seeds, 'run')}; the base is measured first")
         base, found, seconds = bench.base(), list[list[list[Score]]](), 0.0
         seeds = range(work.recipe.seed, work.recipe.seed + self.seeds)
         arms: dict[float, list[Arm]] = {
@@ -70,7 +71,7 @@ class Scaling(Study):
                     arm = bench.arm(label, recipe, head)
                     seconds += arm["seconds"]
                     scores += [] if arm["failed"] else [bench.scores(arm)]
-                    done(f"{size:,} rows, seed {seed}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
+                    done(f"{counted(size, 'row')}, seed {seed}: {arm['failed'] or str(round(arm['seconds'])) + ' s'}")
                 found.append(scores)
         result = {**read(sizes, base, found), "sources": sources, "hours": round(seconds / 3600, 3)}
         page = work.run.folder / "scaling.html"
@@ -144,5 +145,6 @@ def _text(result: Plain, page: str) -> str:
         lines.append(f"{cell['rows']:>8,}  {cell['target']['value']:>8.1%}  {1 - cell['forgotten']['value']:>8.1%}")
     for name, curve in result["curves"].items():
         lines.append(f"twice the data: {name} {gain(curve['twice'])}, by the {curve['form']} form")
-    lines.append(f"{result['seeds']} seeds, {result['n']:,} test rows, 90% intervals, {result['hours']:.2f} hours")
+    seeds, rows = counted(result["seeds"], "seed"), counted(result["n"], "test row")
+    lines.append(f"{seeds}, {rows}, 90% intervals, {result['hours']:.2f} hours")
     return "\n".join([*lines, f"page  {page}"])

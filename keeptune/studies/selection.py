@@ -13,6 +13,7 @@ from pydantic import Field
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
@@ -72,7 +73,7 @@ class Selection(Study):
                     refused[choice.name] = f"it cannot read a model of the kind '{grid.kind}'"
                     done(f"{name}: {error.what}")
                 else:
-                    done(f"{name}: {arms[-1]['rows']:,} rows, {arms[-1]['score']:.4f}")
+                    done(f"{name}: {counted(arms[-1]['rows'], 'row')}, {arms[-1]['score']:.4f}")
         result = {**grid.about(arms[0]), "level": LEVEL, "arms": arms, "comparisons": self._comparisons(arms),
                   "refused": refused, "hours": hours_of(arms)}  # fmt: skip
         page = work.run.folder / "selection.md"

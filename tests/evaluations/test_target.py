@@ -76,5 +76,5 @@ def test_a_source_that_does_not_exist_is_named_with_the_nearest_one():
 
 def test_label_accuracy_needs_labels():
     free = {"task": [row("a", "files")]}
-    with pytest.raises(RecipeError, match="1 different answers"):
+    with pytest.raises(RecipeError, match=r"1 different answer\."):
         Target(metric="label_accuracy").measure(BASE, context(data=free))

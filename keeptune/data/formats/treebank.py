@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from keeptune.core.counting import counted
 from keeptune.core.example import Example, Message
 from keeptune.data.fields import as_text, required_text
 from keeptune.data.formats import FileFormat, licence
@@ -31,7 +32,7 @@ class Treebank(FileFormat):
             return Example(own, text=text, licence=licence(row), line=place.line)
         words, tags = _column(row, "form", place), _column(row, self.tags, place)
         if len(words) != len(tags):
-            what = f"there are {len(words)} words and {len(tags)} of '{self.tags}'."
+            what = f"for {counted(len(words), 'word')} there are {len(tags)} of '{self.tags}'."
             raise place.error(what, code="E-DATA-TYPE", key=self.tags, fix="Each word needs one.")
         turns = (Message("user", " ".join(words)), Message("assistant", " ".join(tags)))
         return Example(own, turns, licence=licence(row), line=place.line)
