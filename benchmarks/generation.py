@@ -25,7 +25,8 @@ from benchmarks import record, workload
 from benchmarks.interleave import interleaved, middle, ratio, timed
 from keeptune.core.machine import calm_process
 from keeptune.engine.generation import generate
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.models.load import Loaded, load
 
 POCKET = Path(keeptune.pocket.__file__).parent / "weights"

@@ -21,7 +21,7 @@ from torch import Tensor
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Example, Message
 from keeptune.engine.rows import active
-from keeptune.engine.scoring import Scored
+from keeptune.engine.scored import Scored
 from keeptune.evaluations import Context
 from keeptune.evaluations._likelihood import Answers, option_log_likelihoods
 from keeptune.methods import load_adapter

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.starts import Starts
 from keeptune.engine.attention import use_attention
-from keeptune.engine.deltas import named_generator
 from keeptune.engine.growing_cache import growing_cache
 from keeptune.engine.head import head_of
+from keeptune.engine.placed import named_generator
 from keeptune.engine.request_parts import starting
 from keeptune.engine.rows import Assignment
 from keeptune.engine.rows import rows as serving_rows

@@ -19,12 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-
-from keeptune.engine.deltas import Placed, apply
+from keeptune.engine.placed import Placed, apply
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
     from keeptune.engine.book import Adapters
 
 

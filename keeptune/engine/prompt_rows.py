@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
 from keeptune.data.starts import LOST, Starts
-from keeptune.engine.deltas import Placed
+from keeptune.engine.placed import Placed
 from keeptune.engine.selection import Stack
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from keeptune.engine.batch import pack
 from keeptune.engine.cloze import cloze_logits, mask_of
 from keeptune.engine.generation import evaluating
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.scoring import Scored
+from keeptune.engine.scored import Scored
 
 
 def pseudo_logprobs(model: PreTrainedModel, rows: Sequence[Scored], batch_tokens: int = 8192) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,29 +11,15 @@ from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
 from keeptune.data.packing import filled
-from keeptune.data.starts import UNSAID, Starts
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
+from keeptune.engine.scored import Scored
 from keeptune.engine.selection import Stack
 
 POSITIONS_AT_ONCE = 256
 """Rows of one block of logits: few enough to stay near the processor, enough to read the head's weights seldom."""
-
-
-class Scored(NamedTuple):
-    """Tokens of which those from `start` on are scored, given all before.
-
-    Attributes:
-        tokens: of the row.
-        start: at least 1.
-        starts: as those of `keeptune.data.encoder.Encoded`.
-    """
-
-    tokens: Sequence[int]
-    start: int
-    starts: Starts = UNSAID
 
 
 def token_logprobs(

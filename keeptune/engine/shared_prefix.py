@@ -28,7 +28,8 @@ from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
 from keeptune.engine.request_parts import starting
 from keeptune.engine.rotary import rotary_groups
-from keeptune.engine.scoring import POSITIONS_AT_ONCE, Scored, logprobs, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import POSITIONS_AT_ONCE, logprobs, token_logprobs
 from keeptune.models.families import FAMILIES
 
 Group = Sequence[Scored]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from keeptune.core.example import Message
 from keeptune.data.encode import encoder_of
-from keeptune.engine.generation import generate
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._endpoint import Endpoint
 
@@ -17,6 +16,8 @@ def free_answers(
     subject: Subject, conversations: Sequence[Sequence[Message]], max_new_tokens: int, context: Context, what: str
 ) -> list[str]:
     """The greedy answer to each conversation, cut at the end of turn; what is active on the model stays active."""
+    from keeptune.engine.generation import generate
+
     if isinstance(subject, Endpoint):
         written = []
         for turns in conversations:

@@ -17,7 +17,8 @@ from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.score import Item, Score
 from keeptune.data.suite import HarnessTask
 from keeptune.engine.generation import generate
-from keeptune.engine.scoring import Scored, greedy_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import greedy_logprobs
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._likelihood import context_of
 from keeptune.evaluations._summary import summarise

@@ -9,9 +9,7 @@ from typing import Any
 from keeptune.core.example import Example, Message
 from keeptune.data.encode import encoder_of
 from keeptune.data.text_encoder import frame
-from keeptune.engine.best_continuation import best_logprobs
-from keeptune.engine.pseudo_scoring import pseudo_logprobs
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
 from keeptune.evaluations import Context, Subject
 
 ROWS_AT_ONCE = 2048
@@ -24,6 +22,9 @@ def log_likelihoods(subject: Subject, rows: Sequence[Scored], context: Context, 
     Rows are batched by length: neighbours of equal length share one attention call. Of an encoder they are
     pseudo-log-likelihoods.
     """
+    from keeptune.engine.pseudo_scoring import pseudo_logprobs
+    from keeptune.engine.scoring import token_logprobs
+
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     sums = [0.0] * len(rows)
     for start in range(0, len(order), ROWS_AT_ONCE):
@@ -51,6 +52,8 @@ def option_log_likelihoods(
     Given the place of each group's right option, long lists of options are searched: an option that cannot be the best
     one is -inf, and the best one and the right one have their values.
     """
+    from keeptune.engine.best_continuation import best_logprobs
+
     if subject.kind == "encoder":
         flat = iter(log_likelihoods(subject, [row for group in groups for row in group], context, what))
         return [[next(flat) for _ in group] for group in groups]

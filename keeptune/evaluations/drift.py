@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Message
 from keeptune.core.score import Item, Score
 from keeptune.data.encode import Encoded, encoder_of
 from keeptune.data.packing import filled
-from keeptune.engine.batch import IGNORED, PackedBatch, pack
-from keeptune.engine.generation import generate
-from keeptune.engine.head import head_logits
-from keeptune.engine.packed import packed_hidden
 from keeptune.evaluations import Context, Evaluation, Subject
 from keeptune.evaluations._likelihood import context_of
 from keeptune.evaluations._summary import summarise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from keeptune.engine.batch import PackedBatch
 
 POSITIONS_AT_ONCE = 512
 
@@ -65,6 +64,8 @@ class Drift(Evaluation):
         return any(name.split("/")[0] == self.data for name in context.data)
 
     def _base_answers(self, base: Subject, requests: Sequence[str], context: Context) -> list[Encoded]:
+        from keeptune.engine.generation import generate
+
         encoder = encoder_of(base.tokenizer, None, base.kind)
         prompts = [encoder.prompt([Message("user", request)]) for request in requests]
         with base.off_task():
@@ -88,6 +89,8 @@ class Drift(Evaluation):
     def _compare(
         self, base: Subject, subject: Subject, name: str, rows: Sequence[Encoded], context: Context
     ) -> list[Score]:
+        from keeptune.engine.batch import pack
+
         kl_items, same_items = [], []
         on_task = name == "task_prompts"
         taught = [row for row in rows if any(row.learned[1:])]
@@ -114,6 +117,12 @@ def _within(row: Encoded, longest: int) -> Encoded:
 
 def _divergence(base: Subject, subject: Subject, batch: PackedBatch, on_task: bool) -> tuple[Tensor, Tensor, Tensor]:
     """KL (N,), agreement of the first choices (N,) and the row (N,) of each position that has a target."""
+    import torch
+
+    from keeptune.engine.batch import IGNORED
+    from keeptune.engine.head import head_logits
+    from keeptune.engine.packed import packed_hidden
+
     places = (batch.targets != IGNORED).nonzero()[:, 0]
     with torch.inference_mode():
         hidden = []

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.errors import RecipeError
 from keeptune.core.example import Example
 from keeptune.core.score import Item, Score
@@ -76,7 +77,8 @@ class Target(Evaluation):
         labels = self.labels or tuple(context.answers(self.data))
         if not 2 <= len(labels) <= MOST_LABELS:
             raise RecipeError(
-                f"{self.metric} needs 2 to {MOST_LABELS} labels; '{self.data}' has {len(labels)} different answers.",
+                f"{self.metric} needs 2 to {MOST_LABELS} labels; '{self.data}' has "
+                f"{counted(len(labels), 'different answer')}.",
                 code="E-RECIPE-METRIC",
                 fix="Use exact_match, token_f1 or rouge_l for free answers.",
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from torch.nn import functional
 from keeptune.engine.deltas import Delta
 from keeptune.engine.selection import Selection
 
-Activation = Literal["gelu", "relu", "silu"]
+if TYPE_CHECKING:
+    from keeptune.methods.bottleneck import Activation
+
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "relu": functional.relu,
@@ -61,8 +63,3 @@ class TwoLayer(Delta):
             return
         for matrix in (self.down, self.up):
             nn.init.trunc_normal_(matrix, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
-
-
-def two_layer_parameters(width: int, inner: int) -> int:
-    """2 D r + D + r."""
-    return 2 * width * inner + width + inner

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.engine.deltas import Delta
 
-Encoder = Literal["lstm", "mlp", "none"]
+if TYPE_CHECKING:
+    from keeptune.methods.p_tuning import Encoder
 
 
 class EncodedPrompt(Delta):

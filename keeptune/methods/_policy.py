@@ -96,8 +96,3 @@ def straight_through(logits: Tensor, tau: Tensor | float, *, noisy: bool) -> Ten
     soft = torch.softmax((logits + noise) / tau, dim=-1)[..., 1]
     hard = (soft > 0.5).to(soft.dtype)
     return hard + (soft - soft.detach())
-
-
-def policy_parameters(width: int, hidden: int, layers: int) -> int:
-    """D m + m + 2 L m + 2 L."""
-    return width * hidden + hidden + 2 * layers * hidden + 2 * layers

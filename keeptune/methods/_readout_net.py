@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from keeptune.engine.readout import Readout, Span
 
-Kind = Literal["linear", "low_rank", "bilinear", "mlp"]
-Pooling = Literal["cls", "mean", "last", "attention"]
+if TYPE_CHECKING:
+    from keeptune.methods.head import Kind, Pooling
 
 
 class ReadoutNet(Readout):
@@ -118,11 +118,3 @@ class ReadoutNet(Readout):
         if self.kind == "bilinear":
             scores = scores + torch.einsum("sr,crq,sq->sc", inner, self.products.to(z.dtype), inner)
         return scores
-
-
-def readout_parameters(labels: int, width: int, kind: Kind, inner: int) -> int:
-    """Of the head without pooling and mix: C D + C; r D + C r + C (+ C r^2); m D + m + C m + C."""
-    if kind == "linear":
-        return labels * width + labels
-    extra = {"low_rank": 0, "bilinear": labels * inner * inner, "mlp": inner}[kind]
-    return inner * width + labels * inner + labels + extra

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import ModelError, PlanError, RecipeError, did_you_mean
 from keeptune.core.spec import validate
 from keeptune.engine.adapter import Adapter, fit, tensors_of
@@ -102,7 +103,7 @@ def _fill(wanted: dict[str, Tensor], given: dict[str, Tensor], folder: Path) -> 
     if different:
         shown = ", ".join(different[:3]) + (", ..." if len(different) > 3 else "")
         raise ModelError(
-            f"{len(different)} tensors are missing, unknown or of another shape: {shown}.",
+            f"{counted(len(different), 'tensor is', 'tensors are')} missing, unknown or of another shape: {shown}.",
             code="E-ADAPTER-WEIGHTS",
             where={"file": folder},
             fix="The adapter was made for another model; load the base that it names.",

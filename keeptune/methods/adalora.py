@@ -15,22 +15,24 @@ of training and of no evaluation. Files hold the surviving triplets only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed, named_generator
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods._importance import Triplets
 from keeptune.methods._low_rank_settings import Dropout, Targets
-from keeptune.methods.lora import LoRA, fold_updates, widths
+from keeptune.methods.lora import LoRA
 from keeptune.models.anatomy import anatomy_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from keeptune.methods._importance import Triplets
 
 DEVIATION = 0.02
 
@@ -67,6 +69,9 @@ class AdaLoRA(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on the output of each target."""
+        from keeptune.methods._importance import Triplets
+        from keeptune.methods._low_rank import widths
+
         anatomy = anatomy_of(model)
         layers = {path: layer.index for layer in anatomy.layers for path in layer.linear.values()}
         scale = (self.alpha or 2 * self.start_rank) / (self.start_rank + 1e-5)
@@ -79,6 +84,8 @@ class AdaLoRA(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """P and Q normal, each place from its own generator; lambda zero."""
+        from torch import nn
+
         for place, delta, _ in placed:
             generator = named_generator(seed, place.path)
             nn.init.normal_(delta.lora_A, 0.0, DEVIATION, generator=generator)
@@ -96,6 +103,8 @@ class AdaLoRA(Method):
 
     def penalty(self, placed: Sequence[Placed]) -> Tensor | None:
         """Gamma times the mean distance from orthogonality."""
+        import torch
+
         if not self.orthogonality:
             return None
         distances = [distance for _, delta, _ in placed if delta.rank for distance in delta.skew()]
@@ -126,6 +135,8 @@ class AdaLoRA(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s P diag(lambda) Q in float32, cast once to the dtype of W."""
+        from keeptune.methods._low_rank import fold_updates
+
         fold_updates(model, placed)
 
 
@@ -134,6 +145,8 @@ def allocate(deltas: Sequence[Triplets], budget: int) -> None:
 
     Before any gradient was seen there is nothing to go by, and nothing is pruned.
     """
+    import torch
+
     scores = [delta.scores() for delta in deltas]
     together = torch.cat([score.cpu() for score in scores])
     surplus = len(together) - budget

@@ -12,22 +12,21 @@ Without rotary positions a bias of the keys adds the same to every score of a qu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.core.shape import ModelShape, distinct_inputs
-from keeptune.engine.deltas import Delta, Placed
+from keeptune.engine.placed import Placed
 from keeptune.engine.places import ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods.lora import widths
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
 from keeptune.models.families import linear_places, norm_roles
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 FINAL = "final_norm"
 ATTENTION = {"attention_bias": ("q", "k", "v", "o")}
@@ -52,6 +51,8 @@ class BitFit(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One vector on the output of each targeted module."""
+        from keeptune.methods._bias_shift import Shift
+
         anatomy = anatomy_of(model)
         candidates = _candidates(model, anatomy)
         linear = set(anatomy.roles)
@@ -76,6 +77,8 @@ class BitFit(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """B + db in float32, cast once. Missing biases are made where a config.json can say that they are there."""
+        import torch
+
         missing = [place.path for place, _, _ in placed if _bias(model, place.path) is None]
         if missing:
             _add_biases(model, missing)
@@ -109,22 +112,6 @@ class BitFit(Method):
         return wanted
 
 
-class Shift(Delta):
-    """A vector, whatever the input.
-
-    Attributes:
-        shift: `[D_out]`.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[D_out]`."""
-        return self.shift
-
-
 def _candidates(model: PreTrainedModel, anatomy: Anatomy) -> list[tuple[str, ModuleOutput]]:
     """Role and place of every module that can have a bias, in model order."""
     found = []
@@ -139,6 +126,8 @@ def _bias(model: PreTrainedModel, path: str) -> Tensor | None:
 
 
 def _width(model: PreTrainedModel, path: str) -> int:
+    from keeptune.methods._low_rank import widths
+
     module = model.get_submodule(path)
     weight = module.weight
     return len(weight) if weight.ndim == 1 else widths(module, path)[1]
@@ -146,6 +135,10 @@ def _width(model: PreTrainedModel, path: str) -> int:
 
 def _add_biases(model: PreTrainedModel, paths: Sequence[str]) -> None:
     """Gives linear maps biases of zeros, and all others that the same key of the config speaks of."""
+    from torch import nn
+
+    from keeptune.methods._low_rank import widths
+
     anatomy = anatomy_of(model)
     role_of = {path: role for layer in anatomy.layers for role, path in layer.linear.items()}
     needed = {role_of[path] for path in paths}

@@ -15,24 +15,25 @@ as exactly zero, so nothing changes at the start, unless `init` is `normal`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed, named_generator
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import Layer, anatomy_of, norms_over_width
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 DEVIATION = 0.01
 """Of the paper's start."""
+
+
+Activation = Literal["gelu", "relu", "silu"]
 
 
 class Bottleneck(Method):
@@ -50,6 +51,9 @@ class Bottleneck(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One network per block or one per sublayer, and with `train_layernorm` one affine map per norm."""
+        from keeptune.methods._affine import affine_of
+        from keeptune.methods._bottleneck import TwoLayer
+
         anatomy, width = anatomy_of(model), ModelShape.from_config(model.config.to_dict()).width
         placed = []
         for index in chosen_layers(self.layers, len(anatomy.layers)):
@@ -59,12 +63,15 @@ class Bottleneck(Method):
                 placed.append(Placed(ModuleOutput(path, index), network))
             if self.train_layernorm:
                 placed += [
-                    Placed(ModuleOutput(path, index), _affine(model, path)) for path in norms_over_width(layer).values()
+                    Placed(ModuleOutput(path, index), affine_of(model, path))
+                    for path in norms_over_width(layer).values()
                 ]
         return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Each network from its own generator; norms as they are."""
+        from keeptune.methods._bottleneck import TwoLayer
+
         for place, delta, _ in placed:
             if isinstance(delta, TwoLayer):
                 delta.start(named_generator(seed, place.path), DEVIATION if self.init == "normal" else None)
@@ -88,25 +95,6 @@ class Bottleneck(Method):
         return [path for name, path in layer.sublayers.items() if self.cross or name != "cross"]
 
 
-def _affine(model: PreTrainedModel, path: str) -> Affine:
-    norm = model.get_submodule(path)
-    return Affine(len(norm.weight), biased=getattr(norm, "bias", None) is not None)
-
-
-class Affine(Delta):
-    """`h * g + b` beside a norm, both starting as zero.
-
-    Attributes:
-        gain: `[D]`.
-        bias: `[D]`, where the norm has one.
-    """
-
-    def __init__(self, width: int, *, biased: bool) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.zeros(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if biased else None
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[..., D]`."""
-        change = h * self.gain.to(h.dtype)
-        return change if self.bias is None else change + self.bias.to(h.dtype)
+def two_layer_parameters(width: int, inner: int) -> int:
+    """2 D r + D + r."""
+    return 2 * width * inner + width + inner

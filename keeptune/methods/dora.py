@@ -12,21 +12,18 @@ Every forward pass makes W + s B A once to measure n; `merge` it where speed cou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed, replace
-from keeptune.engine.selection import Selection
+from keeptune.engine.placed import Placed, replace
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
-from keeptune.methods.lora import LoRA, LowRank, held_inputs, targeted_maps
-from keeptune.models.quantize import matrix_of
+from keeptune.methods.lora import LoRA, held_inputs, targeted_maps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class DoRA(Method):
@@ -49,6 +46,8 @@ class DoRA(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on the output of each target."""
+        from keeptune.methods._directed import Directed
+
         low_rank = self.lora.place(model)
         modules = [model.get_submodule(place.path) for place, _, _ in low_rank]
         return [
@@ -58,6 +57,8 @@ class DoRA(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """A and B as LoRA's, m as the length of each row."""
+        import torch
+
         self.lora.start(model, [Placed(place, delta.direction) for place, delta, _ in placed], seed)
         with torch.no_grad():
             for _, delta, _ in placed:
@@ -82,63 +83,13 @@ class DoRA(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W' in float32, cast once to the dtype of W."""
+        import torch
+
+        from keeptune.methods._directed import oriented
+
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
         with torch.no_grad():
             for module, (_, delta, _) in zip(modules, placed, strict=True):
                 delta.move_to(module)
                 weight = delta.scale()[:, None] * delta.directed()
-                module.weight.copy_(_oriented(module, weight).to(module.weight.dtype))
-
-
-class Directed(Delta):
-    """The output of a map whose weight is W'.
-
-    Args:
-        direction: `s B A drop(x)`.
-        module: the frozen map.
-
-    Attributes:
-        lora_magnitude_vector: m, `[out]`.
-    """
-
-    def __init__(self, direction: LowRank, module: nn.Module) -> None:
-        super().__init__()
-        self.direction = direction
-        self._module: list[Any] = [module]  # in a list, so that the base is not a submodule of the adapter
-        self.lora_magnitude_vector = nn.Parameter(torch.ones(len(direction.lora_B)))
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[..., out]`, in place of h."""
-        scale, bias = self.scale(), self._module[0].bias
-        product = h if bias is None else h - bias.to(h.dtype)
-        change = self.direction(x, h, selection).to(h.dtype)
-        directed: Tensor = h + (scale - 1).to(h.dtype) * product + scale.to(h.dtype) * change
-        return directed
-
-    def scale(self) -> Tensor:
-        """M / n, `[out]` in float32."""
-        return self.lora_magnitude_vector / self.lengths()
-
-    @torch.no_grad()
-    def lengths(self) -> Tensor:
-        """n, `[out]`, without gradient."""
-        lengths: Tensor = torch.linalg.vector_norm(self.directed(), dim=1)
-        return lengths
-
-    def directed(self) -> Tensor:
-        """W + s B A, `[out, in]` in float32."""
-        directed: Tensor = matrix_of(self._module[0]).float() + self.direction.update()
-        return directed
-
-    def move_to(self, module: nn.Module) -> None:
-        """Measures this map from now on: the stock one that took the place of a map in 4 bits."""
-        self._module[0] = module
-
-    def kept(self) -> dict[str, Tensor]:
-        """A, B and m, by the names that PEFT gives them."""
-        return {**self.direction.state_dict(), "lora_magnitude_vector": self.lora_magnitude_vector.detach()}
-
-
-def _oriented(module: nn.Module, weight: Tensor) -> Tensor:
-    """From the layout of a module's weight to `[out, in]`, or back."""
-    return weight.T if isinstance(module, Conv1D) else weight
+                module.weight.copy_(oriented(module, weight).to(module.weight.dtype))

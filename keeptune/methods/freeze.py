@@ -8,19 +8,21 @@ so is a head with a matrix of its own, and never the embedding, unless asked. We
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.book import base_parameters
-from keeptune.engine.deltas import Placed
+from keeptune.engine.placed import Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods.full import held_in_place
 from keeptune.models.anatomy import anatomy_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BYTES = 4  # a parameter that is being trained is kept in float32
 
@@ -61,6 +63,8 @@ class Freeze(Method):
 
     def trained(self, model: PreTrainedModel) -> list[str]:
         """What lies in a trained block, the final norm, and the ends where they are asked for."""
+        from keeptune.engine.book import base_parameters
+
         anatomy = anatomy_of(model)
         self._check_ends(decoder=anatomy.kind == "decoder", encoder=anatomy.kind in ("encoder", "image"))
         count = len(anatomy.layers)
@@ -114,7 +118,7 @@ class Freeze(Method):
         for key, chosen in wanted.items():
             if chosen is not None and chosen > count:
                 raise PlanError(
-                    f"`{key}` is {chosen - (key == 'blocks')}, but the model has {count} blocks.",
+                    f"`{key}` is {chosen - (key == 'blocks')}, but the model has {counted(count, 'block')}.",
                     code="E-METHOD-LAYER",
                     where={"key": key},
                     fix=f"Give a number up to {count - (key == 'blocks')}.",

@@ -7,14 +7,14 @@ term is a second copy of the base. `merge` accepts the weights as the new base.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, ClassVar
 
 from keeptune.core.shape import ModelShape, distinct_inputs
-from keeptune.engine.book import base_parameters
-from keeptune.engine.deltas import Placed
+from keeptune.engine.placed import Placed
 from keeptune.methods import Cost, Held, Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BYTES = 4  # a parameter that is being trained is kept in float32
 
@@ -35,6 +35,8 @@ class Full(Method):
 
     def trained(self, model: PreTrainedModel) -> list[str]:
         """All of them."""
+        from keeptune.engine.book import base_parameters
+
         return [name for name, _ in base_parameters(model)]
 
     def cost(self, shape: ModelShape) -> Cost:

@@ -13,22 +13,25 @@ query. The labels are those of the data, unless the recipe lists them. They are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.core.shape import ModelShape
-from keeptune.engine.book import book_of
-from keeptune.engine.deltas import Placed, named_generator
-from keeptune.engine.readout import Reading
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.methods import Cost, Method
-from keeptune.methods._readout_net import Kind, Pooling, ReadoutNet, readout_parameters
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from keeptune.methods._readout_net import ReadoutNet
+
+Kind = Literal["linear", "low_rank", "bilinear", "mlp"]
+Pooling = Literal["cls", "mean", "last", "attention"]
 
 
 class Head(Method):
@@ -57,6 +60,9 @@ class Head(Method):
             PlanError: no labels (E-HEAD-LABELS), a layer that is not there (E-METHOD-LAYER), or the first token of a
                 decoder, which has seen nothing (E-METHOD-FAMILY).
         """
+        from keeptune.engine.readout import Reading
+        from keeptune.methods._readout_net import ReadoutNet
+
         anatomy, shape = anatomy_of(model), ModelShape.from_config(model.config.to_dict())
         self._check(shape)
         count = self._states(shape)
@@ -70,6 +76,8 @@ class Head(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Equal scores for every label, or the head of another adapter."""
+        import torch
+
         (place, net, _) = placed[0]
         if self.start_from is None:
             net.start(named_generator(seed, place.key))
@@ -125,6 +133,9 @@ class Head(Method):
             )
 
     def _other(self, model: PreTrainedModel) -> ReadoutNet:
+        from keeptune.engine.book import book_of
+        from keeptune.methods._readout_net import ReadoutNet
+
         book = book_of(model)
         heads = {} if book is None else {
             adapter.name: placed.delta for adapter in book.adapters for part in adapter.placed for placed in part
@@ -138,3 +149,11 @@ class Head(Method):
                 fix=did_you_mean(str(self.start_from), heads),
             )
         return heads[self.start_from]
+
+
+def readout_parameters(labels: int, width: int, kind: Kind, inner: int) -> int:
+    """Of the head without pooling and mix: C D + C; r D + C r + C (+ C r^2); m D + m + C m + C."""
+    if kind == "linear":
+        return labels * width + labels
+    extra = {"low_rank": 0, "bilinear": labels * inner * inner, "mlp": inner}[kind]
+    return inner * width + labels * inner + labels + extra

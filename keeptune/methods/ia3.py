@@ -9,21 +9,19 @@ vector over all of them, as in PEFT. Scaling by exact ones changes nothing, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed, multiply
+from keeptune.engine.placed import Placed, multiply
 from keeptune.engine.places import ModuleInput, ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods.lora import LoRA, held_inputs, targeted_maps, widths
+from keeptune.methods.lora import LoRA, held_inputs, targeted_maps
 from keeptune.models.anatomy import anatomy_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 KEYS_AND_VALUES = ("k", "v", "qkv")
 
@@ -38,6 +36,9 @@ class IA3(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One vector on each output and each input."""
+        from keeptune.methods._low_rank import widths
+        from keeptune.methods._scales import Scales
+
         anatomy = anatomy_of(model)
         outputs = self._outputs(anatomy.roles)
         layer_of = {path: layer.index for layer in anatomy.layers for path in layer.linear.values()}
@@ -52,6 +53,8 @@ class IA3(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Ones."""
+        from torch import nn
+
         for _, delta, _ in placed:
             nn.init.ones_(delta.ia3_l)
 
@@ -64,6 +67,9 @@ class IA3(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """Rows of W and b times l at an output, columns of W at an input, in float32, cast once."""
+        import torch
+        from transformers.pytorch_utils import Conv1D
+
         modules = [model.get_submodule(place.path) for place, _, _ in placed]
         with torch.no_grad():
             for module, (place, delta, _) in zip(modules, placed, strict=True):
@@ -83,25 +89,3 @@ class IA3(Method):
         if self.outputs is not None:
             return self.outputs
         return [role for role in KEYS_AND_VALUES if role in roles]
-
-
-class Scales(Delta):
-    """The vector l, whatever comes by.
-
-    Attributes:
-        ia3_l: `[D]`.
-    """
-
-    def __init__(self, width: int, *, column: bool) -> None:
-        super().__init__()
-        self.column = column
-        self.ia3_l = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[D]`."""
-        return self.ia3_l
-
-    def kept(self) -> dict[str, Tensor]:
-        """As PEFT has it: a column where it scales an output, a row where it scales an input."""
-        vector = self.ia3_l.detach()
-        return {"ia3_l": vector[:, None] if self.column else vector[None]}

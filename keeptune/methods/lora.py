@@ -16,27 +16,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from keeptune.core.errors import PlanError
 from keeptune.core.shape import Linear, ModelShape, distinct_inputs
-from keeptune.engine.deltas import Delta, Factors, Placed, named_generator
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.engine.places import ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods._lora_embedding import LowRankEmbedding
-from keeptune.methods._lora_starts import Shifted
 from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import family_of_shape, linear_places
-from keeptune.models.quantize import Linear4bit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 EMBEDDING = "embedding"
 """What patterns call the token embedding."""
@@ -59,6 +52,10 @@ class LoRA(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on the output of each target."""
+        from keeptune.methods._lora_embedding import LowRankEmbedding
+        from keeptune.methods._lora_starts import Shifted
+        from keeptune.methods._low_rank import LowRank, widths
+
         anatomy = anatomy_of(model)
         kind = LowRank if self.init == "zero" else Shifted
         roles = {path: (role, layer.index) for layer in anatomy.layers for role, path in layer.linear.items()}
@@ -79,6 +76,10 @@ class LoRA(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """A uniform, each place from its own generator, and B zero; or as `init` says."""
+        from torch import nn
+
+        from keeptune.methods._lora_embedding import LowRankEmbedding
+
         for place, delta, _ in placed:
             generator = named_generator(seed, place.path)
             if isinstance(delta, LowRankEmbedding):
@@ -137,6 +138,8 @@ class LoRA(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """W + s B A in float32, cast once to the dtype of W."""
+        from keeptune.methods._low_rank import fold_updates, require_untied
+
         require_untied(model, [model.get_submodule(place.path) for place, _, _ in placed])
         fold_updates(model, placed)
 
@@ -190,71 +193,3 @@ def held_inputs(maps: Sequence[tuple[str, Linear]]) -> int:
 def _names(target: str, path: str, role: str) -> bool:
     """Whether a target (role, module name, or path) is this linear map."""
     return target in (role, role.removeprefix("cross_"), path) or path.endswith(f".{target}")
-
-
-class LowRank(Delta):
-    """`s B A drop(x)`, computed in the dtype of x.
-
-    Attributes:
-        lora_A: `[rank, in]`.
-        lora_B: `[out, rank]`.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, rank: int, scale: float, dropout: float) -> None:
-        super().__init__()
-        self.scale, self.dropout = scale, dropout
-        self.lora_A = nn.Parameter(torch.zeros(rank, inputs))
-        self.lora_B = nn.Parameter(torch.zeros(outputs, rank))
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[..., in]` to `[..., out]`."""
-        inner = functional.linear(functional.dropout(x, self.dropout, self.training), self.lora_A.to(x.dtype))
-        return functional.linear(inner * self.scale, self.lora_B.to(x.dtype))
-
-    def factors(self) -> Factors:
-        """A, B and s; nothing is dropped outside training."""
-        return Factors(self.lora_A, self.lora_B, self.scale, self.dropout if self.training else 0.0)
-
-    def update(self) -> Tensor:
-        """`s B A`, `[out, in]` in float32."""
-        return self.scale * (self.lora_B.float() @ self.lora_A.float())
-
-
-def fold_updates(model: PreTrainedModel, placed: Sequence[Placed]) -> None:
-    """W + `delta.update()` in float32, cast once to the dtype of W."""
-    modules = [model.get_submodule(place.path) for place, _, _ in placed]
-    with torch.no_grad():
-        for module, (_, delta, _) in zip(modules, placed, strict=True):
-            update = delta.update()
-            update = update.T if isinstance(module, Conv1D) else update
-            module.weight.copy_((module.weight.float() + update).to(module.weight.dtype))
-
-
-def require_untied(model: PreTrainedModel, modules: Sequence[Any]) -> None:
-    """Refuses to merge into an embedding whose matrix is the head's too.
-
-    Raises:
-        PlanError: E-ADAPTER-MERGE.
-    """
-    head = model.get_output_embeddings()
-    if head is not None and any(module.weight is head.weight for module in modules):
-        raise PlanError(
-            "the embedding shares its matrix with the head, which the update does not change.",
-            code="E-ADAPTER-MERGE",
-            fix="Keep it as an adapter.",
-        )
-
-
-def widths(module: nn.Module, path: str) -> tuple[int, int]:
-    """Input and output width of a linear map; GPT-2 stores its weights as `[in, out]`.
-
-    Raises:
-        PlanError: the module is no linear map (E-METHOD-TARGET).
-    """
-    if isinstance(module, Conv1D):
-        return module.nx, module.nf
-    if isinstance(module, (nn.Linear, Linear4bit)):
-        return module.in_features, module.out_features
-    raise PlanError(
-        f"'{path}' is a {type(module).__name__}, not a linear map.", code="E-METHOD-TARGET", where={"key": "targets"}
-    )

@@ -10,18 +10,20 @@ and scale (s = 4); its width of 512 is for summarisation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed
+from keeptune.engine.placed import Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._layers import Layers
 from keeptune.methods.parallel import Parallel
 from keeptune.methods.prefix import Prefix, Shift, settled_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class MAM(Method):

@@ -10,21 +10,19 @@ attention (Qwen 3, Gemma 3) stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed
+from keeptune.engine.placed import Placed
 from keeptune.engine.places import ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import anatomy_of, norms_over_width
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Norm(Method):
@@ -38,6 +36,8 @@ class Norm(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One delta on each norm."""
+        from keeptune.methods._norm_shift import NormShift
+
         anatomy = anatomy_of(model)
         chosen = [anatomy.layers[index] for index in chosen_layers(self.layers, len(anatomy.layers))]
         places = [ModuleOutput(path, layer.index) for layer in chosen for path in norms_over_width(layer).values()]
@@ -56,44 +56,11 @@ class Norm(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """G + dg and b + db in float32, cast once."""
+        import torch
+
         with torch.no_grad():
             for place, delta, _ in placed:
                 norm = model.get_submodule(place.path)
                 norm.weight.copy_(norm.weight.float() + delta.gain)
                 if delta.bias is not None:
                     norm.bias.copy_(norm.bias.float() + delta.bias)
-
-
-class NormShift(Delta):
-    """`n(x) dg + db`; n in float32.
-
-    Attributes:
-        gain: dg `[D]`.
-        bias: db `[D]`, where the norm has one.
-    """
-
-    def __init__(self, norm: Any, *, biased: bool) -> None:
-        super().__init__()
-        self.centred, self.eps = isinstance(norm, nn.LayerNorm), _eps(norm)
-        has_bias = getattr(norm, "bias", None) is not None
-        width = norm.weight.numel()
-        self.gain = nn.Parameter(torch.zeros(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if biased and has_bias else None
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[..., D]`."""
-        z = x.to(torch.promote_types(x.dtype, torch.float32))
-        z = z - z.mean(-1, keepdim=True) if self.centred else z
-        change = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + self.eps) * self.gain.to(z.dtype)
-        return change if self.bias is None else change + self.bias.to(z.dtype)
-
-
-def _eps(norm: nn.Module) -> float:
-    for name in ("eps", "variance_epsilon"):
-        if isinstance(getattr(norm, name, None), float) and getattr(norm, "weight", None) is not None:
-            return float(getattr(norm, name))
-    raise PlanError(
-        f"'{type(norm).__name__}' is neither a LayerNorm nor an RMSNorm with a gain.",
-        code="E-METHOD-TARGET",
-        fix="Use `bitfit` or `lora` on this model.",
-    )

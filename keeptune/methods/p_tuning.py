@@ -22,26 +22,25 @@ takes a position, as a word there would.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.cloze import Cloze, cloze_paths
-from keeptune.engine.deltas import Placed, named_generator
-from keeptune.engine.readout import Reading
-from keeptune.engine.soft_prompt import InputEmbedding
-from keeptune.engine.template_slot import AroundText
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods._encoded_prompt import EncodedPrompt, Encoder
 from keeptune.methods._families import require_tokens
-from keeptune.methods._template import MASK, Template, TemplatePrompt, read_template, verbalised
+from keeptune.methods._template import MASK, Template, read_template
 from keeptune.methods.prompt import Prompt
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Encoder = Literal["lstm", "mlp", "none"]
 
 
 class PTuning(Method):
@@ -71,6 +70,13 @@ class PTuning(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding; a template around the text, and what reads its mask."""
+        from keeptune.engine.cloze import Cloze, cloze_paths
+        from keeptune.engine.readout import Reading
+        from keeptune.engine.soft_prompt import InputEmbedding
+        from keeptune.engine.template_slot import AroundText
+        from keeptune.methods._encoded_prompt import EncodedPrompt
+        from keeptune.methods._template_prompt import TemplatePrompt, verbalised
+
         require_tokens(model.config.model_type, self.name)
         anatomy = anatomy_of(model)
         embedding = model.get_submodule(anatomy.embedding)
@@ -92,6 +98,8 @@ class PTuning(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """Z normal, each map uniform within one over the root of its inputs, the LSTM within 1/sqrt(m)."""
+        from keeptune.methods._template_prompt import TemplatePrompt
+
         (place, delta, _) = placed[0]
         soft = delta.soft if isinstance(delta, TemplatePrompt) else delta
         soft.start(named_generator(seed, place.path))

@@ -11,17 +11,19 @@ of it is one of `prefix`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed
+from keeptune.engine.placed import Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._layers import Layers
 from keeptune.methods.prefix import Prefix, Shift, settled_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PTuningV2(Method):

@@ -12,19 +12,20 @@ residual is added (in Gemma 2 and 3 before the norm behind it). The paper's best
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed, named_generator
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.engine.places import ModuleOutput, Place
-from keeptune.engine.residual import BesideSublayer
 from keeptune.methods import Cost, Held, Method
-from keeptune.methods._bottleneck import Activation, TwoLayer, two_layer_parameters
 from keeptune.methods._layers import Layers, chosen_layers
+from keeptune.methods.bottleneck import Activation, two_layer_parameters
 from keeptune.models.anatomy import Layer, anatomy_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Parallel(Method):
@@ -41,6 +42,8 @@ class Parallel(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One network per block."""
+        from keeptune.methods._bottleneck import TwoLayer
+
         anatomy, width = anatomy_of(model), ModelShape.from_config(model.config.to_dict()).width
         scale = None if self.scale == "learned" else self.scale
         return [
@@ -64,6 +67,8 @@ class Parallel(Method):
         return Cost(count, 4 * count, held=Held(layers * (shape.width + self.bottleneck)))
 
     def _beside(self, layer: Layer) -> Place:
+        from keeptune.engine.residual import BesideSublayer
+
         path, reads = layer.sublayers[self.on], layer.reads[self.on]
         if self.input == "residual":
             return BesideSublayer(path, layer.index, norm=layer.streams[self.on])

@@ -10,25 +10,24 @@ are PEFT's own. Types that keeptune has itself, or that do not sit on a linear m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field, JsonValue
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Delta, Placed
+from keeptune.engine.placed import Placed
 from keeptune.engine.places import ModuleOutput
-from keeptune.engine.selection import Selection
 from keeptune.methods import Cost, Method
 from keeptune.methods._low_rank_settings import Targets
-from keeptune.methods.lora import targeted_maps, widths
+from keeptune.methods.lora import targeted_maps
 from keeptune.models.anatomy import anatomy_of
-from keeptune.models.peft_library import Built, build, fold
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from keeptune.models.peft_library import Built
 
 STARTS_ELSEWHERE = ("c3a", "deft", "fourierft", "frod", "hra", "osf", "unilora", "vblora")
 """Types whose layers do not start as exactly the base."""
@@ -55,6 +54,9 @@ class Peft(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """PEFT's layer beside each target."""
+        from keeptune.methods._borrowed import Borrowed, check_tokens
+        from keeptune.methods._low_rank import widths
+
         anatomy = anatomy_of(model)
         layers = {path: layer.index for layer in anatomy.layers for path in layer.linear.values()}
         built = self._build(model, anatomy.linear_paths(self.targets), seed=0)
@@ -64,7 +66,7 @@ class Peft(Method):
             placed.append(Placed(PeftOutput(path, layers[path]), Borrowed(layer, lead)))
         first = placed[0].place.path
         module = model.get_submodule(first)
-        _check_tokens(placed[0].delta, module, widths(module, first)[0])
+        check_tokens(placed[0].delta, module, widths(module, first)[0])
         return placed
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
@@ -91,13 +93,23 @@ class Peft(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """PEFT's merge, checked for finite weights."""
+        from keeptune.models.peft_library import fold
+
         for _, delta, _ in placed:
             fold(delta.layer)
 
     def _build(self, model: PreTrainedModel, paths: Sequence[str], seed: int) -> Built:
+        from keeptune.models.peft_library import build
+
         return build({path: model.get_submodule(path) for path in paths}, self.type, self.settings, seed)
 
     def _build_bare(self, shape: ModelShape, device: str) -> Built:
+        import torch
+        from torch import nn
+        from transformers.pytorch_utils import Conv1D
+
+        from keeptune.models.peft_library import build
+
         with torch.device(device):
             maps = {
                 path: Conv1D(outputs, inputs)
@@ -123,54 +135,3 @@ class PeftOutput(ModuleOutput):
     def name_of(self, parameter: str) -> str:
         """PEFT's own name."""
         return parameter
-
-
-class Borrowed(Delta):
-    """`L(x) - (W x + b)`.
-
-    Args:
-        layer: L, PEFT's.
-        lead: of the first delta alone: what PEFT built, which is stored as a whole.
-    """
-
-    def __init__(self, layer: Any, lead: Built | None) -> None:
-        super().__init__()
-        self.take(layer, lead)
-
-    def take(self, layer: Any, lead: Built | None) -> None:
-        """Takes another layer's place."""
-        self.layer: Any = layer
-        self._lead = [lead]  # in a list, so that PEFT's model is no submodule
-
-    @property
-    def lead(self) -> Built | None:
-        """What PEFT built."""
-        return self._lead[0]
-
-    def forward(self, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
-        """`[..., out]`."""
-        tokens = x if x.ndim == 3 else x[None]
-        change: Tensor = self.layer(tokens) - self.layer.base_layer(tokens)
-        return change if x.ndim == 3 else change[0]
-
-    def kept(self) -> dict[str, Tensor]:
-        """What PEFT would save of all layers, at the first of them."""
-        return {} if self.lead is None else self.lead.tensors()
-
-    def fit(self, tensors: Mapping[str, Tensor]) -> None:
-        """Lets PEFT load them: some types store less than they hold."""
-        if self.lead is not None:
-            self.lead.load(tensors)
-
-
-@torch.no_grad()
-def _check_tokens(delta: Borrowed, module: Any, width: int) -> None:
-    """Refuses a layer that needs more than its input, or whose tokens look at each other: rows could not differ."""
-    x = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0)).to(module.weight)
-    try:
-        alone, together = (delta.eval().layer(part) for part in (x[:, :1], x))
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise PlanError(f"PEFT's layer cannot run by itself: {reason}", code="E-METHOD-PEFT") from error
-    if not torch.allclose(alone, together[:, :1], rtol=1e-2, atol=1e-2):
-        raise PlanError("in PEFT's layer tokens look at each other, so rows cannot differ.", code="E-METHOD-PEFT")

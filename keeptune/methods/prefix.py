@@ -18,29 +18,26 @@ arXiv:2303.16199): nothing changes then, and no position moves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed, named_generator
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.engine.places import Nowhere
-from keeptune.engine.positions import Positions
-from keeptune.engine.prefixes import KeysValues
-from keeptune.engine.rotary import depends_on_length
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers
-from keeptune.methods._prefix_deltas import LayerPrefix, Stem
-from keeptune.methods._vocabulary import frequent_ids
-from keeptune.methods._word_states import require_words, word_states
 from keeptune.models.anatomy import Anatomy, Layer, anatomy_of
-from keeptune.models.load import loaded_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from keeptune.methods._prefix_deltas import Stem
 
 Shift = Literal["shift", "none"]
 
@@ -78,6 +75,9 @@ class Prefix(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One prefix per attention; the positions, and with them what the layers share."""
+        from keeptune.engine.prefixes import KeysValues
+        from keeptune.methods._prefix_deltas import LayerPrefix
+
         anatomy, shape = anatomy_of(model), ModelShape.from_config(model.config.to_dict())
         self._check_room(model, anatomy, shape)
         stems = self._stems(anatomy, shape)
@@ -93,6 +93,8 @@ class Prefix(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """As `init` says, each layer from its own generator."""
+        from keeptune.methods._prefix_deltas import LayerPrefix
+
         states = None if self.init == "random" else self._states(model, named_generator(seed, "prefix"))
         for place, delta, _ in placed:
             generator = named_generator(seed, place.key)
@@ -123,6 +125,8 @@ class Prefix(Method):
 
     def _stems(self, anatomy: Anatomy, shape: ModelShape) -> dict[str, Placed]:
         """By site, what its prefixes share: the network's first map, and the positions that it takes."""
+        from keeptune.engine.positions import Positions
+        from keeptune.methods._prefix_deltas import Stem
 
         def stem() -> Stem:
             return Stem(self.room, self.length, shape.width, self.hidden)
@@ -135,6 +139,9 @@ class Prefix(Method):
         return {site: Placed(Nowhere(path), stem()) for site, path in paths.items()}
 
     def _check_room(self, model: PreTrainedModel, anatomy: Anatomy, shape: ModelShape) -> None:
+        from keeptune.engine.rotary import depends_on_length
+        from keeptune.methods._word_states import require_words
+
         require_prefixes(shape.family, self.name)
         if self.init != "random":
             require_words(anatomy)
@@ -162,6 +169,10 @@ class Prefix(Method):
 
     def _states(self, model: PreTrainedModel, generator: torch.Generator) -> dict[str, Tensor]:
         """By path `[p, 2, G, K]`: keys and values of the words, then of frequent tokens."""
+        from keeptune.methods._vocabulary import frequent_ids
+        from keeptune.methods._word_states import word_states
+        from keeptune.models.load import loaded_of
+
         ids: list[int] = []
         if self.init == "text":
             ids = loaded_of(model).tokenizer(self.text, add_special_tokens=False)["input_ids"][: self.length]

@@ -16,23 +16,22 @@ and taken off again with the prompt, which is what ProMoT does (Wang et al. 2022
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 from typing_extensions import Self
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.deltas import Placed, named_generator
-from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
+from keeptune.engine.placed import Placed, named_generator
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_tokens
-from keeptune.methods._vocabulary import frequent_ids
 from keeptune.models.anatomy import anatomy_of
-from keeptune.models.load import loaded_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 
 class Prompt(Method):
@@ -61,10 +60,13 @@ class Prompt(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """One block of virtual tokens at the input embedding."""
+        from keeptune.engine.soft_prompt import InputEmbedding, SoftPrompt
+
         require_tokens(model.config.model_type, self.name)
         if self.init == "labels" and not 1 <= len(self.labels) <= self.length:
             raise PlanError(
-                f"`init: labels` has {len(self.labels)} labels for {self.length} virtual tokens, one for each.",
+                f"`init: labels` has {counted(len(self.labels), 'label')} for "
+                f"{counted(self.length, 'virtual token')}, one for each.",
                 code="E-METHOD-INIT",
                 where={"key": "labels"},
                 fix="List some of them, or set `length` to as many at least.",
@@ -75,6 +77,10 @@ class Prompt(Method):
 
     def start(self, model: PreTrainedModel, placed: Sequence[Placed], seed: int) -> None:
         """As `init` says; rows are what the model's embedding returns, its own scale included."""
+        import torch
+
+        from keeptune.methods._vocabulary import frequent_ids
+
         (place, delta, _) = placed[0]
         generator = named_generator(seed, place.path)
         embedding = model.get_submodule(place.path)
@@ -94,6 +100,10 @@ class Prompt(Method):
 
     def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:
         """`[n, D]`: the rows that text or labels give."""
+        import torch
+
+        from keeptune.models.load import loaded_of
+
         device = embedding.weight.device
         pieces = [self.text] if self.text else [f" {label.strip()}" for label in self.labels]
         rows = []

@@ -17,24 +17,24 @@ these alone, and they merge into the base: a stock checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
-from transformers import PreTrainedModel
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.decisions import Decisions
-from keeptune.engine.deltas import Gate, Placed, named_generator
+from keeptune.engine.placed import Gate, Placed, named_generator
 from keeptune.engine.places import ModuleOutput
 from keeptune.methods import Cost, Method
-from keeptune.methods._branches import Branch, Difference
-from keeptune.methods._policy import Policy, policy_parameters
-from keeptune.methods.lora import LoRA, fold_updates, widths
-from keeptune.methods.norm import Norm, NormShift
+from keeptune.methods.lora import LoRA
+from keeptune.methods.norm import Norm
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
 from keeptune.models.families import linear_places
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 SETTLES_AT = 0.8
 """Share of the steps after which decisions are counted anew, and a compact one settles."""
@@ -62,6 +62,10 @@ class SpotTune(Method):
 
     def place(self, model: PreTrainedModel) -> list[Placed]:
         """The policy, then the branches, each behind the gate of its block."""
+        from keeptune.engine.decisions import Decisions
+        from keeptune.methods._branches import Branch
+        from keeptune.methods._policy import Policy
+
         anatomy = anatomy_of(model)
         self._check(model, anatomy)
         width = ModelShape.from_config(model.config.to_dict()).width
@@ -113,6 +117,10 @@ class SpotTune(Method):
 
     def fold(self, model: PreTrainedModel, placed: Sequence[Placed]) -> None:
         """The branches of the settled blocks, into the weights."""
+        from keeptune.methods._branches import Difference
+        from keeptune.methods._low_rank import fold_updates
+        from keeptune.methods._norm_shift import NormShift
+
         if not placed[0].delta.settled.any():
             raise PlanError(
                 "this SpotTune has not settled on its blocks: each row still chooses its own.",
@@ -146,7 +154,7 @@ class SpotTune(Method):
             )
         if self.compact is not None and self.compact > len(anatomy.layers):
             raise PlanError(
-                f"`compact` asks for {self.compact} blocks; this model has {len(anatomy.layers)}.",
+                f"`compact` asks for {counted(self.compact, 'block')}; this model has {len(anatomy.layers)}.",
                 code="E-METHOD-LAYER",
                 where={"key": "compact"},
                 fix="Name fewer.",
@@ -158,6 +166,10 @@ class SpotTune(Method):
 
     def _copy(self, model: PreTrainedModel, anatomy: Anatomy) -> list[Placed]:
         """The difference of every linear map and norm of the blocks."""
+        from keeptune.methods._branches import Difference
+        from keeptune.methods._low_rank import widths
+        from keeptune.methods._norm_shift import NormShift
+
         placed = []
         for layer in anatomy.layers:
             for path in layer.linear.values():
@@ -168,3 +180,8 @@ class SpotTune(Method):
                 shift = NormShift(model.get_submodule(path), biased=True)
                 placed.append(Placed(ModuleOutput(path, layer.index), shift))
         return placed
+
+
+def policy_parameters(width: int, hidden: int, layers: int) -> int:
+    """D m + m + 2 L m + 2 L."""
+    return width * hidden + hidden + 2 * layers * hidden + 2 * layers

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Literal
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.models.families import HEAD_NORMS, family_of
 from keeptune.models.family import Kind, PositionRule, Stack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
 
 def _layer(model: PreTrainedModel, stack: Stack, block: str, index: int) -> Layer:
     """One block's places; the first block of some families has an identity in the place of a norm."""
+    from torch import nn
 
     def at(path: str) -> str:
         return f"{block}.{path}"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
 from keeptune.core.files import atomic_write
@@ -73,5 +74,5 @@ def _text(result: dict[str, Any], plan: BuildPlan) -> str:
         left = [f"{counts[key]:,} {said}" for key, said in LEFT_OUT.items() if counts.get(key)]
         lines += [f"    left out: {', '.join(left)}"] if left else []
     held = f"{result['held_out']:,} of them `split: test`"
-    lines.append(f"\n{result['rows']:,} rows written to {result['output']}, {held}")
+    lines.append(f"\n{counted(result['rows'], 'row')} written to {result['output']}, {held}")
     return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])

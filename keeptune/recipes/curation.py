@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError, did_you_mean
 from keeptune.core.files import atomic_write
@@ -127,14 +128,14 @@ def _group(name: str, size: int, bad: int, table: Sequence[Removal], kept: int) 
 
 
 def _history(size: int, table: Sequence[Removal]) -> str:
-    return f"{size:,} candidates" + "".join(f", {done.rule.name} left {done.left:,}" for done in table)
+    return counted(size, "candidate") + "".join(f", {done.rule.name} left {done.left:,}" for done in table)
 
 
 def _text(result: dict[str, Any]) -> str:
     lines = []
     for group in result["groups"]:
         bad = f", {group['bad']} unusable" if group["bad"] else ""
-        lines += [f"{group['file']}: {group['candidates']:,} questions with an answer{bad}", ""]
+        lines += [f"{group['file']}: {counted(group['candidates'], 'question')} with an answer{bad}", ""]
         lines.append(f"  {'rule':<14} {'bounds':<22} {'alone':>7} {'removed':>8} {'left':>7}")
         for rule in group["rules"]:
             change = f"   rewrote {rule['rewritten']}" if rule["rewritten"] else ""
@@ -148,7 +149,7 @@ def _text(result: dict[str, Any]) -> str:
                 said = visible(" ".join(one["answer"].split()))
                 lines.append(f"  {rule['name']:<14} post {one['id']}: {one['reason']}: {said} ...")
         lines.append("")
-    lines.append(f"{result['kept']:,} rows written to {result['output']}")
+    lines.append(f"{counted(result['kept'], 'row')} written to {result['output']}")
     return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from keeptune.core.counting import counted
 from keeptune.recipes.baselines import Baseline
 
 FEW_ROWS, MANY_ROWS = 5000, 50_000
@@ -76,10 +77,14 @@ def _training(situation: Situation) -> Decision:
     )
     met = enough(situation)
     if met is not None:
-        way = "as it is" if met.shots == 0 else f"with {met.shots} examples before the question"
+        way = "as it is" if met.shots == 0 else f"with {counted(met.shots, 'example')} before the question"
         return Decision("no training", f"the base {way} reaches {show(situation.goal or 0)} already: {shown}")
     wanted = "the goal is not reached without" if situation.goal is not None else "no goal was named"
-    asked = f"; the base on {_rows(situation)} dev rows: {shown}" if shown else "; without a head the base says nothing"
+    asked = (
+        f"; the base on {counted(_rows(situation), 'dev row')}: {shown}"
+        if shown
+        else "; without a head the base says nothing"
+    )
     return Decision("training", wanted + asked)
 
 
@@ -100,7 +105,11 @@ def _keep(situation: Situation) -> list[Decision]:
 
 
 def _head_first(situation: Situation) -> list[Decision]:
-    few = f"{situation.rows:,} rows are few for a whole encoder, and " if situation.rows < FEW_ROWS else ""
+    few = (
+        f"{counted(situation.rows, 'row is', 'rows are')} few for a whole encoder, and "
+        if situation.rows < FEW_ROWS
+        else ""
+    )
     because = f"{few}a random head would bend the features that it is to read (arXiv:2202.10054)"
     return [Decision("a head first, then head and body (lp_ft)", because)]
 

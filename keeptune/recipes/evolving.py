@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keeptune.core.cache import cache_folder
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
@@ -61,7 +62,7 @@ def evolve_file(
         )  # fmt: skip
     atomic_write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
     result = {"output": str(output), "rows": len(made), "counts": dict(counts)}
-    text = f"{len(made):,} rows written to {output}\n  {_told(counts)}\n\nNext: keeptune init {output}"
+    text = f"{counted(len(made), 'row')} written to {output}\n  {_told(counts)}\n\nNext: keeptune init {output}"
     return {**result, "text": text}
 
 

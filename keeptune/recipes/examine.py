@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.data.decontaminate import TestRows, TrainedRow
 from keeptune.data.encode import encode_many, encoder_of, together
@@ -135,7 +136,8 @@ class Twins:
             return counts, []
         shown = ", ".join(f"lines {earlier} and {later}" for later, earlier in pairs[:3])
         example = f"; near, for example: {shown}" if pairs else ""
-        return counts, [f"{self.exact:,} rows ask what an earlier row asks, {len(pairs):,} nearly that{example}"]
+        exact = counted(self.exact, "row asks", "rows ask")
+        return counts, [f"{exact} what an earlier row asks, {len(pairs):,} nearly that{example}"]
 
 
 def _end_of_turn(counts: Any, encoder: Any, loaded: Loaded) -> list[str]:
@@ -144,7 +146,7 @@ def _end_of_turn(counts: Any, encoder: Any, loaded: Loaded) -> list[str]:
         return []
     whole = counts["kept"] - counts["split"]
     closed, end = whole - counts["open_ended"], encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
-    notes = [f"the end of the turn ({end}) is learned in {closed:,} of {whole:,} whole rows"]
+    notes = [f"the end of the turn ({end}) is learned in {closed:,} of {counted(whole, 'whole row')}"]
     stops = generation_stops(loaded.path)
     if stops and stops.isdisjoint(encoder.chat.end_ids):
         notes.append(

@@ -226,7 +226,8 @@ class Execution:
 
     def _certify(self, before: list[Score], looked: Looked, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:
         from keeptune.report.page import write_certificate
-        from keeptune.stages.prove import certify, rescore
+        from keeptune.stages._rescoring import rescore
+        from keeptune.stages.prove import certify
 
         assert self.recipe.proof is not None, "a run without a proof has no certificate"
         thorough = self.recipe.proof.diagnose

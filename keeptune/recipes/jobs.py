@@ -15,13 +15,13 @@ from keeptune.models.families import FAMILIES
 from keeptune.planning.forecast import Job, least_checkpointed
 from keeptune.planning.memory import FIRST_STEP, Base, Reference, Step
 from keeptune.planning.time import Work
-from keeptune.stages._kept import NONE, Compared
-from keeptune.stages._plan import Plan, plan_steps
+from keeptune.stages._compared import NONE, Compared
 from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded, EncodedSet
     from keeptune.recipes.recipe import Model, Recipe
+    from keeptune.stages._plan import Plan
 
 
 SURE = 0.85
@@ -81,6 +81,8 @@ def base_of(model: Model, config: Mapping[str, object]) -> Base:
 
 def batches_of(stage: Train, data: Mapping[str, EncodedSet], seed: int) -> Batches:
     """The batches that the stage would make of this data; virtual tokens are counted by the planner."""
+    from keeptune.stages._plan import plan_steps
+
     return Batches.of(plan_steps(stage, data, seed, 0), stage.losses, stage.memory.micro_batch_tokens)
 
 

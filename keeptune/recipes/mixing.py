@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import RecipeError
 from keeptune.core.files import atomic_write
@@ -93,7 +94,7 @@ def _rows(label: str, material: Material, plan: Plan) -> list[str]:
 def _text(result: dict[str, Any]) -> str:
     lines = []
     for stage in result["stages"]:
-        lines.append(f"stage {stage['stage']}: {stage['steps']:,} steps")
+        lines.append(f"stage {stage['stage']}: {counted(stage['steps'], 'step')}")
         titles = ("source", "rows", "drawn", "passes", "tokens", "asked", "reached")
         lines.append("  {:<20} {:>9} {:>9} {:>7} {:>11} {:>7} {:>8}".format(*titles))
         for one in stage["sources"]:
@@ -101,5 +102,5 @@ def _text(result: dict[str, Any]) -> str:
                 f"  {one['source']:<20} {one['there']:>9,} {one['drawn']:>9,} {one['drawn'] / one['there']:>7.2f} "
                 f"{one['tokens']:>11,} {one['asked']:>7.1%} {one['reached']:>8.1%}"
             )
-    written = f"\n{result['rows']:,} rows written to {result['output']}" if result["output"] else ""
+    written = f"\n{counted(result['rows'], 'row')} written to {result['output']}" if result["output"] else ""
     return "\n".join(lines) + written

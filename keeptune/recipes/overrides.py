@@ -6,6 +6,7 @@ import re
 from copy import deepcopy
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import RecipeError
 from keeptune.recipes.yaml_file import parse_yaml
 
@@ -64,9 +65,7 @@ def _index(items: list[Any], part: str, setting: str) -> int:
     for position, item in enumerate(items):
         if part == item or (isinstance(item, dict) and part in (item.get("id"), item.get("name"))):
             return position
-    raise _wrong(
-        setting, f"the list has {len(items)} {'entry' if len(items) == 1 else 'entries'}, and none is '{part}'."
-    )
+    raise _wrong(setting, f"the list has {counted(len(items), 'entry', 'entries')}, and none is '{part}'.")
 
 
 def _wrong(setting: str, what: str) -> RecipeError:

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Message
 from keeptune.core.files import atomic_write, json_bytes, make_folder, write_json
@@ -178,8 +179,9 @@ def _result(
     plain = {**asdict(found), "n": found.n, "by_place": swayed, "judged_by": who}
     write_json(output / "pairwise.json", plain)
     text = (
-        f"{found.wins} wins, {found.ties} ties, {found.losses} losses of {found.n} for the second model, by {who}\n"
+        f"{counted(found.wins, 'win')}, {counted(found.ties, 'tie')}, {counted(found.losses, 'loss', 'losses')} of "
+        f"{found.n:,} for the second model, by {who}\n"
         f"net preference {points(found.net)} points ({points(found.low)} to {points(found.high)}, 90%); "
-        f"{swayed} pairs were judged by their place and count as ties"
+        f"{counted(swayed, 'pair is a tie: it was', 'pairs are ties: they were')} judged by place"
     )
     return {**plain, "text": text}

@@ -20,7 +20,6 @@ from keeptune.evaluations.target import MOST_LABELS, Target
 from keeptune.methods import Method
 from keeptune.models.families import family_of
 from keeptune.planning.forecast import Job, refusal
-from keeptune.planning.power import suite_power
 from keeptune.planning.time import minutes
 from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
 from keeptune.recipes.material import longest_row
@@ -53,10 +52,12 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         PlanError: nothing fits into the memory of this machine (E-PLAN-MEMORY).
         KeeptuneError: the recipe, its data or its model cannot be used.
     """
+    recipe, folder = load_recipe(name, settings), recipe_path(name).parent
+
+    # What follows needs torch: a fault of the recipe is told before it is imported.
     from keeptune.models.load import look
     from keeptune.recipes.plan_page import page
 
-    recipe, folder = load_recipe(name, settings), recipe_path(name).parent
     config, tokenizer = look(recipe.model.name, recipe.model.revision)
     base, sources = base_of(recipe.model, config), read_sources(recipe, folder)
     data = _encoded(recipe, sources, tokenizer, config)
@@ -243,6 +244,8 @@ def _proof(
 
 def _power(recipe: Recipe, folder: Path, sources: Mapping[str, Source], kind: str) -> dict[str, Any] | None:
     """Of the abilities that this kind of model is asked: halves of texts of an encoder, none of an image encoder."""
+    from keeptune.planning.power import suite_power
+
     if recipe.proof is None or kind == "image":
         return None
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items)

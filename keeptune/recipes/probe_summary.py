@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keeptune.core.counting import counted
 from keeptune.data.probe_tasks import UNSCORED
 from keeptune.probes import EPOCHS
 from keeptune.recipes.probe_data import LABEL, PARTS, ProbeData
@@ -126,7 +127,7 @@ def probe_text(result: Mapping[str, Any], page: Path) -> str:
     """A screen of text."""
     texts, units = result["texts"], result["units"]
     lines = [
-        f"{result['task']}: {units['test']:,} asked in {texts['test']:,} test texts, "
+        f"{result['task']}: {units['test']:,} asked in {counted(texts['test'], 'test text')}, "
         f"learned from {units['train']:,} in {texts['train']:,}; "
         f"{100 * result['baseline']:.1f}% right without any state",
     ]
@@ -160,7 +161,10 @@ def probe_text(result: Mapping[str, Any], page: Path) -> str:
         ]
     capped = sum(epochs == EPOCHS for row in result["rows"] for epochs in row["epochs"])
     if capped:
-        lines += ["", f"{capped} probes still learned after {EPOCHS} epochs, the most of this regime: more texts help."]
+        lines += [
+            "",
+            f"{counted(capped, 'probe')} still learned after {EPOCHS} epochs, the most here: more texts help.",
+        ]
     seeds = len(result["rows"][0]["seeds"])
-    over = "texts" if seeds == 1 else f"texts and {seeds} seeds"
+    over = "texts" if seeds == 1 else f"texts and {counted(seeds, 'seed')}"
     return "\n".join([*lines, "", f"Intervals are 90%, over {over}. Layer 0 is the embeddings.", f"page  {page}"])

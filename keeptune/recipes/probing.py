@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError, did_you_mean
 from keeptune.core.events import cut_broken_end, read_lines
@@ -106,7 +107,7 @@ def probe_models(
     log, wanted = output / LOG, set[str]()
     for name, subject in zip(models, subjects, strict=True):
         states = _states(name, subject, data, asked.pooling)
-        progress.say(f"{name}: {len(states.layers['train'])} layers of states in {states.seconds:.1f} s")
+        progress.say(f"{name}: {counted(len(states.layers['train']), 'layer')} of states in {states.seconds:.1f} s")
         wanted |= _measure(states, data, asked, log, progress)
     kept = {row["key"]: row for row in read_lines(log)}
     result = summary([kept[key] for key in sorted(wanted)], data, models, asked.task)
@@ -173,7 +174,7 @@ def _within_context(data: ProbeData, subjects: Sequence[Subject], pooling: Pooli
             places[part] = [place for place in own if 0 < len(encoded[part][place].encoded.tokens) <= limit]
     dropped = sum(len(data.texts[part]) - len(own) for part, own in places.items())
     if dropped:
-        progress.say(f"{dropped} texts are longer than the context and left out")
+        progress.say(f"{counted(dropped, 'text is', 'texts are')} longer than the context and left out")
     return data.only(dict(places))
 
 

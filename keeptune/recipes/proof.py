@@ -37,7 +37,8 @@ from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.report.language import Language
 from keeptune.stages._progress import Progress
-from keeptune.stages.prove import Margins, certify, rescore
+from keeptune.stages._rescoring import rescore
+from keeptune.stages.prove import Margins, certify
 
 if TYPE_CHECKING:
     from keeptune.core.score import Score

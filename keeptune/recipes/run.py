@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keeptune.recipes.execute import Options
 from keeptune.recipes.guarding import budget_settings, told
 from keeptune.recipes.recipe import load_recipe, recipe_path
-from keeptune.recipes.seeds import execute_seeds
 from keeptune.stages._progress import Progress
 
 
@@ -42,6 +40,11 @@ def run_recipe(
 ) -> dict[str, Any]:
     """What `keeptune run` does; the result has `verdict`, `certificate`, `folder` and a `text` for people."""
     loaded = load_recipe(recipe, [*settings, *budget_settings(budget)])
+
+    # What follows needs torch: a fault of the recipe is told before it is imported.
+    from keeptune.recipes.execute import Options
+    from keeptune.recipes.seeds import execute_seeds
+
     folder = output or Path("runs") / loaded.name
     options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
     certificate = execute_seeds(

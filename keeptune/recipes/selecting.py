@@ -13,6 +13,7 @@ import numpy as np
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
@@ -146,8 +147,12 @@ def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = 
     rest = f", {held_out:,} held out by the file" if held_out else ""
     told = [f"  {one['reason']}: {one['text']}" for one in result["largest"]]
     dropped = len(examples) - len(found.indices)
-    lines = [f"{len(examples):,} examples{rest}; {dropped:,} say what an earlier one says", *told, ""]
-    lines.append(f"{len(found.indices):,} rows written to {output}\nNext: keeptune init {output}")
+    lines = [
+        f"{counted(len(examples), 'example')}{rest}; {counted(dropped, 'says', 'say')} what an earlier one says",
+        *told,
+        "",
+    ]
+    lines.append(f"{counted(len(found.indices), 'row')} written to {output}\nNext: keeptune init {output}")
     return {**result, "text": "\n".join(lines)}
 
 
@@ -217,7 +222,8 @@ def _text(report: dict[str, Any]) -> str:
     rest = f", {report['held_out']:,} held out by the file" if report["held_out"] else ""
     share, wide = report["chosen"] / report["examples"], max(12, len(by))
     lines = [
-        f"{report['examples']:,} examples{rest}; {by} chose {report['chosen']:,} ({share:.2%}); vectors: {encoder}", "",
+        f"{counted(report['examples'], 'example')}{rest}; {by} chose {report['chosen']:,} ({share:.2%}); "
+        f"vectors: {encoder}", "",
         f"  {'':<36} {by:>{wide}} {'random':>20} {'all':>9}",
     ]  # fmt: skip
     for key, name in ROWS.items():

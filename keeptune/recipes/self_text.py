@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keeptune.core.counting import counted
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
@@ -48,7 +49,7 @@ def self_text(
     key = digest_of([3, loaded.fingerprint, str(loaded.dtype), settings.to_dict(), seed])
     file = cache / f"generated-{key[:24]}.jsonl"
     if not file.is_file():
-        say(f"{settings.rows} rows of the base's own text")
+        say(f"{counted(settings.rows, 'row')} of the base's own text")
         rows = _write(loaded, settings, seed)
         if not rows:
             raise DataError(
@@ -58,7 +59,10 @@ def self_text(
                 fix="Name a file of general data for it, for example format: plain_text.",
             )
         if len(rows) < settings.rows:
-            say(f"{len(rows)} rows of the base's own text: in {DRAWS} times as many draws it wrote no more of use")
+            say(
+                f"{counted(len(rows), 'row')} of the base's own text: in {DRAWS} times as many draws it wrote no more "
+                "of use"
+            )
         make_folder(cache)
         atomic_write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     with file.open(encoding="utf-8") as lines:

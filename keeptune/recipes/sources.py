@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keeptune.core.counting import counted
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
@@ -116,7 +117,7 @@ def _subset(source: Source, settings: Format, seed: int) -> Source:
     kept = tuple(row for row in source.train if within(row, share, seed))
     if source.train and not kept:
         raise DataError(
-            f"a subset of {share:g} leaves none of {len(source.train):,} rows.", code="E-DATA-SUBSET",
+            f"a subset of {share:g} leaves none of {counted(len(source.train), 'row')}.", code="E-DATA-SUBSET",
             where={"key": f"data.{source.name}.subset"}, fix="Raise it.",
         )  # fmt: skip
     outside = len(source.train) - len(kept)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
@@ -119,19 +120,20 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
     batch_tokens = IMAGES_OF_A_STEP * _pixels(examples[0]) if kind == "image" else 4096
     passes = _passes(_trained(examples), model, kind, batch_tokens)
     text = (HEAD + learning).format(
-        summary=f"{len(examples)} rows of {data.name}, read as {guess.format.name}", file=output.name,
+        summary=f"{counted(len(examples), 'row')} of {data.name}, read as {guess.format.name}", file=output.name,
         seed=SEED, name=_name(data), model=model, source=flow(source), metric=metric,
         too_long="split" if plain else "drop",
         rate="2.0e-3" if small else "2.0e-4", epochs=f"{passes.epochs:g}", batch_tokens=batch_tokens,
         held_out="as the column `split` says" if named else "by a stable hash of each row",
     )  # fmt: skip
     atomic_write(output, text)
-    notes = [f"{data.name}: {len(examples)} rows; {guess.reason}", *_out_of_sight(model)]
+    notes = [f"{data.name}: {counted(len(examples), 'row')}; {guess.reason}", *_out_of_sight(model)]
     if skipped:
-        rows = "1 bad row is" if skipped == 1 else f"{skipped:,} bad rows are"
-        notes.append(f"{rows} left out (`skip_bad`), the first: {reading.bad[0]}")
+        notes.append(
+            f"{counted(skipped, 'bad row is', 'bad rows are')} left out (`skip_bad`), the first: {reading.bad[0]}"
+        )
     if labels:
-        notes.append(f"{len(labels)} different answers: a label set, so the target is label accuracy")
+        notes.append(f"{counted(len(labels), 'different answer')}: a label set, so the target is label accuracy")
     if labels and getattr(guess.format, "numbers", False):
         meant = ", ".join(f"{label}: ..." for label in sorted(labels)[:3])
         notes.append(f"the answers are numbers; a model learns words better: labels: {{{meant}}} in place of numbers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
 from keeptune.data.decontaminate import Overlap
@@ -25,7 +26,7 @@ def leak(found: Overlap, test: Sequence[Example]) -> DataError | None:
         return None
     first = test[(found.exact or found.near)[0][1]]
     return DataError(
-        f"training asks {exact:,} of the {len(test):,} test rows exactly and {len(found.near):,} nearly.",
+        f"training asks {exact:,} of the {counted(len(test), 'test row')} exactly and {len(found.near):,} nearly.",
         code="E-LEAK",
         where={"line": first.line, "key": first.source or None},
         why="The score on them would measure memory.",
@@ -65,7 +66,8 @@ def label_notes(answers: Counter[str], test: Sequence[Example]) -> list[str]:
         ("in training and never in test", Counter({key: answers[key] for key in answers if key not in tested})),
     ):
         if missing and test:
-            notes.append(f"{len(missing)} labels ({missing.total():,} rows) are {what}: {_few(missing)}")
+            labels, rows = counted(len(missing), "label is", "labels are"), counted(missing.total(), "row")
+            notes.append(f"{labels} {what} ({rows}): {_few(missing)}")
     return notes
 
 

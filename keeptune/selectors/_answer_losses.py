@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keeptune.core.example import Example
+from keeptune.engine.scored import Scored
 from keeptune.selectors import Context, model_of
 from keeptune.selectors._states import context_length
 
 if TYPE_CHECKING:
-    from keeptune.engine.scoring import Scored
     from keeptune.models.load import Loaded
 
 
@@ -54,7 +54,6 @@ def answer_losses(examples: Sequence[Example], context: Context) -> AnswerLosses
 def _pair(example: Example, loaded: Loaded) -> tuple[Scored, Scored] | None:
     """The answer behind its request, and behind the opening token alone."""
     from keeptune.data.encode import encoder_of
-    from keeptune.engine.scoring import Scored
 
     if example.text is not None or not example.target:
         return None

@@ -26,14 +26,11 @@ from keeptune.engine.trunk import trunk_states
 from keeptune.losses import Loss
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.tensor_store import TensorStore
+from keeptune.stages._compared import Compared, compared_rows
 
 if TYPE_CHECKING:
-    from keeptune.data.encode import Encoded
     from keeptune.engine.batch import PackedBatch
     from keeptune.stages._plan import Plan
-
-LIMIT_BYTES = 2 << 30
-"""Of states held in memory; a stage with more asks the model itself in every step."""
 
 Key = tuple[str, str]
 
@@ -58,49 +55,6 @@ class KeptReference:
             states = self.states[batch.sources[segment], batch.ids[segment]]
             found.append(states[places[(segments == segment).cpu()]])
         return torch.cat(found).to(self.head.weight.device)
-
-
-def compared_rows(losses: Sequence[Loss], plan: Plan) -> list[Encoded]:
-    """The rows of a plan that some loss compares with the reference, each once."""
-    sources = [loss.on for loss in losses if loss.needs_reference]
-    return [row for row in plan.unique_rows() if None in sources or row.source in sources]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The rows that a stage compares with the reference.
-
-    Attributes:
-        tokens: of all of them, each row once.
-        again: whether some come more than once.
-        apart: whether source and id tell them apart; a long row that was split has one id for all its parts.
-    """
-
-    tokens: int
-    again: bool
-    apart: bool
-
-    @classmethod
-    def of(cls, losses: Sequence[Loss], plan: Plan) -> Compared:
-        """Of a stage's losses and plan."""
-        rows = compared_rows(losses, plan)
-        return cls(
-            tokens=sum(len(row.tokens) for row in rows),
-            again=plan.drawn_from({row.source for row in rows}) > len(rows),
-            apart=len({(row.source, row.id) for row in rows}) == len(rows),
-        )
-
-    def worth_keeping(self, width_bytes: int, *, copied: bool) -> bool:
-        """Whether the states of the rows save work or memory, and fit.
-
-        Args:
-            width_bytes: of one token's state.
-            copied: whether the reference would be a second model.
-        """
-        return 0 < self.tokens * width_bytes <= LIMIT_BYTES and self.apart and (self.again or copied)
-
-
-NONE = Compared(0, again=False, apart=True)
 
 
 def kept_reference(

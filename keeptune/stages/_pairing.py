@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keeptune.core.counting import counted
 from keeptune.core.errors import RecipeError
 from keeptune.core.score import Item, Score
 from keeptune.statistics.comparison import LEVEL, Comparison
@@ -133,8 +134,8 @@ def _in_order_of(base: Score, adapted: Score) -> Score:
     known = {item.id: item for item in adapted.items}
     if len(base.items) != len(adapted.items) or known.keys() != {item.id for item in base.items}:
         raise RecipeError(
-            f"'{base.task}' was measured on {len(base.items)} items before and on {len(adapted.items)} after, "
-            "and they are not the same.",
+            f"'{base.task}' was measured on {counted(len(base.items), 'item')} before and on "
+            f"{len(adapted.items)} after, and they are not the same.",
             code="E-PROVE-ITEMS",
             why="A proof compares the same items in pairs.",
             fix="Measure both again on the same data and suite.",

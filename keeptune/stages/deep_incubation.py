@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.commit import verify, write_commit
+from keeptune.core.counting import counted
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import PlanError
 from keeptune.core.files import delete, read_json, write_json
@@ -21,7 +22,6 @@ from keeptune.methods.freeze import Freeze
 from keeptune.methods.full import Full
 from keeptune.methods.head import Head
 from keeptune.stages import Stage, StageWork
-from keeptune.stages._plan import rows_digest
 from keeptune.stages._settings import Mixture
 from keeptune.stages.optimizers import Optimizer
 from keeptune.stages.train import Train
@@ -115,7 +115,7 @@ class DeepIncubation(Stage):
         if depth % self.modules:
             divisors = ", ".join(str(n) for n in range(2, depth + 1) if depth % n == 0)
             raise PlanError(
-                f"{depth} blocks cannot be cut into {self.modules} modules of the same depth.",
+                f"{counted(depth, 'block')} cannot be cut into {self.modules} modules of the same depth.",
                 code="E-INCUBATE-DEPTH",
                 where={"key": f"stages[{index}].modules"},
                 fix=f"Take one of {divisors}.",
@@ -150,6 +150,8 @@ class DeepIncubation(Stage):
             work: of the whole stage.
             thaw: those adapters learn too.
         """
+        from keeptune.stages._plan import rows_digest
+
         stage = self._training(name, method, steps, [ref.name for ref in checkpoint.adapters] if thaw else [])
         file = work.folder / MANIFEST
         listed = read_json(file) if file.exists() else {}

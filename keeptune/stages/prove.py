@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
@@ -12,13 +12,10 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.score import Score
 from keeptune.core.spec import Spec
 from keeptune.stages import Stage, StageWork
-from keeptune.stages._certificate import build, scope
-from keeptune.stages._rescoring import rescore
-from keeptune.stages._seeds import Measured, over_seeds
 from keeptune.statistics.comparison import LEVEL
-from keeptune.statistics.seeds import FEWEST_SEEDS
 
-__all__ = ["Margins", "Prove", "certify", "certify_seeds", "rescore"]
+if TYPE_CHECKING:
+    from keeptune.stages._seeds import Measured
 
 ORDER = ("FAIL", "UNDECIDED", "PASS")
 
@@ -101,6 +98,8 @@ def certify(
     Raises:
         RecipeError: the two sides were measured on different items (E-PROVE-ITEMS).
     """
+    from keeptune.stages._certificate import build
+
     limits = (margins or Margins()).to_dict()
     return build(
         base,
@@ -129,6 +128,10 @@ def certify_seeds(certificates: Sequence[Mapping[str, Any]], measured: Sequence[
         certificates: one per seed.
         measured: (scores of the base, scores of the adapted model) of each seed, in the same order.
     """
+    from keeptune.stages._certificate import scope
+    from keeptune.stages._seeds import over_seeds
+    from keeptune.statistics.seeds import FEWEST_SEEDS
+
     assert certificates, "at least one certificate"
     worst = min(certificates, key=lambda one: (ORDER.index(one["verdict"]), _pooled_delta(one)))
     values = [value for one in certificates for value in one["seeds"]["values"]]

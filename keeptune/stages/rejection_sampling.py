@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from keeptune.core.checkpoint import Checkpoint
+from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.verifiers import Verifier
@@ -86,7 +87,7 @@ class RejectionSampling(Stage):
         ]
         if not kept:
             raise DataError(
-                f"none of {counts['answers']} sampled answers was right.",
+                f"none of {counted(counts['answers'], 'sampled answer')} was right.",
                 code="E-SAMPLE-NOTHING",
                 where={"key": f"stages[{work.index}]"},
                 why=", ".join(f"{count} {key}" for key, count in counts.items() if count),

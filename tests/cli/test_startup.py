@@ -10,6 +10,8 @@ import sys
 import pytest
 
 QUICK = [["--help"], ["plan", "--help"], ["list"], ["list", "methods", "--json"], ["show", "sft"]]
+HEAVY = {"torch", "transformers", "datasets", "scipy", "peft"}
+"""What takes seconds to import, and what nobody needs who asks what there is or wrote a word wrong."""
 
 
 def processor_seconds() -> float:
@@ -24,24 +26,90 @@ def keeptune(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
-def test_a_quick_command_needs_neither_torch_nor_half_a_second(arguments):
+def without_heavy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command, which fails where it has imported one of the heavy modules."""
     program = (
         "import sys; sys.argv=['keeptune',*sys.argv[1:]]\n"
         "from keeptune.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'scipy', 'datasets'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)"
     )
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_a_quick_command_needs_neither_torch_nor_half_a_second(arguments):
     fastest = 9.0
     for _ in range(3):
         before = processor_seconds()
-        result = subprocess.run(
-            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
-        )
+        result = without_heavy(*arguments)
         fastest = min(fastest, processor_seconds() - before)
         assert result.returncode == 0, result.stderr
     assert fastest < 0.5
+
+
+RECIPE = """\
+name: first
+model: {{name: pocket}}
+data:
+  task: {{format: prompt_completion, path: rows.jsonl, prompt: text, completion: label}}
+stages:
+  - {{name: train, method: {method}, data: task, losses: [next_token, kl_to_base], epochs: {epochs}}}
+  - {{name: evaluate, evaluations: [retention, drift]}}
+  - {{name: prove}}
+proof: {{target: {{data: task}}, suite: embedded}}
+"""
+WRONG = {
+    "a key that no method has": ({"method": "{name: lora, rnak: 8}"}, "E-CONFIG-KEY"),
+    "a method that is not there": ({"method": "loar"}, "E-RECIPE-NAME"),
+    "a word for a number": ({"epochs": "two"}, "E-CONFIG-VALUE"),
+    "no type of PEFT's": ({"method": "peft"}, "E-CONFIG-VALUE"),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "check"])
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_fault_of_the_recipe_is_told_before_anything_heavy_is_imported(tmp_path, command, fault):
+    settings, code = WRONG[fault]
+    text = RECIPE.format(**{"method": "lora", "epochs": "2", **settings})
+    (tmp_path / "wrong.yaml").write_text(text, encoding="utf-8")
+    result = without_heavy(command, str(tmp_path / "wrong.yaml"))
+    assert result.returncode == 2, result.stderr
+    assert code in result.stderr
+
+
+def test_every_recipe_that_comes_with_keeptune_is_read_without_torch():
+    program = (
+        "import sys\n"
+        "from keeptune.recipes.recipe import FOLDER, load_recipe\n"
+        "names = [file.stem for file in FOLDER.glob('*.yaml') if file.stem != 'demo']\n"
+        "assert len(names) > 30\n"
+        "for name in names:\n    load_recipe(name)\n"
+        f"assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_member_that_a_recipe_can_name_is_found_without_torch():
+    program = (
+        "import sys\n"
+        "from keeptune.data.formats import Format\n"
+        "from keeptune.evaluations import Evaluation\n"
+        "from keeptune.losses import Loss\n"
+        "from keeptune.methods import Method\n"
+        "from keeptune.stages import Stage\n"
+        "from keeptune.stages.optimizers import Optimizer\n"
+        "for shelf in (Format, Evaluation, Loss, Method, Stage, Optimizer):\n"
+        "    for name in shelf.names():\n"
+        "        shelf.find(name)\n"
+        f"        heavy = {HEAVY} & set(sys.modules)\n"
+        "        assert not heavy, f'{shelf.__name__} {name}: {heavy}'"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_unknown_command_is_answered_in_one_line():

@@ -21,7 +21,8 @@ from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.request_parts import divided
 from keeptune.engine.rows import active, rows
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from tests.contracts.test_free_form import CLOSE, PadZero, adapted, around, named
 from tests.contracts.test_methods import padded

@@ -26,7 +26,8 @@ from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden, packed_states
 from keeptune.engine.request_parts import divided, prompted
 from keeptune.engine.rows import active, off, rows
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import can_share_prompts, group_logprobs
 from keeptune.methods import LoRA, Prompt, PTuning, SpotTune, load_adapter, save_adapter
 from tests.contracts.test_methods import PadZero, padded

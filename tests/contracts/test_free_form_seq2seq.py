@@ -20,7 +20,8 @@ from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden, packed_states
 from keeptune.engine.request_parts import divided
 from keeptune.engine.rows import active, off, rows
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.methods import LoRA, Prompt, PTuning, load_adapter, save_adapter
 from keeptune.models.load import load

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from keeptune.engine.best_continuation import AT_ONCE, MARGIN, best_logprobs
-from keeptune.engine.scoring import Scored
+from keeptune.engine.scored import Scored
 from keeptune.engine.shared_prefix import Prompts, group_logprobs
 from tests.tiny_models import VOCABULARY, tiny_model
 

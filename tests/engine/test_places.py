@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from keeptune.core.errors import PlanError
 from keeptune.engine.adapter import Adapter
 from keeptune.engine.book import detach, install
-from keeptune.engine.deltas import Delta, Gate, Placed, Scale, multiply, replace
+from keeptune.engine.deltas import Delta
+from keeptune.engine.placed import Gate, Placed, Scale, multiply, replace
 from keeptune.engine.places import ModuleInput, ModuleOutput
 from keeptune.engine.rows import active, gated, off, rows
 from tests.engine.adapted import CLOSE

@@ -7,7 +7,7 @@ import torch
 
 from keeptune.core.example import Message
 from keeptune.engine.pseudo_scoring import pseudo_logprobs
-from keeptune.engine.scoring import Scored
+from keeptune.engine.scored import Scored
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._likelihood import Answers, option_log_likelihoods
 from keeptune.models.load import load

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from keeptune.engine import scoring
 from keeptune.engine.rows import active
-from keeptune.engine.scoring import Scored, greedy_logprobs, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import greedy_logprobs, token_logprobs
 from tests.engine.adapted import STACKS, adapted, texts
 
 LENGTHS = [5, 3, 6, 4, 2]

@@ -12,7 +12,8 @@ from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import rows
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.methods import LoRA, Prefix, Prompt
 from tests.tiny_models import SEQ2SEQ, VOCABULARY, tiny_model

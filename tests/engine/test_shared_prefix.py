@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from keeptune.engine.rows import active
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from tests.engine.adapted import adapted
 from tests.tiny_models import CONFIGS, VOCABULARY, tiny_model

@@ -37,7 +37,7 @@ class Words:
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """The tokenizer, for models that were not loaded from a folder."""
-    monkeypatch.setattr("keeptune.methods.prefix.loaded_of", lambda model: SimpleNamespace(tokenizer=Words()))
+    monkeypatch.setattr("keeptune.models.load.loaded_of", lambda model: SimpleNamespace(tokenizer=Words()))
 
 
 def tokens(rows=2, width=5):

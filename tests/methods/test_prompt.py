@@ -36,7 +36,7 @@ class Words:
 def model(monkeypatch):
     model = tiny_model("llama")
     model.loaded = SimpleNamespace(tokenizer=Words(), name="tiny")
-    monkeypatch.setattr("keeptune.methods.prompt.loaded_of", lambda model: model.loaded)
+    monkeypatch.setattr("keeptune.models.load.loaded_of", lambda model: model.loaded)
     return model
 
 

@@ -16,7 +16,8 @@ from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import gated, off
-from keeptune.engine.scoring import Scored, token_logprobs
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.methods import SpotTune, load_adapter, save_adapter
 from keeptune.methods._policy import straight_through

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keeptune.engine import trunk
-from keeptune.stages import _kept, _training
+from keeptune.stages import _compared, _training
 from tests.stages.test_train import FULL
 from tests.stages.tiny_training import rows
 
@@ -70,6 +70,6 @@ def test_rows_that_share_a_name_need_the_model_itself(bench):
 
 
 def test_states_beyond_the_limit_are_not_kept(bench, monkeypatch):
-    monkeypatch.setattr(_kept, "LIMIT_BYTES", 100)
+    monkeypatch.setattr(_compared, "LIMIT_BYTES", 100)
     bench.train("run", **MIX, **LORA, losses=["next_token", "kl_to_base"])
     assert "reference_kept" not in [event["kind"] for event in bench.events("run")]

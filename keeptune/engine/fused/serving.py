@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from keeptune.engine.book import book_of
-from keeptune.engine.deltas import Factors, Placed, Scale, add, apply
+from keeptune.engine.deltas import Factors
+from keeptune.engine.placed import Placed, Scale, add, apply
 from keeptune.engine.places import InputSlot, OutputSlot, Slot
 from keeptune.engine.selection import Selection
 
