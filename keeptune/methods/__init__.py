@@ -167,6 +167,7 @@ def attach(
     if not methods or not all(isinstance(item, Method) for item in methods):
         raise PlanError("`attach` takes a method or a list of methods.", code="E-METHOD-KIND")
     check_name(model, name)
+    check_together(methods)
     methods = [item.adjusted(model) for item in methods]
     placed = place_methods(model, methods)
     for item, part in zip(methods, placed, strict=True):
@@ -174,12 +175,30 @@ def attach(
     install_methods(model, methods, placed, name, trainable=trainable)
 
 
+def check_together(methods: Sequence[Method]) -> None:
+    """Refuses a hybrid in which two methods train the base's own weights: one of them says which.
+
+    Raises:
+        PlanError: E-METHOD-TWICE.
+    """
+    own = [item.name for item in methods if item.trains_base and not item.frozen]
+    if len(own) > 1:
+        raise PlanError(
+            f"{' and '.join(own)} both train the base's own weights.",
+            code="E-METHOD-TWICE",
+            fix="Keep one of them; `freeze` says which layers learn.",
+        )
+
+
 def place_methods(model: PreTrainedModel, methods: Sequence[Method]) -> list[list[Placed]]:
     """The deltas of each method, their values not set yet.
 
     Raises:
-        PlanError: a method cannot work on this model; on a base in 4 bits, E-METHOD-QUANTISED.
+        PlanError: a method cannot work on this model; on a base in 4 bits, E-METHOD-QUANTISED; two of them do what an
+            adapter has one for, E-METHOD-TWICE.
     """
+    from keeptune.engine.decisions import Decisions
+    from keeptune.engine.readout import Reading
     from keeptune.models.quantize import quantization_of
 
     for item in methods:
@@ -189,7 +208,20 @@ def place_methods(model: PreTrainedModel, methods: Sequence[Method]) -> list[lis
                 code="E-METHOD-QUANTISED",
                 fix="Use a method that adds to the base, such as lora, or load the base without `quantize`.",
             )
-    return [item.place(model) for item in methods]
+    placed = [item.place(model) for item in methods]
+    for kind, what in ((Reading, "read labels off the model's states"), (Decisions, "decide by the request")):
+        found = [
+            item.name
+            for item, part in zip(methods, placed, strict=True)
+            if any(isinstance(each.place, kind) for each in part)
+        ]
+        if len(found) > 1:
+            raise PlanError(
+                f"{' and '.join(found)} both {what}, and an adapter has one that does.",
+                code="E-METHOD-TWICE",
+                fix="Keep one of them, or attach them under names of their own.",
+            )
+    return placed
 
 
 def install_methods(
@@ -208,7 +240,8 @@ def install_methods(
 
 
 def cost(methods: Sequence[Method], shape: ModelShape) -> Cost:
-    """What a hybrid costs; see `Method.cost`. A frozen part is stored and not trained."""
+    """What a hybrid costs; see `Method.cost` and `check_together`. A frozen part is stored and not trained."""
+    check_together(methods)
     costs = [method.cost(shape) for method in methods]
     trained = sum(part.trainable_parameters for method, part in zip(methods, costs, strict=True) if not method.frozen)
     helds = [part.held for part in costs if part.held is not None]
