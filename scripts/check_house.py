@@ -1,4 +1,4 @@
-"""Checks that hold the house together: sizes, forbidden names and calls, nothing that speaks of a machine.
+"""Checks that hold the house together: sizes, forbidden names and calls, mutual imports; nothing speaks of a machine.
 
 Run as `python scripts/check_house.py`; prints each fault as `file:line: what` and exits 1 if there is one.
 """
@@ -6,6 +6,7 @@ Run as `python scripts/check_house.py`; prints each fault as `file:line: what` a
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ FORBIDDEN_IMPORTS = {"pickle", "joblib", "dill", "cloudpickle", "shelve"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load")}
 # Back ends that may be imported in one file of the package only.
 ONE_PLACE = {"trl", "lm_eval", "bitsandbytes", "ray", "faiss"}
+# Where no two modules import each other; the kernels are tried while they are loaded.
+NOT_MUTUAL, TRIED = "keeptune.engine.", {"keeptune.engine.native.kernels", "keeptune.engine.native.trial"}
 PATHS = re.compile(r"(?<![\w.])/(?:work|farm|root|home/\w+)/")
 INDEXES = re.compile("|".join(("py" + "pi.org", "python" + "hosted", "download.py" + "torch", "registry.np" + "mjs")))
 
@@ -85,10 +88,27 @@ def imported(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [alias.name.split(".")[0] for alias in node.names]
 
 
+def mutual_faults(modules: dict[str, ast.AST]) -> Iterator[str]:
+    """Pairs of modules that import each other, be it in a function or for a type alone."""
+    imports = {
+        name: {
+            found
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module
+            for found in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        }
+        for name, tree in modules.items()
+    }
+    for one, other in itertools.combinations(sorted(imports), 2):
+        if one in imports[other] and other in imports[one] and {one, other} != TRIED:
+            yield f"{one} and {other} import each other; what both need belongs into a third"
+
+
 def main() -> int:
     """Prints the faults; 1 when there is one."""
     faults: list[str] = []
     places: dict[str, set[str]] = {name: set() for name in ONE_PLACE}
+    modules: dict[str, ast.AST] = {}
     for path in tracked("*.py", "*.md", "*.toml", "*.yaml", "*.txt", "*.html", "*.json", "Makefile", ".ci/*"):
         shown = path.relative_to(ROOT)
         text = path.read_text(encoding="utf-8")
@@ -97,12 +117,16 @@ def main() -> int:
             continue
         tree = ast.parse(text)
         faults += [f"{shown}:{line}: {what}" for line, what in syntax_faults(tree)]
+        module = ".".join(shown.with_suffix("").parts)
+        if module.startswith(NOT_MUTUAL):
+            modules[module] = tree
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)) and shown.parts[0] == "keeptune":
                 for name in ONE_PLACE.intersection(imported(node)):
                     places[name].add(str(shown))
     faults += [f"{name} is imported in {', '.join(sorted(files))}" for name, files in places.items() if len(files) > 1]
-    print("\n".join(faults) if faults else "house: sizes, names, calls and addresses are in order")
+    faults += mutual_faults(modules)
+    print("\n".join(faults) if faults else "house: sizes, names, calls, imports and addresses are in order")
     return 1 if faults else 0
 
 

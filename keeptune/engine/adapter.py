@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Placed
 
 
 class Adapter(nn.Module):

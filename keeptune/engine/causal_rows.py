@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from keeptune.engine.native.kernels import serving
 
 if TYPE_CHECKING:
-    from keeptune.engine.attention import Segments
+    from keeptune.engine.segments import Segments
 
 BLOCK, EVEN = 128, 8
 SCORES_IN_CACHE = 2**18

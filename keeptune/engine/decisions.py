@@ -25,17 +25,16 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.attention import current_segments
 from keeptune.engine.batch import IGNORED
 from keeptune.engine.cache_notes import CacheNote
 from keeptune.engine.deltas import Delta
-from keeptune.engine.places import Place, Slot
+from keeptune.engine.places import Book, Place, Slot
 from keeptune.engine.request_parts import RequestEnds
+from keeptune.engine.segments import current_segments
 from keeptune.engine.selection import Serving
 
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
-    from keeptune.engine.book import Adapters
 
 INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
 
@@ -56,7 +55,7 @@ class Decisions(Place):
         """An adapter has one policy."""
         return f"policy.{parameter}"
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the body before all that changes its input, and the model, whose labels say where answers begin."""
         body = model.get_submodule(self.path)
         slot = DecisionSlot(book, model.get_input_embeddings(), inspect.signature(body.forward))
@@ -85,7 +84,7 @@ class Decided(CacheNote):
 class DecisionSlot(Slot):
     """The policies of all adapters, and the hooks around a forward pass."""
 
-    def __init__(self, book: Adapters, embedding: Any, signature: inspect.Signature) -> None:
+    def __init__(self, book: Book, embedding: Any, signature: inspect.Signature) -> None:
         super().__init__(book)
         self.embedding, self.arguments = embedding, list(signature.parameters)
         self.ends = RequestEnds()

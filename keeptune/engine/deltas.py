@@ -1,4 +1,4 @@
-"""Delta: what an adapter computes at one place; `placed.py` says how the result joins what the model computed there."""
+"""Delta: what an adapter computes at one place; `compositions.py` says how that joins what the model computed."""
 
 from __future__ import annotations
 

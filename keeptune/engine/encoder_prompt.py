@@ -13,25 +13,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.inserted import Inserted, inserted
-from keeptune.engine.places import Slot
+from keeptune.engine.places import Book, Slot
 from keeptune.engine.prompt_rows import PromptRows, Surrounding, counts_of, cuts_between
 from keeptune.engine.request_parts import starts_of_rows
-
-if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
 
 
 class EncoderPromptSlot(Slot):
     """The prompts of all adapters, and the hooks on the encoder and the decoder."""
 
-    def __init__(self, book: Adapters, embedding: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, book: Book, embedding: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__(book)
         self.rows = PromptRows(book, self.entries, embedding)
         self.arguments = {side: list(inspect.signature(side.forward).parameters) for side in (encoder, decoder)}

@@ -19,7 +19,7 @@ from keeptune.data.starts import Starts
 from keeptune.engine.attention import use_attention
 from keeptune.engine.growing_cache import growing_cache
 from keeptune.engine.head import head_of
-from keeptune.engine.placed import named_generator
+from keeptune.engine.named_generator import named_generator
 from keeptune.engine.request_parts import starting
 from keeptune.engine.rows import Assignment
 from keeptune.engine.rows import rows as serving_rows

@@ -28,8 +28,8 @@ from keeptune.data.packing import filled
 from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
+from keeptune.engine.named_generator import named_generator
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.placed import named_generator
 from keeptune.engine.rows import off
 from keeptune.models.anatomy import anatomy_of
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.attention import segments, use_attention
+from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.captured import capturing
 from keeptune.engine.even import even_size
@@ -22,6 +22,7 @@ from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.prompt_rows import NO_VIRTUAL
 from keeptune.engine.rotary import rotary_groups
+from keeptune.engine.segments import segments
 from keeptune.engine.template_slot import TemplateSlot
 from keeptune.engine.token_types import token_types
 from keeptune.models.families import FAMILIES

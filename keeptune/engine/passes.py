@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from keeptune.engine.attention import current_segments
+from keeptune.engine.segments import current_segments
 from keeptune.engine.selection import Serving
 
 if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
+    from keeptune.engine.places import Book
 
 State = tuple[Serving, Sequence[int] | None]
 
@@ -25,7 +25,7 @@ State = tuple[Serving, Sequence[int] | None]
 class Passes:
     """Who serves the layer that is computed now, in a forward pass or in its repetition."""
 
-    def __init__(self, book: Adapters) -> None:
+    def __init__(self, book: Book) -> None:
         self.book = book
         self._restored: State | None = None
 

@@ -16,22 +16,49 @@ Another kind of place is another subclass in a file of its own: nothing here ask
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from keeptune.engine.placed import Placed, apply
+from keeptune.engine.compositions import Composition, Gate, add
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from keeptune.engine.book import Adapters
+    from keeptune.engine.selection import Selection, Serving
+
+
+class Book(Protocol):
+    """What a slot asks of the adapters of its model: who serves which row, and what there is to apply."""
+
+    slots: dict[Place, Slot]
+
+    @property
+    def serving(self) -> Serving: ...  # noqa: D102
+
+    def serve(self, serving: Serving) -> AbstractContextManager[None]:
+        """Inside, `serving` decides who serves which row."""
+        ...
+
+    def plan(self, shape: torch.Size, device: torch.device) -> list[Selection]:
+        """What to apply to a tensor of this leading shape."""
+        ...
+
+
+class Placed(NamedTuple):
+    """One delta at one place, with its composition: what a method consists of."""
+
+    place: Place
+    delta: Any
+    composition: Composition = add
 
 
 class Slot:
     """The deltas of all adapters at one place of one model, and the hooks that run them."""
 
-    def __init__(self, book: Adapters) -> None:
+    def __init__(self, book: Book) -> None:
         self.book = book
         self.entries: dict[str, list[Placed]] = {}
         self.handles: list[Any] = []
@@ -76,7 +103,7 @@ class Place:
         """The name of a delta's parameter in an adapter's file."""
         return f"{self.path}.{parameter}"
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Installs the hooks of this place and returns its slot."""
         raise NotImplementedError
 
@@ -85,7 +112,7 @@ class Place:
 class ModuleOutput(Place):
     """What a module returns; the first element, when it returns a tuple. The delta also sees the module's input."""
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the module after its forward pass."""
         slot = OutputSlot(book)
         module = model.get_submodule(self.path)
@@ -97,7 +124,7 @@ class ModuleOutput(Place):
 class Nowhere(Place):
     """Runs nowhere by itself: its deltas hold what the deltas of other places read. The path only names it."""
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """No hooks."""
         return Slot(book)
 
@@ -106,7 +133,7 @@ class Nowhere(Place):
 class ModuleInput(Place):
     """What a module is given as its first argument, or as `hidden_states`."""
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the module before its forward pass."""
         slot = InputSlot(book)
         module = model.get_submodule(self.path)
@@ -134,3 +161,20 @@ class InputSlot(Slot):
             return (self.run(args[0], args[0]), *args[1:]), kwargs
         x = kwargs["hidden_states"]
         return args, {**kwargs, "hidden_states": self.run(x, x)}
+
+
+def apply(placed: Placed, x: Tensor, h: Tensor, selection: Selection) -> Tensor:
+    """The new output of a place: `compose(h, delta(x, h))` on the selected tokens, `h` itself elsewhere."""
+    if isinstance(placed.composition, Gate):
+        through = placed.composition.open_rows(selection)
+        if through is None:
+            return h
+        selection = through
+    if selection.tokens is None:
+        dh = placed.delta(x, h, selection).to(h.dtype)
+        return placed.composition(h, dh, selection)
+    flat = h.reshape(-1, h.shape[-1])
+    chosen_x = x.reshape(len(flat), -1).index_select(0, selection.tokens)  # an embedding's x are ids, without a width
+    chosen_h = flat.index_select(0, selection.tokens)
+    dh = placed.delta(chosen_x, chosen_h, selection).to(h.dtype)
+    return flat.index_copy(0, selection.tokens, placed.composition(chosen_h, dh, selection)).view_as(h)

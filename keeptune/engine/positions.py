@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from keeptune.engine.attention import current_segments
 from keeptune.engine.deltas import Delta
-from keeptune.engine.places import Place, Slot
+from keeptune.engine.places import Book, Place, Slot
+from keeptune.engine.segments import current_segments
 from keeptune.models.families import FAMILIES
 from keeptune.models.family import PositionRule
-
-if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
 
 
 class Room(Delta):
@@ -36,7 +33,7 @@ class Room(Delta):
 class Positions(Place):
     """The positions that the model's body is given. Its deltas move them on by their `room`."""
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the body before its forward pass."""
         slot = PositionSlot(book)
         slot.usual = UsualPositions.of(model)
@@ -49,7 +46,7 @@ class Positions(Place):
 class PositionSlot(Slot):
     """The hook of `Positions`."""
 
-    def __init__(self, book: Adapters) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.arguments: list[str] = []
         self.usual = UsualPositions()

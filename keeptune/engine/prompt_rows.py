@@ -11,18 +11,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.core.errors import PlanError
 from keeptune.data.starts import LOST, Starts
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Book, Placed
 from keeptune.engine.selection import Stack
-
-if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
 
 
 class Surrounding(NamedTuple):
@@ -155,7 +152,7 @@ class PromptRows:
         embedding: of the model.
     """
 
-    book: Adapters
+    book: Book
     entries: Mapping[str, list[Placed]]
     embedding: nn.Module
 

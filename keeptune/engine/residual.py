@@ -8,15 +8,12 @@ Several kinds of place at one module run in the order in which the first adapter
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from keeptune.engine.places import Place, Slot
-
-if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
+from keeptune.engine.places import Book, Place, Slot
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class BesideSublayer(Place):
 
     norm: str = ""
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the norm before, and the sublayer after its forward pass."""
         slot = StreamSlot(book)
         norm, module = model.get_submodule(self.norm), model.get_submodule(self.path)
@@ -42,7 +39,7 @@ class BesideSublayer(Place):
 class StreamSlot(Slot):
     """The hooks of `BesideSublayer`, and the stream on its way from one to the other."""
 
-    def __init__(self, book: Adapters) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self._stream: Tensor | None = None
 

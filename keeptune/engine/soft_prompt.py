@@ -32,22 +32,21 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.data.starts import UNSAID
-from keeptune.engine.attention import current_segments, segments
 from keeptune.engine.cache_notes import PAD, TEXT, VIRTUAL, VirtualColumns, columns_of
 from keeptune.engine.deltas import Delta
 from keeptune.engine.encoder_prompt import EncoderPromptSlot
 from keeptune.engine.inserted import Inserted
-from keeptune.engine.places import Place, Slot
+from keeptune.engine.places import Book, Place, Slot
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.prompt_rows import Group, PromptRows, groups_among
 from keeptune.engine.request_parts import RequestEnds, answered, starts_of_rows
+from keeptune.engine.segments import current_segments, segments
 from keeptune.engine.selection import Stack
 from keeptune.engine.widened import Added, laid_out, text_mask, widened, with_virtual_positions
 from keeptune.models.anatomy import anatomy_of
 
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
-    from keeptune.engine.book import Adapters
 
 
 class SoftPrompt(Delta):
@@ -75,7 +74,7 @@ class InputEmbedding(Place):
         """A model has one input embedding, so files name the parameter alone, as PEFT does."""
         return parameter
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the body, before and after; in an encoder-decoder the encoder and the decoder."""
         embedding, anatomy = model.get_submodule(self.path), anatomy_of(model)
         if anatomy.kind == "encoder_decoder":
@@ -109,7 +108,7 @@ class Expanded(NamedTuple):
 class PromptSlot(Slot):
     """The prompts of all adapters, and the hooks that put them into a forward pass."""
 
-    def __init__(self, book: Adapters, embedding: nn.Embedding) -> None:
+    def __init__(self, book: Book, embedding: nn.Embedding) -> None:
         super().__init__(book)
         self.embedding = embedding
         self.rows = PromptRows(book, self.entries, embedding)

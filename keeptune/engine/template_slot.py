@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,11 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.deltas import Delta
-from keeptune.engine.places import Place, Slot
+from keeptune.engine.places import Book, Place, Slot
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.prompt_rows import other_texts
 from keeptune.engine.soft_prompt import InputEmbedding
 from keeptune.models.anatomy import anatomy_of
-
-if TYPE_CHECKING:
-    from keeptune.engine.book import Adapters
 
 Frame = tuple[int, int]
 
@@ -85,7 +82,7 @@ class AroundText(Place):
         """A model has one input, so files name the parameter alone."""
         return parameter
 
-    def open(self, model: PreTrainedModel, book: Adapters) -> Slot:
+    def open(self, model: PreTrainedModel, book: Book) -> Slot:
         """Hooks the body, before and after."""
         anatomy = anatomy_of(model)
         slot = TemplateSlot(book, model.get_submodule(self.path))
@@ -105,7 +102,7 @@ class TemplateSlot(Slot):
         masked: `[B, D]` the states of that pass at the masks; rows without one hold nothing of use.
     """
 
-    def __init__(self, book: Adapters, embedding: nn.Module) -> None:
+    def __init__(self, book: Book, embedding: nn.Module) -> None:
         super().__init__(book)
         self.embedding = embedding
         self.usual: UsualPositions | None = None

@@ -21,13 +21,14 @@ from keeptune.core.digest import digest_of
 from keeptune.core.errors import PlanError
 from keeptune.data.encode import Encoded
 from keeptune.data.packing import filled
-from keeptune.engine.attention import segments, use_attention
+from keeptune.engine.attention import use_attention
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.generation import evaluating
 from keeptune.engine.rotary import depends_on_length
 from keeptune.engine.rows import off
+from keeptune.engine.segments import segments
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.tensor_store import TensorStore, tensors_digest
 

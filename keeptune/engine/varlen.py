@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from keeptune.engine.attention import Segments
+    from keeptune.engine.segments import Segments
 
 OLDEST = (8, 0)  # Ampere
 WIDEST = 256  # of a head

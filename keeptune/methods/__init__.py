@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from keeptune.core.shape import ModelShape
-    from keeptune.engine.placed import Placed
+    from keeptune.engine.places import Placed
     from keeptune.methods._saved import load_adapter as load_adapter
     from keeptune.methods._saved import save_adapter as save_adapter
 
@@ -283,7 +283,7 @@ def after_step(model: PreTrainedModel, name: str, step: int, total: int) -> None
 def merge(model: PreTrainedModel, name: str, *, weights: Literal["same", "original"] = "same") -> None:
     """Folds an adapter into the base's weights and takes it off; see `Method.merge`."""
     from keeptune.engine.book import forget, require_book
-    from keeptune.engine.placed import add
+    from keeptune.engine.compositions import add
     from keeptune.models.load import widen_loaded
 
     book = require_book(model, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,7 @@ from torch.nn import functional
 
 from keeptune.engine.deltas import Delta
 from keeptune.engine.selection import Selection
-
-if TYPE_CHECKING:
-    from keeptune.methods.bottleneck import Activation
+from keeptune.methods._choices import Activation
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,

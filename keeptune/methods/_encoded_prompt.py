@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.engine.deltas import Delta
-
-if TYPE_CHECKING:
-    from keeptune.methods.p_tuning import Encoder
+from keeptune.methods._choices import Encoder
 
 
 class EncodedPrompt(Delta):

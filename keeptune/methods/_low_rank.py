@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.deltas import Delta, Factors
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Placed
 from keeptune.engine.selection import Selection
 from keeptune.models.quantize import Linear4bit
 

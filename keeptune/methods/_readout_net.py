@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from keeptune.engine.readout import Readout, Span
-
-if TYPE_CHECKING:
-    from keeptune.methods.head import Kind, Pooling
+from keeptune.methods._choices import Kind, Pooling
 
 
 class ReadoutNet(Readout):

@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._low_rank_settings import Dropout, Targets
 from keeptune.methods.lora import LoRA

@@ -18,8 +18,7 @@ from pydantic import Field
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.core.shape import ModelShape, distinct_inputs
-from keeptune.engine.placed import Placed
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.models.anatomy import Anatomy, anatomy_of, norms_over_width
 from keeptune.models.families import linear_places, norm_roles

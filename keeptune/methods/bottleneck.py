@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
+from keeptune.methods._choices import Activation
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import Layer, anatomy_of, norms_over_width
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 DEVIATION = 0.01
 """Of the paper's start."""
-
-
-Activation = Literal["gelu", "relu", "silu"]
 
 
 class Bottleneck(Method):

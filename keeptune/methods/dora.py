@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, replace
+from keeptune.engine.compositions import replace
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
 from keeptune.methods.lora import LoRA, held_inputs, targeted_maps

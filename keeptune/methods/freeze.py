@@ -16,7 +16,7 @@ from typing_extensions import Self
 from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods.full import held_in_place
 from keeptune.models.anatomy import anatomy_of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from keeptune.core.shape import ModelShape, distinct_inputs
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Held, Method
 
 if TYPE_CHECKING:

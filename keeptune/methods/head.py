@@ -20,8 +20,10 @@ from typing_extensions import Self
 
 from keeptune.core.errors import PlanError, did_you_mean
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Method
+from keeptune.methods._choices import Kind, Pooling
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.families import FAMILIES
 
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from keeptune.methods._readout_net import ReadoutNet
-
-Kind = Literal["linear", "low_rank", "bilinear", "mlp"]
-Pooling = Literal["cls", "mean", "last", "attention"]
 
 
 class Head(Method):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, multiply
-from keeptune.engine.places import ModuleInput, ModuleOutput
+from keeptune.engine.compositions import multiply
+from keeptune.engine.places import ModuleInput, ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods.lora import LoRA, held_inputs, targeted_maps
 from keeptune.models.anatomy import anatomy_of

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from keeptune.core.shape import Linear, ModelShape, distinct_inputs
-from keeptune.engine.placed import Placed, named_generator
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._low_rank_settings import Alpha, Alphas, Dropout, Rank, Ranks, RsLoRA, Targets
 from keeptune.models.anatomy import anatomy_of

@@ -16,7 +16,7 @@ from pydantic import Field
 from typing_extensions import Self
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._layers import Layers
 from keeptune.methods.parallel import Parallel

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import anatomy_of, norms_over_width

@@ -22,15 +22,17 @@ takes a position, as a word there would.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Held, Method
+from keeptune.methods._choices import Encoder
 from keeptune.methods._families import require_tokens
 from keeptune.methods._template import MASK, Template, read_template
 from keeptune.methods.prompt import Prompt
@@ -39,8 +41,6 @@ from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Encoder = Literal["lstm", "mlp", "none"]
 
 
 class PTuning(Method):

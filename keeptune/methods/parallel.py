@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
-from keeptune.engine.places import ModuleOutput, Place
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import ModuleOutput, Place, Placed
 from keeptune.methods import Cost, Held, Method
+from keeptune.methods._choices import Activation
 from keeptune.methods._layers import Layers, chosen_layers
-from keeptune.methods.bottleneck import Activation, two_layer_parameters
+from keeptune.methods.bottleneck import two_layer_parameters
 from keeptune.models.anatomy import Layer, anatomy_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from pydantic import Field, JsonValue
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods._low_rank_settings import Targets
 from keeptune.methods.lora import targeted_maps

@@ -25,8 +25,8 @@ from typing_extensions import Self
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
-from keeptune.engine.places import Nowhere
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import Nowhere, Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers

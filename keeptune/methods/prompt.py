@@ -24,7 +24,8 @@ from typing_extensions import Self
 from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Placed, named_generator
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import Placed
 from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_tokens
 from keeptune.models.anatomy import anatomy_of

@@ -24,8 +24,9 @@ from pydantic import Field
 from keeptune.core.counting import counted
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
-from keeptune.engine.placed import Gate, Placed, named_generator
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.compositions import Gate
+from keeptune.engine.named_generator import named_generator
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import Cost, Method
 from keeptune.methods.lora import LoRA
 from keeptune.methods.norm import Norm

@@ -10,9 +10,10 @@ from torch import nn
 
 from keeptune.core.errors import PlanError
 from keeptune.data.encoder import Encoded
-from keeptune.engine.attention import ATTENTION, Segments, attention, current_segments, segments, use_attention
+from keeptune.engine.attention import ATTENTION, attention, use_attention
 from keeptune.engine.batch import pack
 from keeptune.engine.packed import packed_hidden
+from keeptune.engine.segments import Segments, current_segments, segments
 from tests.tiny_models import CONFIGS, VOCABULARY, tiny_model
 
 TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from keeptune.engine import attention, causal_rows, varlen
-from keeptune.engine.attention import Segments
+from keeptune.engine.segments import Segments
 
 OFFSETS = (0, 7, 7, 8, 21, 25)
 H, G, K = 4, 2, 8

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from keeptune.engine.attention import causal_band
 from keeptune.engine.batch import pack
 from keeptune.engine.matrix_gradient import attend
 from keeptune.engine.packed import packed_hidden
+from keeptune.engine.segments import causal_band
 from tests.engine.test_packed import rows_of
 from tests.tiny_models import tiny_model
 

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from keeptune.core.errors import PlanError
 from keeptune.engine.adapter import Adapter
 from keeptune.engine.book import detach, install
+from keeptune.engine.compositions import Gate, Scale, multiply, replace
 from keeptune.engine.deltas import Delta
-from keeptune.engine.placed import Gate, Placed, Scale, multiply, replace
-from keeptune.engine.places import ModuleInput, ModuleOutput
+from keeptune.engine.places import ModuleInput, ModuleOutput, Placed
 from keeptune.engine.rows import active, gated, off, rows
 from tests.engine.adapted import CLOSE
 from tests.tiny_models import VOCABULARY, tiny_model

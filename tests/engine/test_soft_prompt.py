@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.attention import segments
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.rows import active, rows
+from keeptune.engine.segments import segments
 from tests.engine.adapted import CLOSE, LENGTHS, STACKS, adapted, alone, padded, texts, virtual
 
 FAMILIES = ["llama", "gpt2", "gemma", "gemma2", "gemma3_text", "mistral, window", "gpt_neox"]

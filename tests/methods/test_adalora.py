@@ -14,8 +14,7 @@ from torch.testing import assert_close
 from keeptune.core.errors import RecipeError
 from keeptune.core.shape import ModelShape
 from keeptune.core.spec import validate
-from keeptune.engine.placed import Placed
-from keeptune.engine.places import ModuleOutput
+from keeptune.engine.places import ModuleOutput, Placed
 from keeptune.methods import AdaLoRA, Method, after_step, load_adapter, merge, penalty, save_adapter
 from keeptune.methods._importance import Triplets
 from tests.oracles import adalora as oracle

@@ -9,7 +9,7 @@ import torch
 from keeptune.core.spec import validate
 from keeptune.data.encode import Encoded, encode
 from keeptune.engine.gradient_features import _signs, gradient_features
-from keeptune.engine.placed import named_generator
+from keeptune.engine.named_generator import named_generator
 from keeptune.models.anatomy import anatomy_of
 from keeptune.selectors import Context, Selector
 from tests.selectors.conftest import conversation

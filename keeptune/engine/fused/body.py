@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from keeptune.engine.attention import Segments, attention
+from keeptune.engine.attention import attention
 from keeptune.engine.fused.linear_group import LinearMap, linear_group
 from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, computed
 from keeptune.engine.fused.rotation import rotated
 from keeptune.engine.fused.serving import Served, served
+from keeptune.engine.segments import Segments
 
 
 def fused_hidden(

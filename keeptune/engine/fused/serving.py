@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from keeptune.engine.book import book_of
+from keeptune.engine.compositions import Scale, add
 from keeptune.engine.deltas import Factors
-from keeptune.engine.placed import Placed, Scale, add, apply
-from keeptune.engine.places import InputSlot, OutputSlot, Slot
+from keeptune.engine.places import InputSlot, OutputSlot, Placed, Slot, apply
 from keeptune.engine.selection import Selection
 
 Deltas = list[tuple[Placed, Selection]]

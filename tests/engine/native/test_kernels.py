@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional
 
 from keeptune.engine import causal_rows
-from keeptune.engine.attention import Segments
 from keeptune.engine.fused import rotation
 from keeptune.engine.fused.prologue import RMSNorm, SwiGLU
 from keeptune.engine.head import Head
 from keeptune.engine.native import kernels as native
 from keeptune.engine.native.trial import agree
+from keeptune.engine.segments import Segments
 from keeptune.losses.next_token import next_token
 
 pytestmark = pytest.mark.skipif(native.compiled(torch.bfloat16) is None, reason="no C compiler here")
