@@ -131,6 +131,10 @@ def unzipping(path: Path) -> Iterator[None]:
 
 def _missing(path: Path) -> DataError:
     parent = path.parent
-    siblings = [found.name for found in parent.iterdir()] if parent.is_dir() else []
-    fix = did_you_mean(path.name, siblings) if siblings else f"The folder {parent} does not exist."
+    readable = tuple(SUFFIXES)
+    siblings = parent.iterdir() if parent.is_dir() else ()
+    known = [found.name for found in siblings if found.name.removesuffix(".gz").lower().endswith(readable)]
+    fix = did_you_mean(path.name, known)
+    if not fix:
+        fix = f"No data file is in the folder {parent}." if parent.is_dir() else f"There is no folder {parent} either."
     return Place(str(path)).error("there is no such file.", code="E-DATA-MISSING", fix=fix)

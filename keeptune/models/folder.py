@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import keeptune.pocket
 from keeptune.core.errors import ModelError
 from keeptune.models.safetensors_header import tensor_shapes
 
+POCKET = "pocket"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 JSON_LIMIT = 64 * 2**20
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 FOREIGN = {".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".npz"}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 # Keys of a config.json that could fetch or run code, or that transformers keeps for itself; none describes weights.
 UNTRUSTED = ("auto_map", "custom_pipelines", "trust_remote_code")
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that the name of a model stands for on this machine; None for a hub id."""
+    if name == POCKET:
+        return Path(keeptune.pocket.__file__).parent / "weights"
+    path = Path(name).expanduser()
+    return path if path.exists() or not HUB_ID.fullmatch(name) else None
 
 
 def check_folder(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,19 +15,16 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-import keeptune.pocket
 from keeptune.core.errors import ModelError, PlanError
 from keeptune.models.anatomy import Anatomy, anatomy_of
 from keeptune.models.auto_class import auto_class, spare, unread
 from keeptune.models.device import find_device
 from keeptune.models.families import family_of
 from keeptune.models.fingerprint import fingerprint, template_digest, tokenizer_digest
-from keeptune.models.folder import check_folder
+from keeptune.models.folder import check_folder, local_folder
 from keeptune.models.precision import find_dtype
 from keeptune.models.quantize import check_kind, put_into_4_bits, quantization_of, widen
 
-POCKET = "pocket"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -185,11 +181,9 @@ def widen_loaded(model: PreTrainedModel, weights: Literal["same", "original"] = 
 
 def _folder(name: str, revision: str | None) -> Path:
     """The local folder that `name` stands for."""
-    if name == POCKET:
-        return Path(keeptune.pocket.__file__).parent / "weights"
-    path = Path(name).expanduser()
-    if path.exists() or not HUB_ID.fullmatch(name):
-        return path
+    here = local_folder(name)
+    if here is not None:
+        return here
     from huggingface_hub import snapshot_download
 
     try:

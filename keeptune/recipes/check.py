@@ -14,6 +14,7 @@ from keeptune.data.decontaminate import TestRows
 from keeptune.data.formats.generated import Generated
 from keeptune.data.label_set import LABELLED
 from keeptune.data.survey import Survey
+from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.check_page import check_page, check_text
 from keeptune.recipes.examine import Examined, examine
 from keeptune.recipes.feed import Feed, feeds_of, surveys_of
@@ -68,6 +69,7 @@ def check_recipe(
     if html is not None:
         prepare_output(html, new=False)
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
+    require_at_hand(recipe, folder)
     progress = Progress(quiet=quiet)
     surveys = surveys_of(recipe, folder, progress.say)
     _refuse_bad_rows(recipe, surveys)

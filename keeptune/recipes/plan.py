@@ -21,6 +21,7 @@ from keeptune.methods import Method
 from keeptune.models.families import family_of
 from keeptune.planning.forecast import Job, refusal
 from keeptune.planning.time import minutes
+from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
 from keeptune.recipes.material import longest_row
 from keeptune.recipes.measuring import refuse_unknown_margins, suite_of
@@ -53,6 +54,8 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         KeeptuneError: the recipe, its data or its model cannot be used.
     """
     recipe, folder = load_recipe(name, settings), recipe_path(name).parent
+
+    require_at_hand(recipe, folder)
 
     # What follows needs torch: a fault of the recipe is told before it is imported.
     from keeptune.models.load import look

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.guarding import budget_settings, told
 from keeptune.recipes.recipe import load_recipe, recipe_path
 from keeptune.stages._progress import Progress
@@ -39,7 +40,8 @@ def run_recipe(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """What `keeptune run` does; the result has `verdict`, `certificate`, `folder` and a `text` for people."""
-    loaded = load_recipe(recipe, [*settings, *budget_settings(budget)])
+    loaded, recipe_folder = load_recipe(recipe, [*settings, *budget_settings(budget)]), recipe_path(recipe).parent
+    require_at_hand(loaded, recipe_folder)
 
     # What follows needs torch: a fault of the recipe is told before it is imported.
     from keeptune.recipes.execute import Options
@@ -47,9 +49,7 @@ def run_recipe(
 
     folder = output or Path("runs") / loaded.name
     options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
-    certificate = execute_seeds(
-        loaded, folder, recipe_path(recipe).parent, options=options, progress=Progress(quiet=quiet)
-    )
+    certificate = execute_seeds(loaded, folder, recipe_folder, options=options, progress=Progress(quiet=quiet))
     return finished(folder, certificate)
 
 

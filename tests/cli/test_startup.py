@@ -52,15 +52,16 @@ def test_a_quick_command_needs_neither_torch_nor_half_a_second(arguments):
 
 RECIPE = """\
 name: first
-model: {{name: pocket}}
+model: {{name: {model}}}
 data:
-  task: {{format: prompt_completion, path: rows.jsonl, prompt: text, completion: label}}
+  task: {{format: prompt_completion, path: {path}, prompt: text, completion: label}}
 stages:
   - {{name: train, method: {method}, data: task, losses: [next_token, kl_to_base], epochs: {epochs}}}
   - {{name: evaluate, evaluations: [retention, drift]}}
   - {{name: prove}}
 proof: {{target: {{data: task}}, suite: embedded}}
 """
+RIGHT = {"model": "pocket", "method": "lora", "epochs": "2", "path": "rows.jsonl"}
 WRONG = {
     "a key that no method has": ({"method": "{name: lora, rnak: 8}"}, "E-CONFIG-KEY"),
     "a method that is not there": ({"method": "loar"}, "E-RECIPE-NAME"),
@@ -73,11 +74,30 @@ WRONG = {
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_fault_of_the_recipe_is_told_before_anything_heavy_is_imported(tmp_path, command, fault):
     settings, code = WRONG[fault]
-    text = RECIPE.format(**{"method": "lora", "epochs": "2", **settings})
+    text = RECIPE.format(**{**RIGHT, **settings})
     (tmp_path / "wrong.yaml").write_text(text, encoding="utf-8")
     result = without_heavy(command, str(tmp_path / "wrong.yaml"))
     assert result.returncode == 2, result.stderr
     assert code in result.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "check"])
+@pytest.mark.parametrize(
+    ("settings", "status", "code", "said"),
+    [
+        ({"path": "row.jsonl"}, 3, "E-DATA-MISSING", "Did you mean 'rows.jsonl'?"),
+        ({"path": "nowhere/rows.jsonl"}, 3, "E-DATA-MISSING", "There is no folder"),
+        ({"model": "./nowhere"}, 4, "E-MODEL-MISSING", "Check the path"),
+    ],
+    ids=["a file of another name", "a folder of another name", "no model"],
+)
+def test_what_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path, command, settings, status, code, said):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n', encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(RECIPE.format(**{**RIGHT, **settings}), encoding="utf-8")
+    result = without_heavy(command, str(tmp_path / "wrong.yaml"))
+    assert result.returncode == status, result.stderr
+    assert code in result.stderr
+    assert said in result.stderr
 
 
 def test_every_recipe_that_comes_with_keeptune_is_read_without_torch():
