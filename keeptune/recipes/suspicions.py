@@ -67,7 +67,7 @@ def label_notes(answers: Counter[str], test: Sequence[Example]) -> list[str]:
     ):
         if missing and test:
             labels, rows = counted(len(missing), "label is", "labels are"), counted(missing.total(), "row")
-            notes.append(f"{labels} {what} ({rows}): {_few(missing)}")
+            notes.append(f"{labels} {what}: {_few(missing)} ({rows})")
     return notes
 
 

@@ -16,6 +16,15 @@ from keeptune.core.errors import RecipeError
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_ALIASES = 32
+REMEDIES = {
+    "\\t": "Indent with spaces, not tabs.",
+    "expected <block end>": "Begin the lines of one group in the same column, this one and those before it.",
+    "mapping values are not allowed": "Begin the lines of one group in the same column, and quote text that has a colon.",
+    "could not find expected ':'": "Write each setting as `key: value`.",
+    "expected ',' or": "Close the bracket, and put a comma between its entries.",
+    "unexpected end of stream": "Close the quotes.",
+}
+"""What to do about a complaint of the YAML parser that has these words in it."""
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
@@ -46,8 +55,8 @@ def parse_yaml(text: bytes | str, path: Path | str) -> tuple[Any, dict[str, int]
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        hint = " Indent with spaces, not tabs." if "\\t" in str(error.problem) else ""
-        raise _refused(path, line, f"this is not YAML: {error.problem}.{hint}", "E-RECIPE-YAML") from None
+        fix = next((said for words, said in REMEDIES.items() if words in str(error.problem)), "")
+        raise _refused(path, line, f"this is not YAML: {error.problem}.", "E-RECIPE-YAML", fix) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _refused(path, None, f"this is not YAML: {str(error).splitlines()[0]}.", "E-RECIPE-YAML") from None
     lines: dict[str, int] = {}

@@ -78,3 +78,21 @@ def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(RecipeError) as caught:
         read_yaml(tmp_path / "none.yaml")
     assert caught.value.code == "E-RECIPE-FILE"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\n b: 2\n", 2, "Begin the lines of one group in the same column"),
+        ("a:\n  - b: 1\n c: 2\n", 3, "Begin the lines of one group in the same column"),
+        ("a: [1, 2\nb: 1\n", 2, "Close the bracket"),
+        ("a: {b: 1\nc: 2\n", 2, "put a comma between its entries"),
+        ('a: "x\n', 2, "Close the quotes."),
+        ("a: 1\nb\n", 3, "Write each setting as `key: value`."),
+        ("\ta: 1\n", 1, "Indent with spaces, not tabs."),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_with_its_line_and_what_to_do(text, line, said):
+    error = complaint(text)
+    assert (error.code, error.where["line"]) == ("E-RECIPE-YAML", line)
+    assert error.fix.startswith(said) or said in error.fix
