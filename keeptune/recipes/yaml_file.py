@@ -19,7 +19,7 @@ MAX_ALIASES = 32
 REMEDIES = {
     "\\t": "Indent with spaces, not tabs.",
     "expected <block end>": "Begin the lines of one group in the same column, this one and those before it.",
-    "mapping values are not allowed": "Begin the lines of one group in the same column, and quote text that has a colon.",
+    "mapping values are not allowed": "Begin the lines of one group in the same column; quote text that has a colon.",
     "could not find expected ':'": "Write each setting as `key: value`.",
     "expected ',' or": "Close the bracket, and put a comma between its entries.",
     "unexpected end of stream": "Close the quotes.",
