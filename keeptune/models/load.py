@@ -69,7 +69,7 @@ def load(
     name: str | Path,
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = "bfloat16",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     quantize: str | None = None,
 ) -> Loaded:
@@ -81,7 +81,8 @@ def load(
     Args:
         name: `pocket`, a folder, or a hub id `owner/model`.
         revision: commit, tag or branch of a hub id.
-        dtype: `bfloat16`, `float32`, `float16`, `auto` (the fastest one of the device) or a torch dtype.
+        dtype: of the weights: `auto` (bfloat16 where the device has units for it, else float32), `bfloat16`, `float32`,
+            `float16` or a torch dtype.
         device: where to put it; a GPU when there is one, else the CPU.
         quantize: `nf4`: the linear maps of the blocks in 4 bits; embedding, head and norms stay in `dtype`.
 
@@ -118,7 +119,7 @@ def load_pair(
     name: str | Path,
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = "bfloat16",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

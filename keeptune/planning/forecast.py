@@ -105,6 +105,8 @@ def savings(job: Job) -> dict[str, int]:
     changes[f"`memory.micro_batch_tokens: {half.tokens}`"] = replace(job, step=half)
     if not job.in_place and not job.base.quantized:
         changes["`model.quantize: nf4`"] = replace(job, base=replace(job.base, quantized=True))
+    if job.base.size > 2:
+        changes["`model.dtype: bfloat16`"] = replace(job, base=replace(job.base, size=2))
     saved = {change: job.memory.peak - other.memory.peak for change, other in changes.items()}
     return dict(sorted(((c, s) for c, s in saved.items() if s > 0), key=lambda item: -item[1]))
 

@@ -21,6 +21,7 @@ from keeptune.recipes.rates import Sweep, best_rate
 from keeptune.recipes.recipe import Recipe, load_recipe
 from keeptune.recipes.run import run_recipe
 from keeptune.recipes.start import write_recipe
+from keeptune.recipes.weights_dtype import with_dtype
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
@@ -101,8 +102,9 @@ class _Look:
         progress: Progress,
         output: Path,
     ) -> None:
-        self.output, self.workshop, self.progress, self.settings = output, workshop, progress, list(settings)
-        self.file, self.recipe = str(file), load_recipe(file, self.settings)
+        self.output, self.workshop, self.progress = output, workshop, progress
+        self.recipe, dtype = with_dtype(load_recipe(file, list(settings)), output)
+        self.file, self.settings = str(file), [*settings, f"model.dtype={dtype.name}"]
         self.base = self.recipe.model.checkpoint
         self.loaded = workshop.shared(self.base)
         target = self.recipe.proof.target if self.recipe.proof else None

@@ -20,6 +20,7 @@ from keeptune.recipes.examine import Examined, examine
 from keeptune.recipes.feed import Feed, feeds_of, surveys_of
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.suspicions import label_fault, label_notes, leak
+from keeptune.recipes.weights_dtype import with_dtype
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
@@ -73,6 +74,7 @@ def check_recipe(
     progress = Progress(quiet=quiet)
     surveys = surveys_of(recipe, folder, progress.say)
     _refuse_bad_rows(recipe, surveys)
+    recipe, dtype = with_dtype(recipe)
     loaded = Workshop().shared(recipe.model.checkpoint)
     feeds = feeds_of(recipe, folder, surveys)
     trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources() if name in feeds)
@@ -98,6 +100,7 @@ def check_recipe(
             {"kind": kind, "source": held[row].source, "line": held[row].line, "id": held[row].id}
             for kind in ("exact", "near", "ngram") for _, row in getattr(leaks, kind)[:3]
         ],
+        "notes": [f"dtype {dtype}"] if dtype.remedy else [],
         "fault": None if fault is None else fault.to_dict(),
     }  # fmt: skip
     if html is not None:

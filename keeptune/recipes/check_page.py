@@ -35,6 +35,7 @@ def check_text(name: str, checks: Sequence[Examined], result: Mapping[str, Any])
     lines += [LATER.format(name=name) for name in result["made_later"]]
     if result["leaks"]:
         lines += leak_lines(result)
+    lines += [f"note: {note}" for note in result["notes"]]
     lines.append(_legend() if coloured else "«learned»  seen  ✂cut✂")
     lines.append(f"\nNext: keeptune run {name}" if result["fault"] is None else "")
     return "\n".join(lines).rstrip("\n")
@@ -55,6 +56,7 @@ def check_page(name: str, checks: Sequence[Examined], result: Mapping[str, Any])
     for found in checks:
         body.append(element("section", *_section(found)))
     body += [element("p", LATER.format(name=name), class_="note") for name in result["made_later"]]
+    body += [element("p", note, class_="note") for note in result["notes"]]
     if result["leaks"]:
         body.append(
             element("section", element("h2", "Test rows in training"), [element("p", x) for x in leak_lines(result)])

@@ -17,6 +17,7 @@ from keeptune.data.formats.generated import Generated
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.recipes.evol_instruct import evolve
+from keeptune.recipes.recipe import Model
 from keeptune.recipes.self_instruct import self_instruct
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.workshop import Workshop
@@ -80,10 +81,8 @@ def _rows(
 
 
 def _replay(model: str, rows: int, seed: int, max_tokens: int, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    from keeptune.core.checkpoint import Checkpoint
-
     settings = Generated.model_validate({"rows": rows, "max_tokens": max_tokens, "chats": 1.0})
-    loaded = Workshop().shared(Checkpoint(model))
+    loaded = Workshop().shared(Model(name=model).checkpoint)
     for example in self_text(loaded, settings, "replay", seed=seed, cache=cache_folder(), say=lambda _: None):
         counts["kept"] += 1
         if example.text is None:

@@ -29,6 +29,7 @@ from keeptune.recipes.measuring import context_of, evaluations_of, measure
 from keeptune.recipes.provenance import exactness_of, manifest_of, provenance_of, test_seen_in, trained_parameters
 from keeptune.recipes.recipe import Recipe
 from keeptune.recipes.trail import write_trail
+from keeptune.recipes.weights_dtype import WeightsDtype, with_dtype
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages import StageWork
 from keeptune.stages._guard import Guarding
@@ -62,6 +63,7 @@ def execute(
     progress: Progress | None = None,
     workshop: Workshop | None = None,
     material: Material | None = None,
+    dtype: WeightsDtype | None = None,
 ) -> dict[str, Any] | None:
     """Runs one seed of a recipe in its folder; a second time it does nothing but read the certificate.
 
@@ -73,15 +75,20 @@ def execute(
         progress: where the user sees it move.
         workshop: that several runs of one base share; unset: one of its own.
         material: read and encoded before, perhaps in part; unset: what the recipe names.
+        dtype: of the weights, where several runs share one; the recipe names it. Unset: `auto` is decided here.
 
     Raises:
         KeeptuneError: whatever stands in the way, with place and remedy; the folder stays resumable.
     """
     progress = progress or Progress(quiet=True)
+    if dtype is None:
+        recipe, dtype = with_dtype(recipe, folder)
     with Run.open(folder, fork=options.fork) as held, held.signals(_stopping(progress)):
         held.enter("checking")
         try:
-            certificate = Execution(recipe, held, recipe_folder, options, progress, workshop, material).go()
+            certificate = Execution(
+                recipe, held, recipe_folder, options, progress, workshop, material, dtype=dtype
+            ).go()
         except KeeptuneError as error:
             held.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
             raise
@@ -101,8 +108,10 @@ class Execution:
         progress: Progress,
         workshop: Workshop | None = None,
         material: Material | None = None,
+        *,
+        dtype: WeightsDtype,
     ) -> None:
-        self.recipe, self.run, self.options, self.progress = recipe, run, options, progress
+        self.recipe, self.run, self.options, self.progress, self.dtype = recipe, run, options, progress, dtype
         self.recipe_folder = recipe_folder
         self.workshop, self.given = workshop or Workshop(trusted=run.folder), material
         self.base = recipe.model.checkpoint
@@ -120,7 +129,8 @@ class Execution:
         self.recipe = fitted(self.recipe, material)
         loaded = self.workshop.shared(self.base)
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
-        self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.options.command))
+        self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.dtype, self.options.command))
+        self.run.event("dtype", **self.dtype.to_dict())
         self.jobs = self._jobs(material)
         proof = None if self.options.skip_base else self.recipe.proof
         whole = context_of(self.recipe, self.workshop, material, self.base, self.recipe_folder)

@@ -76,7 +76,7 @@ class Batches:
 def base_of(model: Model, config: Mapping[str, object]) -> Base:
     """The recipe's base as the planner sees it."""
     shape = ModelShape.from_config(config)
-    return Base(shape, 4 if model.dtype == "float32" else 2, model.quantize is not None)
+    return Base(shape, 4 if model.checkpoint.dtype == "float32" else 2, model.quantize is not None)
 
 
 def batches_of(stage: Train, data: Mapping[str, EncodedSet], seed: int) -> Batches:

@@ -18,7 +18,7 @@ from keeptune.data.suite import stable_id
 from keeptune.evaluations import Context
 from keeptune.evaluations._free_answers import free_answers
 from keeptune.evaluations._judge import Duel, agreed, judged
-from keeptune.recipes.proof import checkpoint_from
+from keeptune.recipes.proof import checkpoint_from, pair_from
 from keeptune.recipes.workshop import Workshop
 from keeptune.report.words import points
 from keeptune.statistics.preference import Outcome, Preference, in_both_orders, preference
@@ -77,8 +77,7 @@ def pairwise(
         DataError: there are no prompts (E-DATA-NOROWS).
     """
     requests = _requests(prompts)[:most]
-    base = checkpoint_from(before)
-    adapted = checkpoint_from(after, over=base)
+    base, adapted = pair_from(before, after)
     workshop = Workshop()
     context = Context(subject=workshop.subject, base=base)
     said = [_answers(side, requests, max_new_tokens, context) for side in (base, adapted)]

@@ -67,7 +67,8 @@ def minutes_of(recipe: str | Path, steps: int) -> float | None:
         config, _ = look(loaded.model.name, loaded.model.revision)
         work = Work(steps * stage.batch_tokens, steps * stage.batch_tokens)
         batches = Batches(stage.batch_tokens, stage.batch_tokens, stage.batch_tokens, 1, work)
-        return job_of(stage, base_of(loaded.model, config), batches).minutes(product_rate("cpu"))
+        rate = product_rate("cpu", loaded.model.checkpoint.dtype)
+        return job_of(stage, base_of(loaded.model, config), batches).minutes(rate)
     except KeeptuneError:
         return None
 

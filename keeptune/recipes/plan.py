@@ -28,6 +28,7 @@ from keeptune.recipes.measuring import refuse_unknown_margins, suite_of
 from keeptune.recipes.proof_work import proof_reading
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.sources import Source, read_sources
+from keeptune.recipes.weights_dtype import with_dtype
 from keeptune.stages.train import Train
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
     from keeptune.models.load import look
     from keeptune.recipes.plan_page import page
 
+    recipe, dtype = with_dtype(recipe)
     config, tokenizer = look(recipe.model.name, recipe.model.revision)
     base, sources = base_of(recipe.model, config), read_sources(recipe, folder)
     data = _encoded(recipe, sources, tokenizer, config)
-    machine = Machine.here()
+    machine = Machine.here(dtype.name)
     stages = {stage.label: stage.fitted(data) for stage in recipe.stages if isinstance(stage, Train)}
     batches = {label: batches_of(stage, data, recipe.seed) for label, stage in stages.items()}
     own = {
@@ -84,10 +86,11 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         "refused": refused,
         "recommended": recommended(fitting, own[last]),
         "machine": machine.to_dict(),
+        "dtype": dtype.to_dict(),
         "proof": _proof(recipe, folder, sources, tokenizer, config, machine.rate),
         "power": _power(recipe, folder, sources, family_of(config).kind),
     }
-    return {**result, "text": page(result, name)}
+    return {**result, "text": page(result, name, str(dtype))}
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Machine:
     Attributes:
         free: bytes that a training process could take.
         process: bytes that the process itself takes, on the processor's memory.
-        rate: floating-point operations per second of a large product in bfloat16.
+        rate: floating-point operations per second of a large product in the dtype of the weights.
         gpu: whether there is one; memory and rate are then its own.
     """
 
@@ -107,15 +110,15 @@ class Machine:
     gpu: bool = False
 
     @classmethod
-    def here(cls) -> Machine:
-        """Measured now."""
+    def here(cls, dtype: str) -> Machine:
+        """Measured now, for weights of this dtype."""
         import torch
 
         from keeptune.stages import _training  # noqa: F401 (what a run would have imported)
 
         if torch.cuda.is_available():
-            return cls(free_memory(gpu=True), 0, product_rate("cuda"), gpu=True)
-        return cls(available_memory() + resident_bytes(), resident_bytes(), product_rate("cpu"))
+            return cls(free_memory(gpu=True), 0, product_rate("cuda", dtype), gpu=True)
+        return cls(available_memory() + resident_bytes(), resident_bytes(), product_rate("cpu", dtype))
 
     @property
     def room(self) -> int:
@@ -131,17 +134,23 @@ class Machine:
         return {"free": self.free, "process": self.process, "rate": self.rate, "gpu": self.gpu}
 
 
-def product_rate(device: str, size: int = 1024, seconds: float = 0.3) -> float:
-    """Operations per second of products of square bfloat16 matrices: 2 size^3 each; the best of several."""
+def product_rate(device: str, dtype: str, size: int = 1024, seconds: float = 0.3) -> float:
+    """Operations per second of two products of square matrices of that dtype, 2 size^3 each; the best of several.
+
+    The two are those of a linear map: x W^T forward and d W back. A processor without units for bfloat16 multiplies
+    the one several times as fast as the other.
+    """
     import torch
 
-    matrix = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    from keeptune.models.precision import DTYPES
+
+    matrix = torch.ones(size, size, dtype=DTYPES[dtype], device=device)
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < seconds:
         start = time.perf_counter()
-        float((matrix @ matrix)[0, 0])
+        float((matrix @ matrix.T)[0, 0] + (matrix @ matrix)[0, 0])
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 4 * size**3 / best
 
 
 def methods_table(

@@ -11,15 +11,15 @@ from keeptune.report.words import percent, seconds
 MB = 1e6
 
 
-def page(result: Mapping[str, Any], name: str) -> str:
-    """The whole plan, a screen of text."""
+def page(result: Mapping[str, Any], name: str, dtype: str) -> str:
+    """The whole plan, a screen of text; `dtype` is that of the weights, and why."""
     machine, advice = result["machine"], result["recommended"]
     lines = ["the recipe's stages", *_table([{**row, "name": label} for label, row in result["recipe"].items()])]
     lines += ["", "every method in the place of the last stage's", *_table(result["methods"], advice["name"])]
     lines += [f"  {row['name']:<22} not planned: {row['reason']}" for row in result["refused"]]
     process = f" beside {_size(machine['process'])} of the process itself" if machine["process"] else ""
     place = "the GPU" if machine["gpu"] else "this machine"
-    lines += ["", f"memory       {_size(machine['free'])} can be had on {place}{process}"]
+    lines += ["", f"dtype        {dtype}", f"memory       {_size(machine['free'])} can be had on {place}{process}"]
     if not result["fits"]:
         lines.append("             the recipe as it stands does not fit")
     lines += [f"recommended  {advice['name']}: {advice['reason']}", *_proof(result["proof"]), *_power(result["power"])]

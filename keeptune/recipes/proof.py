@@ -31,6 +31,7 @@ from keeptune.recipes.diagnosing import with_diagnosis
 from keeptune.recipes.looks import Looked, adapted_in_parts
 from keeptune.recipes.measuring import general_of, measure, refuse_unknown_margins, suite_of
 from keeptune.recipes.provenance import PACKAGES
+from keeptune.recipes.recipe import Model
 from keeptune.recipes.run import finished
 from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.workshop import Workshop
@@ -99,8 +100,7 @@ def prove_pair(
     progress = Progress(quiet=quiet)
     if lang not in get_args(Language):
         raise RecipeError(f"the page is not written in '{lang}'.", code="E-USAGE", fix="Use --lang en, or --lang zh.")
-    base = checkpoint_from(before)
-    adapted = checkpoint_from(after, over=base)
+    base, adapted = pair_from(before, after)
     _one_back_end(base, adapted, metric=metric if target else None, diagnose=diagnose, sequential=sequential)
     if not is_endpoint(base.base):
         # A model that cannot be opened is told before the other one is measured.
@@ -126,7 +126,7 @@ def prove_pair(
 def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
     """What a user means by a model: a run's result, an adapter folder over another model, or a model."""
     folder = Path(name).expanduser()
-    if (folder / "checkpoint.json").is_file():
+    if _is_run(name):
         return checkpoint_of(folder)
     if any((folder / file).is_file() for file in ("adapter_config.json", "adapter.json")):
         if over is None:
@@ -137,7 +137,20 @@ def checkpoint_from(name: str, over: Checkpoint | None = None) -> Checkpoint:
         taken = {ref.name for ref in over.adapters}
         after = next(name for name in ("after", *(f"after-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
         return replace(over, adapters=(*over.adapters, AdapterRef(after, folder.absolute())))
-    return Checkpoint(name)
+    return Model(name=name).checkpoint
+
+
+def pair_from(before: str, after: str) -> tuple[Checkpoint, Checkpoint]:
+    """What a user means by two models; one that is named alone is taken in the dtype of the run beside it."""
+    base = checkpoint_from(before)
+    adapted = checkpoint_from(after, over=base)
+    if not _is_run(before):
+        return replace(base, dtype=adapted.dtype), adapted
+    return base, adapted if _is_run(after) else replace(adapted, dtype=base.dtype)
+
+
+def _is_run(name: str) -> bool:
+    return (Path(name).expanduser() / "checkpoint.json").is_file()
 
 
 def _one_back_end(

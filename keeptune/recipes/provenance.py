@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keeptune.data.suite import Suite
     from keeptune.models.load import Loaded
     from keeptune.recipes.recipe import Recipe
+    from keeptune.recipes.weights_dtype import WeightsDtype
 
 PACKAGES = ("keeptune", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
@@ -39,7 +40,9 @@ def exactness_of(recipe: Recipe, material: Material, loaded: Loaded) -> dict[str
     }
 
 
-def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str) -> dict[str, Any]:
+def manifest_of(
+    recipe: Recipe, material: Material, loaded: Loaded, dtype: WeightsDtype, command: str
+) -> dict[str, Any]:
     """For `manifest.json`."""
     return {
         "name": recipe.name,
@@ -47,7 +50,7 @@ def manifest_of(recipe: Recipe, material: Material, loaded: Loaded, command: str
         "recipe_digest": recipe.digest(),
         "model": recipe.model.name,
         "model_fingerprint": loaded.fingerprint,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        **dtype.to_dict(),
         "device": str(loaded.model.device),
         "data": {name: source.digest for name, source in sorted(material.sources.items())},
         "python": platform.python_version(),

@@ -28,7 +28,7 @@ class Model(Spec):
     name: str = Field("pocket", min_length=1, description="pocket, a model folder, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "bfloat16", description="of the frozen weights; auto: bfloat16 where the device has units for it, else float32"
+        "auto", description="of the frozen weights; auto: bfloat16 where the device has units for it, else float32"
     )
     quantize: Literal["nf4"] | None = Field(None, description="nf4: the linear maps of the blocks in 4 bits")
 

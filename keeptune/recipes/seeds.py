@@ -10,6 +10,7 @@ from keeptune.core.events import read_lines
 from keeptune.core.files import atomic_write, json_bytes, write_json
 from keeptune.core.items import read_scores
 from keeptune.recipes.execute import Options, execute
+from keeptune.recipes.weights_dtype import with_dtype
 
 if TYPE_CHECKING:
     from keeptune.recipes.recipe import Recipe
@@ -21,18 +22,19 @@ SHOWN = ("recipe.yaml", "data.json", "manifest.json", "metrics.jsonl", "events.j
 def execute_seeds(
     recipe: Recipe, folder: Path, recipe_folder: Path | None, *, options: Options, progress: Progress
 ) -> dict[str, Any] | None:
-    """Runs the recipe once per seed; the certificate of the whole stands in `folder`."""
+    """Runs the recipe once per seed, all in one dtype; the certificate of the whole stands in `folder`."""
     count = recipe.proof.seeds if recipe.proof else 1
+    recipe, dtype = with_dtype(recipe, folder)
+    progress.say(f"dtype {dtype}")
     if count == 1:
-        return execute(recipe, folder, recipe_folder, options=options, progress=progress)
+        return execute(recipe, folder, recipe_folder, options=options, progress=progress, dtype=dtype)
     certificates = []
     for seed in range(recipe.seed, recipe.seed + count):
         assert recipe.proof is not None, "several seeds are a setting of the proof"
         single = recipe.model_copy(update={"seed": seed, "proof": recipe.proof.model_copy(update={"seeds": 1})})
         progress.say(f"seed {seed}")
-        certificates.append(
-            execute(single, folder / "seeds" / str(seed), recipe_folder, options=options, progress=progress)
-        )
+        place = folder / "seeds" / str(seed)
+        certificates.append(execute(single, place, recipe_folder, options=options, progress=progress, dtype=dtype))
     proven = [certificate for certificate in certificates if certificate is not None]
     if len(proven) < count:
         return None

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from keeptune.core.cache import cache_folder
-from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
@@ -22,6 +21,7 @@ from keeptune.core.spec import validate
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.recipes.overrides import with_overrides
+from keeptune.recipes.recipe import Model
 from keeptune.recipes.workshop import Workshop
 from keeptune.selectors import Context, Selection, Selector
 from keeptune.selectors._appraisal import Appraisal, Appraiser
@@ -179,7 +179,7 @@ def _context(examples: Sequence[Example], asked: Sequence[Example], encoder: Enc
     """With vectors of one encoding for examples and queries."""
     from keeptune.models.tensor_store import TensorStore
 
-    loaded = Workshop().shared(Checkpoint(wanted.model)) if wanted.model else None
+    loaded = Workshop().shared(Model(name=wanted.model).checkpoint) if wanted.model else None
     context = Context(
         seed=wanted.seed, queries=asked, model=loaded, store=TensorStore(cache_folder() / "features")
     )  # fmt: skip

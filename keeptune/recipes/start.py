@@ -30,7 +30,7 @@ HEAD = """\
 # keeptune check {file}   shows what would be learned; keeptune run {file}   does it and proves what was kept
 name: {name}
 seed: {seed}
-model: {{name: {model}, dtype: bfloat16}}
+model: {{name: {model}, dtype: auto}}        # auto: bfloat16 where the machine has units for it, else float32
 data:
   task: {source}
 """

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import MachineError, RecipeError
 from keeptune.core.example import Message
+from keeptune.recipes.recipe import Model
 from keeptune.recipes.workshop import Workshop
 
 ANSWER_BYTES = 8 << 20
@@ -48,7 +48,7 @@ class Local:
     """A model of this machine, through its own chat template."""
 
     def __init__(self, model: str, max_tokens: int) -> None:
-        self.loaded = Workshop().shared(Checkpoint(model))
+        self.loaded = Workshop().shared(Model(name=model).checkpoint)
         self.max_tokens = max_tokens
 
     def __call__(self, requests: Sequence[str], *, temperature: float, seed: int) -> list[Written]:

@@ -273,6 +273,16 @@ CHINESE: Mapping[str, str] = {
     "recipe digest": "配方摘要",
     "model fingerprint": "模型指纹",
     "dtype": "精度",
+    "the recipe says so": "配方指定",
+    "as this run was begun": "沿用此次运行开始时的精度",
+    "this processor has units for it": "此处理器有相应的运算单元",
+    "this GPU has units for it": "此 GPU 有相应的运算单元",
+    "this processor has no units for bfloat16": "此处理器没有 bfloat16 运算单元",
+    "this GPU has no units for bfloat16": "此 GPU 没有 bfloat16 运算单元",
+    "this processor has no units for it, and its products take many times as long as in float32": "此处理器没有相应的"
+    "运算单元，矩阵乘法耗时是 float32 的数倍",
+    "this GPU has no units for it, and its products take many times as long as in float32": "此 GPU 没有相应的"
+    "运算单元，矩阵乘法耗时是 float32 的数倍",
     "device": "设备",
     "The resolved recipe": "展开后的配方",
     "Download certificate.json": "下载 certificate.json",

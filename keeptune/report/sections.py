@@ -153,7 +153,9 @@ def cost(certificate: Mapping[str, Any]) -> Markup:
 
 def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe_text: str) -> Markup:
     """Everything that another person needs to get the same result."""
-    known = certificate.get("provenance") or {}
+    known = dict(certificate.get("provenance") or {})
+    if reason := known.pop("dtype_reason", None):
+        known["dtype"] = f"{known['dtype']}: {'; '.join(map(say, reason.split('; ')))}"
     rows: list[list[object]] = [
         [say(key.replace("_", " ")), element("code", _plain(value))]
         for key, value in known.items()

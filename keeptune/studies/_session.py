@@ -10,6 +10,7 @@ from keeptune.core.run import Run
 from keeptune.core.spec import validate
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.recipe import load_recipe, recipe_path
+from keeptune.recipes.weights_dtype import with_dtype
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.studies import Plain, Study, Work
@@ -39,9 +40,11 @@ def run_study(
         KeeptuneError: whatever stops an arm; finished arms are kept.
     """
     study: Study = validate(Study, with_overrides({"name": name}, list(choices)))
-    loaded = load_recipe(recipe, list(settings))
-    folder = output or Path("runs") / f"study-{study.name}-{loaded.name}"
+    asked = load_recipe(recipe, list(settings))
+    folder = output or Path("runs") / f"study-{study.name}-{asked.name}"
     progress = Progress(quiet=quiet)
+    loaded, dtype = with_dtype(asked, folder)
+    progress.say(f"dtype {dtype}")
     with Run.open(folder) as held, held.signals(_stopping(progress)):
         held.enter("checking")
         held.write_json("study.recipe.json", {"study": study.to_dict(), "recipe": loaded.to_dict()})

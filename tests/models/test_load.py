@@ -77,7 +77,7 @@ def test_shards_are_one_model(tmp_path):
 
 
 def test_tied_weights_stay_tied(tmp_path):
-    loaded = load(save_model(tmp_path, "llama, biases, one key head, tied"), device="cpu")
+    loaded = load(save_model(tmp_path, "llama, biases, one key head, tied"), dtype="bfloat16", device="cpu")
     assert loaded.model.lm_head.weight is loaded.model.get_input_embeddings().weight
     assert loaded.dtype == loaded.model.dtype == torch.bfloat16
 

@@ -8,8 +8,10 @@ import torch
 from keeptune.core.errors import PlanError
 from keeptune.core.spec import validate
 from keeptune.models import precision
+from keeptune.models.load import load, load_pair
 from keeptune.models.precision import fastest_dtype, find_dtype
 from keeptune.recipes.recipe import Model
+from tests.models.test_load import save_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -55,4 +57,13 @@ def test_a_recipe_decides_auto_once_and_stores_the_dtype(monkeypatch):
     assert validate(Model, {"dtype": "auto"}).checkpoint.dtype == "bfloat16"
     processor(monkeypatch)
     assert validate(Model, {"dtype": "auto"}).checkpoint.dtype == "float32"
-    assert Model().checkpoint.dtype == "bfloat16"
+    assert validate(Model, {"dtype": "bfloat16"}).checkpoint.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_model_is_loaded_in_the_fastest_dtype_unless_another_is_asked_for(tmp_path, monkeypatch, amx, expected):
+    processor(monkeypatch, amx=amx)
+    folder = save_model(tmp_path, "llama")
+    assert load(folder, device="cpu").model.dtype is expected
+    assert load_pair(folder, device="cpu")[0].dtype is expected
+    assert load(folder, dtype="float16", device="cpu").model.dtype is torch.float16

@@ -117,6 +117,12 @@ def test_every_saving_is_the_difference_of_two_forecasts():
     assert savings(whole)["`memory.gradient_checkpointing: true`"] == whole.memory.peak - checkpointed
 
 
+def test_weights_of_32_bits_could_be_of_16_and_those_of_16_no_narrower():
+    wide = replace(job(), base=replace(job().base, size=4))
+    assert savings(wide)["`model.dtype: bfloat16`"] == wide.memory.peak - job().memory.peak > 0
+    assert "`model.dtype: bfloat16`" not in savings(job())
+
+
 def test_every_layer_computed_twice_saves_memory_and_costs_its_share_of_the_time():
     jobs = [checkpointed(job(), layers) for layers in range(LLAMA_7B.layers + 1)]
     held = [one.memory.activations for one in jobs]

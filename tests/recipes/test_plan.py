@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from keeptune.core.errors import PlanError
+from keeptune.core.shape import ModelShape
 from keeptune.methods import Method
-from keeptune.models import load
+from keeptune.models import device, load, precision
+from keeptune.models.load import look
 from keeptune.recipes import plan as planner
 from keeptune.recipes import proof_work
 from keeptune.recipes.measuring import suite_of
@@ -16,6 +19,7 @@ from keeptune.recipes.recipe import load_recipe
 from tests.models.test_load import save_tokenizer
 from tests.tiny_models import tiny_model
 
+RATES = {"bfloat16": 1e11, "float32": 0.5e11}
 SMALL = ["data.task.train=20", "proof.items=50"]
 
 
@@ -27,7 +31,7 @@ def no_weights(monkeypatch):
         raise AssertionError("a plan reads no weights")
 
     monkeypatch.setattr(load, "_model", refuse)
-    monkeypatch.setattr(planner, "product_rate", lambda device: 1e11)
+    monkeypatch.setattr(planner, "product_rate", lambda device, dtype: RATES[dtype])
 
 
 @pytest.mark.slow
@@ -47,6 +51,45 @@ def test_every_method_is_planned_or_refused_with_its_reason(no_weights):
     )
     assert set(result["power"]["items"].values()) == {50}
     assert "recommended  lora" in result["text"]
+
+
+@pytest.mark.parametrize(("units", "taken"), [(True, "bfloat16"), (False, "float32")])
+def test_time_and_memory_are_of_the_dtype_that_auto_comes_to(no_weights, monkeypatch, units, taken):
+    monkeypatch.setattr(precision, "has_units", lambda device: units)
+    monkeypatch.setattr(device, "find_device", lambda name=None: torch.device("cpu"))
+    own, other = (
+        planner.plan_recipe("lora", [*SMALL, f"model.dtype={dtype}"])
+        for dtype in ("auto", {"bfloat16": "float32", "float32": "bfloat16"}[taken])
+    )
+    assert own["dtype"]["dtype"] == taken
+    assert f"dtype        {taken}: this processor" in own["text"]
+    assert own["machine"]["rate"] == RATES[taken]
+    for part in ("recipe", "proof"):
+        mine, its = (one[part]["train"] if part == "recipe" else one[part] for one in (own, other))
+        assert mine["minutes"] / its["minutes"] == pytest.approx(0.5 if units else 2)
+    shape = ModelShape.from_config(look("pocket")[0])
+    size = 2 if units else 4
+    assert own["recipe"]["train"]["memory"]["weights"] == size * shape.parameters()
+    assert (own["recipe"]["train"]["memory"]["peak"] > other["recipe"]["train"]["memory"]["peak"]) is not units
+
+
+def test_a_plan_says_what_bfloat16_costs_where_nothing_multiplies_it(no_weights, monkeypatch):
+    monkeypatch.setattr(precision, "has_units", lambda device: False)
+    text = planner.plan_recipe("lora", [*SMALL, "model.dtype=bfloat16"])["text"]
+    assert text.count("many times as long as in float32. `dtype: auto` takes float32 here") == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_rate_is_that_of_products_in_the_dtype(monkeypatch, dtype):
+    multiplied, product = [], torch.Tensor.__matmul__
+
+    def seen(left, right):
+        multiplied.append((left.dtype, right.dtype))
+        return product(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", seen)
+    assert planner.product_rate("cpu", dtype, size=64, seconds=0.01) > 0
+    assert set(multiplied) == {(getattr(torch, dtype), getattr(torch, dtype))}
 
 
 def test_the_kl_reference_of_full_tuning_is_its_states_and_its_head_and_no_second_copy(no_weights):
@@ -80,10 +123,11 @@ def test_layers_are_computed_twice_where_memory_is_short_unless_the_recipe_says_
 
 
 def test_a_recipe_that_does_not_fit_is_not_recommended(no_weights, monkeypatch):
-    states = {row["name"]: row["memory"]["state"] for row in planner.plan_recipe("sft", SMALL)["methods"]}
+    narrow = [*SMALL, "model.dtype=bfloat16"]
+    states = {row["name"]: row["memory"]["state"] for row in planner.plan_recipe("sft", narrow)["methods"]}
     monkeypatch.setattr(planner, "resident_bytes", lambda: 0)
     monkeypatch.setattr(planner, "available_memory", lambda: states["full"])
-    result = planner.plan_recipe("sft", SMALL)
+    result = planner.plan_recipe("sft", narrow)
     assert not result["fits"]
     assert result["recommended"]["name"] == "lora"
     assert "does not fit" in result["text"]

@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import ModelError, RecipeError
+from keeptune.core.files import write_json
+from keeptune.models import precision
 from keeptune.recipes import proof as proof_module
-from keeptune.recipes.proof import prove_pair
+from keeptune.recipes.proof import pair_from, prove_pair
 from tests.methods.test_templates import folder_of
 
 WORDS = "red green blue black white brown grey pink".split()
@@ -39,6 +42,20 @@ def work(tmp_path, monkeypatch):
         "trained.jsonl", [*rows[:2], {"text": "The red door 0 is", "label": "red"}, {"text": "New.", "label": "blue"}]
     )
     return tmp_path
+
+
+def test_a_model_beside_a_run_is_taken_in_the_dtype_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "has_units", lambda device: False)
+    runs = {}
+    for name in ("bfloat16", "float32"):
+        runs[name] = tmp_path / name
+        runs[name].mkdir()
+        write_json(runs[name] / "checkpoint.json", Checkpoint("pocket", dtype=name).to_dict())
+    for name, run in runs.items():
+        assert [one.dtype for one in pair_from("pocket", str(run))] == [name, name]
+        assert [one.dtype for one in pair_from(str(run), "pocket")] == [name, name]
+    assert [one.dtype for one in pair_from(str(runs["bfloat16"]), str(runs["float32"]))] == ["bfloat16", "float32"]
+    assert [one.dtype for one in pair_from("pocket", "pocket")] == ["float32", "float32"]
 
 
 def proof(work, **more):

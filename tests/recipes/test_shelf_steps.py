@@ -58,7 +58,7 @@ def small(name: str, model: Path) -> list[str]:
 def test_a_recipe_is_planned_trains_and_is_not_run_twice(name, model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(model.parent / "cache"))
-    monkeypatch.setattr("keeptune.recipes.plan.product_rate", lambda device: 1e11)
+    monkeypatch.setattr("keeptune.recipes.plan.product_rate", lambda device, dtype: 1e11)
     settings = small(name, model)
     if name in NEEDS_MORE:
         pytest.importorskip("bitsandbytes")
