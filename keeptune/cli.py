@@ -53,15 +53,17 @@ def options(
 @app.command(epilog="Example: keeptune doctor")
 def doctor(json_: Json = False) -> None:
     """Says what this machine has. What is missing stands beside the one command that adds it."""
-    from keeptune.core.machine import device_finding, findings, kernels_finding
+    from keeptune.core.machine import device_finding, dtype_finding, findings, kernels_finding
 
     lines = findings(Path("runs"))
     if not json_:
         for line in lines:
             _finding(line)
     from keeptune.engine.native.kernels import READ, compiled
+    from keeptune.recipes.recipe import Model
+    from keeptune.recipes.weights_dtype import dtype_of
 
-    more = [device_finding(), kernels_finding(compiled=all(map(compiled, READ)))]
+    more = [device_finding(), dtype_finding(str(dtype_of(Model()))), kernels_finding(compiled=all(map(compiled, READ)))]
     if json_:
         _print_json({"findings": [line.to_dict() for line in [*lines, *more]]})
     else:

@@ -67,6 +67,11 @@ def device_finding() -> Finding:
     return Finding("device", "cpu (no CUDA device is visible to torch)")
 
 
+def dtype_finding(auto: str) -> Finding:
+    """What `dtype: auto` comes to."""
+    return Finding("dtype", f"auto takes {auto}")
+
+
 def kernels_finding(*, compiled: bool) -> Finding:
     """Whether there are kernels made for this processor (`engine/native`)."""
     if compiled:

@@ -11,7 +11,7 @@ from keeptune.core.files import read_json
 from keeptune.core.run import MADE
 
 if TYPE_CHECKING:
-    from keeptune.recipes.recipe import Recipe
+    from keeptune.recipes.recipe import Model, Recipe
 
 SLOW = "its products take many times as long as in float32"
 
@@ -48,11 +48,15 @@ def with_dtype(recipe: Recipe, folder: Path | None = None) -> tuple[Recipe, Weig
         recipe: what is run.
         folder: of the run, or of a study or several seeds, whose runs lie below; None: it is not a question of one.
     """
-    asked = recipe.model.dtype
-    begun = begun_in(folder) if folder is not None and asked == "auto" else None
-    name = begun or recipe.model.checkpoint.dtype
-    model = recipe.model.model_copy(update={"dtype": name})
-    return recipe.model_copy(update={"model": model}), _told(name, asked, begun)
+    taken = dtype_of(recipe.model, folder)
+    model = recipe.model.model_copy(update={"dtype": taken.name})
+    return recipe.model_copy(update={"model": model}), taken
+
+
+def dtype_of(model: Model, folder: Path | None = None) -> WeightsDtype:
+    """The dtype of a recipe's model and why; `folder` as in `with_dtype`."""
+    begun = begun_in(folder) if folder is not None and model.dtype == "auto" else None
+    return _told(begun or model.checkpoint.dtype, model.dtype, begun)
 
 
 def begun_in(folder: Path) -> str | None:
