@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from keeptune.core.errors import Interrupted, RecipeError
+from keeptune.core.machine import dtype_finding
 from keeptune.core.run import Run
 from keeptune.models import device, precision
 from keeptune.recipes import seeds
 from keeptune.recipes.check import check_recipe
 from keeptune.recipes.recipe import FOLDER, Model, Recipe, load_recipe
 from keeptune.recipes.run import run_recipe
-from keeptune.recipes.weights_dtype import begun_in, with_dtype
+from keeptune.recipes.weights_dtype import begun_in, dtype_of, with_dtype
+from keeptune.studies._session import run_study
+from keeptune.studies.compare import Compare
 from tests.recipes.test_runs import RECIPE, work  # noqa: F401 (work is a fixture)
 from tests.recipes.test_shelf_steps import model  # noqa: F401 (a fixture)
 
@@ -205,3 +208,19 @@ def test_check_warns_of_a_slow_dtype_once_and_of_no_other(place, machine):
     assert slow["text"].count("many times as long as in float32") == 1
     assert "many times as long" in (place / "page.html").read_text()
     assert check_recipe("recipe.yaml", [], quiet=True)[0]["notes"] == []
+
+
+def test_a_study_goes_on_in_the_dtype_of_its_arms(tmp_path, machine, monkeypatch):
+    arm = tmp_path / "study" / "arms" / "lora-x1-7"
+    (arm / "stages").mkdir(parents=True)
+    (arm / "manifest.json").write_text('{"dtype": "bfloat16"}')
+    machine(units=False)
+    monkeypatch.setattr(Compare, "conduct", lambda study, given: {"dtype": given.recipe.model.dtype})
+    assert run_study("compare", "lora", tmp_path / "study", quiet=True)["dtype"] == "bfloat16"
+    assert run_study("compare", "lora", tmp_path / "new", quiet=True)["dtype"] == "float32"
+
+
+def test_doctor_says_what_auto_comes_to(machine):
+    machine(units=False)
+    found = dtype_finding(str(dtype_of(Model()))).found
+    assert found == "auto takes float32: this processor has no units for bfloat16"
