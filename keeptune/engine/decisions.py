@@ -2,7 +2,8 @@
 
     a = policy(mean of the prompt's embeddings),    h <- h + a_row,layer * dh    (`deltas.Gate`)
 
-What the prompt is, `request_parts.py` says. The answer is never looked at, so training decides as generation does.
+What the prompt is, `request_parts.py` says: in a conversation the first request, for all of its turns. The answer is
+never looked at, so training decides as generation does.
 
 While a row is being written its decisions must stay, or the keys in its cache would come from two different models.
 They travel in the cache, as a layer of their own: whatever selects, repeats or reorders the cache's rows does the same
@@ -25,11 +26,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
-from keeptune.engine.batch import IGNORED
 from keeptune.engine.cache_notes import CacheNote
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Book, Place, Slot
-from keeptune.engine.request_parts import RequestEnds
+from keeptune.engine.request_parts import RequestEnds, answered, first_answer
 from keeptune.engine.segments import current_segments
 from keeptune.engine.selection import Serving
 
@@ -97,12 +97,9 @@ class DecisionSlot(Slot):
 
     def packed(self, batch: PackedBatch) -> Serving:
         """Who serves a packed batch, its decisions made."""
-        learned = (batch.targets != IGNORED).long()
-        before = learned.cumsum(0) - learned
         row = batch.segment_of()
-        starts = torch.tensor(batch.offsets[:-1], device=row.device)
-        # An empty last row would point behind the end.
-        prompt = before == before[starts.clamp(max=max(len(before) - 1, 0))][row]
+        ends = [start + first_answer(one) for start, one in zip(batch.offsets, answered(batch), strict=False)]
+        prompt = torch.arange(len(row), device=row.device) < torch.tensor(ends, device=row.device)[row]
         pooled = _mean(self._embedded(batch.tokens[prompt]), row[prompt], len(batch.lengths))
         return self.book.serving.with_gates(self._decide(self._undecided(len(batch.lengths)), pooled))
 
@@ -174,7 +171,8 @@ class DecisionSlot(Slot):
         real = torch.ones(rows, width, dtype=torch.bool, device=embedded.device)
         if mask is not None and mask.ndim == 2:
             real = mask[:, -width:].bool()
-        prompt = real & (real.long().cumsum(1) <= self.ends.lengths(real))
+        ends = torch.tensor([[first_answer(one)] for one in self.ends.starts(real)], device=real.device)
+        prompt = real & (real.long().cumsum(1) <= ends)
         number = torch.arange(rows, device=embedded.device)[:, None].expand(-1, width)
         return _mean(embedded[prompt], number[prompt], rows)
 

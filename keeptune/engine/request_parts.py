@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from keeptune.data.starts import UNSAID, Starts
+from keeptune.core.errors import PlanError
+from keeptune.data.starts import LOST, UNSAID, Starts
 from keeptune.engine.batch import IGNORED
 
 if TYPE_CHECKING:
@@ -106,6 +107,22 @@ def answered(batch: PackedBatch) -> list[Starts]:
     return found
 
 
+def first_answer(starts: Starts) -> int:
+    """The token at which the first answer of a row begins.
+
+    Raises:
+        PlanError: it is lost in what the chat template writes (E-ROWS-TURNS).
+    """
+    if LOST in starts.answers:
+        raise PlanError(
+            "an earlier answer of this conversation cannot be found, and so neither what comes before it.",
+            code="E-ROWS-TURNS",
+            why="The chat template writes an earlier answer in another form than when it was the last.",
+            fix="Use `template: plain`.",
+        )
+    return starts.answers[0]
+
+
 class RequestEnds:
     """Where the requests of padded batches end, for a slot whose hooks run inside the model's forward pass."""
 
@@ -119,30 +136,21 @@ class RequestEnds:
             model.register_forward_hook(self._forget, always_call=True),
         ]
 
-    def lengths(self, real: Tensor) -> Tensor:
-        """`[B, 1]`: tokens of each row's request, at least one.
+    def starts(self, real: Tensor) -> list[Starts]:
+        """Of each row of a first call, where its parts begin: as `divided` and `prompted` say, or where labels do.
 
         Args:
             real: `[B, T]`, which columns are no pads; those of a row stand together.
         """
-        place = real.long().cumsum(1)
-        count, lengths = place[:, -1:], _prompted.get()
-        if lengths is not None:
-            return torch.tensor(lengths, device=real.device)[:, None].minimum(count).clamp(min=1)
-        return torch.where(self._labelled(real, place), place - 1, count).amin(dim=1, keepdim=True).clamp(min=1)
-
-    def starts(self, real: Tensor) -> list[Starts]:
-        """Of each row of a first call, where its parts begin; where nobody says, every run of labels is an answer."""
-        place = real.long().cumsum(1)
-        labelled, lengths = self._labelled(real, place), self.lengths(real)[:, 0].tolist()
+        place, lengths = real.long().cumsum(1), _prompted.get()
+        counts: list[int] = place[:, -1].tolist()
+        labelled = self._labelled(real, place)
         begins = labelled & ~nn.functional.pad(labelled, (1, -1))
-        runs: list[list[int]] = [(place[row, begins[row]] - 1).tolist() for row in range(len(real))]
-        counts = place[:, -1].tolist()
         found = []
-        for said, count, length, own in zip(starts_of_rows(len(real)), counts, lengths, runs, strict=True):
+        for row, (said, count) in enumerate(zip(starts_of_rows(len(real)), counts, strict=True)):
             inside = said.within(count)
-            answers = inside.answers or (tuple(own) if own and _prompted.get() is None else (length,))
-            found.append(Starts(inside.texts, answers))
+            runs = tuple((place[row, begins[row]] - 1).tolist()) if lengths is None else (min(lengths[row], count),)
+            found.append(Starts(inside.texts, inside.answers or runs or (max(count, 1),)))
         return found
 
     def _labelled(self, real: Tensor, place: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ transformers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -19,14 +21,15 @@ from keeptune.engine.batch import pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.request_parts import divided
+from keeptune.engine.request_parts import divided, prompted
 from keeptune.engine.rows import active, rows
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
+from keeptune.methods import SpotTune
 from tests.contracts.test_free_form import CLOSE, PadZero, adapted, around, named
 from tests.contracts.test_methods import padded
-from tests.tiny_models import VOCABULARY
+from tests.tiny_models import VOCABULARY, tiny_model
 
 QUICK = ["llama", "gpt2"]
 SLOW = ["mistral, window", "gemma2", "gemma3_text", "phi3", "gpt_neox", "qwen3"]
@@ -323,3 +326,37 @@ def test_generate_of_transformers_goes_on_from_its_own_cache(stack, padded_by):
             uncached = whole[:, 7:]  # the last token that was written is not in the cache
             found = model.generate(uncached, attention_mask=every, past_key_values=first.past_key_values, **settings)
     assert torch.equal(found[:, -3:], wanted)
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_a_policy_decides_for_a_conversation_by_its_first_request(family):
+    """In a row that is learned, a prompt with earlier answers, scoring, and behind the cache of the turns before."""
+    model = tiny_model(family).double()
+    SpotTune(hidden=4).attach(model, "s", seed=2)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.keeptune.adapter("s").parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    turns = [own for own in conversations() if len(own) > 2]
+    learned = [row_of(own) for own in turns]
+    together = head_logits(model, packed_hidden(model, pack(learned))).split([len(flat(own)) for own in turns])
+    for own, wanted in zip(turns, together, strict=True):
+        first, asked, ids = len(own[0]), flat(own[:-1]), torch.tensor([flat(own)])
+        with torch.no_grad(), prompted([first]):
+            assert_close(model(ids).logits[0], wanted, **CLOSE)
+        with torch.no_grad(), divided(answers=[begins(own)]):
+            assert_close(model(ids[:, : len(asked)]).logits[0], wanted[: len(asked)], **CLOSE)
+        with torch.no_grad():
+            cache = model(ids[:, :first], use_cache=True).past_key_values
+            rest = model(ids[:, first:], past_key_values=cache).logits[0]
+        assert_close(rest, wanted[first:], **CLOSE)
+        starts = Starts((), begins(own[:-1]))
+        [found] = token_logprobs(model, [Scored(flat(own), len(asked), starts)])
+        values = wanted[len(asked) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(own[-1])[:, None])[:, 0]
+        assert found == pytest.approx(values.tolist(), abs=1e-5)
+        written = generate(model, PadZero(), [asked], starts=[starts], max_new_tokens=1, stop_ids=set())
+        assert written == [[int(wanted[len(asked) - 1].argmax())]]
+    lost = row_of(turns[0])
+    with pytest.raises(PlanError) as caught:
+        packed_hidden(model, pack([replace(lost, starts=Starts((), (LOST, 5)))]))
+    assert caught.value.code == "E-ROWS-TURNS"
