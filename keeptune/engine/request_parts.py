@@ -4,7 +4,7 @@ Policies decide by the request, and a template has soft tokens before each answe
 
 - In a packed batch, those before the first one that is learned or scored.
 - In a padded batch with labels, those before the first label (a row's first token is never one: nothing predicts it).
-- Else everything that the first call with an empty cache is given, or what `prompted` says.
+- Else everything that the first call with an empty cache is given, or what `divided` says.
 
 A row of which nothing is learned is all request; no request is empty. The answer is never looked at, so training does
 what generation does. In a conversation every run of learned tokens, or of labels, is an answer. That says nothing of
@@ -34,18 +34,7 @@ from keeptune.engine.batch import IGNORED
 if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
 
-_prompted: ContextVar[tuple[int, ...] | None] = ContextVar("prompted", default=None)
 _starting: ContextVar[tuple[Starts, ...] | None] = ContextVar("starting", default=None)
-
-
-@contextmanager
-def prompted(lengths: Sequence[int]) -> Iterator[None]:
-    """Inside, the first `lengths[i]` tokens of row i are its request; for text that is written without a cache."""
-    token = _prompted.set(tuple(lengths))
-    try:
-        yield
-    finally:
-        _prompted.reset(token)
 
 
 @contextmanager
@@ -137,19 +126,19 @@ class RequestEnds:
         ]
 
     def starts(self, real: Tensor) -> list[Starts]:
-        """Of each row of a first call, where its parts begin: as `divided` and `prompted` say, or where labels do.
+        """Of each row of a first call, where its parts begin: as `divided` says, or where labels do.
 
         Args:
             real: `[B, T]`, which columns are no pads; those of a row stand together.
         """
-        place, lengths = real.long().cumsum(1), _prompted.get()
+        place = real.long().cumsum(1)
         counts: list[int] = place[:, -1].tolist()
         labelled = self._labelled(real, place)
         begins = labelled & ~nn.functional.pad(labelled, (1, -1))
         found = []
         for row, (said, count) in enumerate(zip(starts_of_rows(len(real)), counts, strict=True)):
             inside = said.within(count)
-            runs = tuple((place[row, begins[row]] - 1).tolist()) if lengths is None else (min(lengths[row], count),)
+            runs = tuple((place[row, begins[row]] - 1).tolist())
             found.append(Starts(inside.texts, inside.answers or runs or (max(count, 1),)))
         return found
 

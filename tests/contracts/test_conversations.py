@@ -21,7 +21,7 @@ from keeptune.engine.batch import pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.request_parts import divided, prompted
+from keeptune.engine.request_parts import divided
 from keeptune.engine.rows import active, rows
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import token_logprobs
@@ -342,7 +342,7 @@ def test_a_policy_decides_for_a_conversation_by_its_first_request(family):
     together = head_logits(model, packed_hidden(model, pack(learned))).split([len(flat(own)) for own in turns])
     for own, wanted in zip(turns, together, strict=True):
         first, asked, ids = len(own[0]), flat(own[:-1]), torch.tensor([flat(own)])
-        with torch.no_grad(), prompted([first]):
+        with torch.no_grad(), divided(answers=[[first]]):
             assert_close(model(ids).logits[0], wanted, **CLOSE)
         with torch.no_grad(), divided(answers=[begins(own)]):
             assert_close(model(ids[:, : len(asked)]).logits[0], wanted[: len(asked)], **CLOSE)

@@ -24,7 +24,7 @@ from keeptune.engine.book import detach
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden, packed_states
-from keeptune.engine.request_parts import divided, prompted
+from keeptune.engine.request_parts import divided
 from keeptune.engine.rows import active, off, rows
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import token_logprobs
@@ -149,7 +149,7 @@ def test_states_between_the_layers_are_taken_out_at_the_same_places():
     model = adapted("gpt2")
     layers = packed_states(model, batch_of(), layers=True).layers
     for row, (stack, request, answer, starts) in enumerate(cases()):
-        with active(model, stack), prompted([len(request)]), divided([starts]):
+        with active(model, stack), divided([starts], [[len(request)]]):
             output = model(torch.tensor([[*request, *answer]]), output_hidden_states=True)
         start = sum(map(sum, LENGTHS[:row]))
         for ours, theirs in zip(layers, output.hidden_states, strict=True):
@@ -346,7 +346,7 @@ def test_every_virtual_token_takes_a_position():
     sequence = torch.cat([front, text[:3], behind, text[3:]])[None]
     with off(model):
         wanted = model(inputs_embeds=sequence, position_ids=torch.arange(3, 13)[None]).logits[0, [2, 3, 7, 8, 9]]
-    with active(model, "a"), prompted([3]):
+    with active(model, "a"), divided(answers=[[3]]):
         found = model(torch.tensor([[*request, *answer]]), position_ids=torch.arange(3, 8)[None]).logits[0]
     assert_close(found, wanted, **CLOSE)
 

@@ -21,7 +21,7 @@ from keeptune.engine.book import base_parameters, base_state_dict, book_of, deta
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_logits
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.request_parts import prompted
+from keeptune.engine.request_parts import divided
 from keeptune.engine.rows import active, off, rows
 from keeptune.methods import LoRA, Method, attach, cost, load_adapter, save_adapter
 from keeptune.models.quantize import put_into_4_bits, quantization_of
@@ -269,7 +269,7 @@ def greedy(model, prompt, limit, stop):
     """The definition of greedy decoding: the whole text again for every token."""
     written = []
     for _ in range(limit):
-        with prompted([len(prompt)]):
+        with divided(answers=[[len(prompt)]]):
             token = int(model(torch.tensor([prompt + written])).logits[0, -1].argmax())
         if token == stop:
             break
@@ -303,7 +303,7 @@ def beam_search(model, prompt, width, limit, never):
     beams = [(0.0, [])]
     for _ in range(limit):
         grown = []
-        with prompted([len(prompt)] * len(beams)):
+        with divided(answers=[[len(prompt)]] * len(beams)):
             texts = torch.tensor([prompt + written for _, written in beams])
             scores = model(texts, use_cache=False).logits[:, -1].log_softmax(-1)
         scores[:, never] = float("-inf")
