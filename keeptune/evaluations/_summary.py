@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from keeptune.core.score import Item, Kind, Score
-from keeptune.statistics.clusters import cluster_sums
 
 
 def summarise(
@@ -22,6 +21,8 @@ def summarise(
 
     Scores that are not finite (a model that gives no numbers) give a value that is not a number.
     """
+    from keeptune.statistics.clusters import cluster_sums
+
     value = standard_error = math.nan
     if all(math.isfinite(item.score) for item in items):
         sums = cluster_sums(

@@ -100,6 +100,28 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path, c
     assert said in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("row.jsonl", "E-DATA-MISSING"),
+        ("odd.jsonl", "E-DATA-GUESS"),
+        ("rows.bin", "E-DATA-SUFFIX"),
+        ("rows.jsonl", "E-RECIPE"),
+    ],
+    ids=["no file", "no format", "no reader", "a recipe is there already"],
+)
+def test_init_refuses_before_anything_heavy_is_imported(tmp_path, data, code):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n' * 3, encoding="utf-8")
+    (tmp_path / "odd.jsonl").write_text('{"x": 1}\n' * 3, encoding="utf-8")
+    (tmp_path / "rows.bin").write_bytes(b"x")
+    output = tmp_path / "recipe.yaml"
+    if data == "rows.jsonl":
+        output.write_text("name: mine\n", encoding="utf-8")
+    result = without_heavy("init", str(tmp_path / data), "--output", str(output))
+    assert result.returncode in (2, 3), result.stderr
+    assert result.stderr.startswith(code)
+
+
 def test_every_recipe_that_comes_with_keeptune_is_read_without_torch():
     program = (
         "import sys\n"
