@@ -6,8 +6,8 @@
 All have the same file, tokenizer and rows. The peer is what trainers do before the first step, with `datasets`: the
 file is loaded, and `map` applies the chat template to the prompt and to the whole row and makes the mask; row by row as
 TRL does, and in batches. It neither validates nor compares. The same work of ours is that of a run: the file is read,
-each row is validated and encoded. `check` does more: it loads the model, reads the file twice so that none of it has to
-be held, digests it, compares each row with all others (exact and near duplicates), and counts what would be learned.
+each row is validated and encoded. `check` does more: it reads the file twice so that none of it has to be held, digests
+it, compares each row with all others (exact and near duplicates), and counts what would be learned.
 All sides must find the same tokens and the same learned tokens, in sum. Every round begins with empty caches.
 """
 
@@ -124,7 +124,7 @@ def compare(folder: Path, count: int, rounds: int, seed: int) -> list[Row]:
     found = {name: run() for name, run in work.items()}
     assert all(counts == found["check"] for counts in found.values()), f"the sides disagree: {found}"
     seconds = interleaved({name: lambda _, run=run: timed(run) for name, run in work.items()}, rounds, seed, warm=0)
-    ours = {"encoded": "reading and encoding", "check": "check: also two readings, duplicates, lengths, the model"}
+    ours = {"encoded": "reading and encoding", "check": "check: also two readings, duplicates, lengths"}
     peers = {"rows": "datasets.map, row by row as TRL does", "batches": "datasets.map, in batches"}
     return [
         {

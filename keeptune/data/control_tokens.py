@@ -11,7 +11,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keeptune.core.errors import DataError, ModelError
@@ -25,10 +25,18 @@ ALIAS = re.compile(f"[{chr(FIRST_ALIAS)}-{FILLER}]")
 
 @dataclass(frozen=True)
 class Written:
-    """A text, and the tokenizer of the library below transformers that encodes it as it is meant."""
+    """A text, and the tokenizer of the library below transformers that encodes it as it is meant.
+
+    Attributes:
+        backend: that tokenizer.
+        text: as it takes it.
+        places: whether each token's characters are needed; without them it takes nine tenths to three quarters of the
+            time.
+    """
 
     backend: Any
     text: str
+    places: bool = True
 
 
 class ControlTokens:
@@ -79,7 +87,7 @@ class ControlTokens:
 
     def ids_of(self, text: str, contents: Sequence[Span] = ()) -> list[int]:
         """As `encode`, without the characters: several times faster on long documents."""
-        [encoding] = encodings([self.written(text, contents)], places=False)
+        [encoding] = encodings([replace(self.written(text, contents), places=False)])
         ids: list[int] = encoding.ids
         return ids
 
@@ -144,19 +152,21 @@ class ControlTokens:
         return copy
 
 
-def encodings(texts: Sequence[Written], *, places: bool = True) -> list[Any]:
+def encodings(texts: Sequence[Written]) -> list[Any]:
     """What the library below the tokenizer makes of each text, without tokens that a post-processor adds.
 
     The tokenizer's own call adds a third to the time with what batches of equal length need.
 
     Args:
         texts: in any order; those of one tokenizer are encoded together, on all processors.
-        places: whether each token's characters are needed; without them it takes three quarters of the time.
     """
     found: list[Any] = [None] * len(texts)
-    for backend in {id(text.backend): text.backend for text in texts}.values():
-        own = [place for place, text in enumerate(texts) if text.backend is backend]
-        encode = backend.encode_batch if places else backend.encode_batch_fast
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for at, text in enumerate(texts):
+        groups.setdefault((id(text.backend), text.places), []).append(at)
+    for own in groups.values():
+        first = texts[own[0]]
+        encode = first.backend.encode_batch if first.places else first.backend.encode_batch_fast
         for place, made in zip(own, encode([texts[at].text for at in own], add_special_tokens=False), strict=True):
             found[place] = made
     return found

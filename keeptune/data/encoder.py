@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.data.control_tokens import ControlTokens, Written, encodings, tokens_within
+from keeptune.data.borders import AddedTokens, Borders
+from keeptune.data.control_tokens import ControlTokens, Span, Written, encodings, tokens_within
 from keeptune.data.rendering import beginning
 from keeptune.data.starts import LOST, UNSAID, Starts
 from keeptune.data.template import ChatTemplate, Rendered
@@ -55,6 +57,15 @@ class Request:
     starts: Starts = UNSAID
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """What is tokenized, the conversation that it was, and where its parts lie where counting can tell."""
+
+    written: Written
+    rendered: Rendered | None = None
+    borders: Borders | None = None
+
+
 class Encoder:
     """Encodes examples with one tokenizer and one template; make one and use it for all rows.
 
@@ -68,6 +79,7 @@ class Encoder:
         self._name = template
         self._chat: ChatTemplate | None = None
         self._control = ControlTokens(tokenizer)
+        self._added = AddedTokens(tokenizer)
         self._begin = tuple(beginning(tokenizer))
 
     @property
@@ -103,11 +115,12 @@ class Encoder:
 
     def encode_many(self, examples: Sequence[Example]) -> list[Encoded | DataError]:
         """As `encode`, some dozens at once, which is faster; an error stands in the place of its row."""
-        ready = [self._ready(example) for example in examples]
-        texts = [one[0] for one in ready if not isinstance(one, DataError)]
-        made = iter(encodings(texts, places=any(example.text is None for example in examples)))
+        talks = [example.messages for example in examples if example.text is None]
+        rendered = iter(self.chat.render_many(talks) if talks else ())
+        ready = [self._ready(one, None if one.text is not None else next(rendered)) for one in examples]
+        made = iter(encodings([one.written for one in ready if not isinstance(one, DataError)]))
         return [
-            one if isinstance(one, DataError) else self._row(example, one[1], next(made))
+            one if isinstance(one, DataError) else self._row(example, one, next(made))
             for example, one in zip(examples, ready, strict=True)
         ]
 
@@ -119,8 +132,8 @@ class Encoder:
         """The same, and where its texts and answers begin."""
         rendered = self.chat.render(messages, prompt=True)
         written = self.chat.control.written(rendered.text, rendered.contents)
-        [encoding] = encodings([written], places=bool(rendered.texts or rendered.answers))
-        starts = starts_of(encoding, rendered)
+        [encoding] = encodings([replace(written, places=bool(rendered.texts or rendered.answers))])
+        starts = starts_of(partial(tokens_within, encoding, rendered.text), rendered)
         return Request(tuple(encoding.ids), Starts(starts.texts, (*starts.answers, len(encoding.ids))))
 
     def stop_ids(self) -> set[int]:
@@ -128,42 +141,63 @@ class Encoder:
         end = self.tokenizer.eos_token_id
         return set(self.chat.end_ids) | (set() if end is None else {int(end)})
 
-    def _ready(self, example: Example) -> tuple[Written, Rendered | None] | DataError:
-        """What is tokenized, and the conversation that it was; or why it cannot be."""
+    def _ready(self, example: Example, rendered: Rendered | DataError | None) -> _Ready | DataError:
+        """What is tokenized, or why nothing can be."""
         try:
-            if example.text is not None:
-                return self._control.written(example.text, [(0, len(example.text))]), None
-            rendered = self.chat.render(example.messages)
-            return self.chat.control.written(rendered.text, rendered.contents), rendered
+            if isinstance(rendered, DataError):
+                raise rendered
+            if rendered is None:
+                text = str(example.text)
+                return _Ready(replace(self._control.written(text, [(0, len(text))]), places=False))
+            written = self.chat.control.written(rendered.text, rendered.contents)
+            borders = None
+            if written.text is rendered.text and not rendered.texts:
+                letters = (letter for span in rendered.learned for letter in span)
+                asked = (letter for letter in rendered.answers if letter != LOST)
+                borders = self._added.borders(rendered.text, (*letters, *asked))
+            return _Ready(replace(written, places=borders is None), rendered, borders)
         except DataError as error:
             where = {"line": example.line, "key": example.source or None, **error.where}
             return DataError(error.what, code=error.code, where=where, why=error.why, fix=error.fix)
 
-    def _row(self, example: Example, rendered: Rendered | None, encoding: Any) -> Encoded:
+    def _row(self, example: Example, ready: _Ready, encoding: Any) -> Encoded:
+        ids: list[int] = encoding.ids
+        rendered = ready.rendered
         if rendered is None:
             end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
-            tokens = (*self._begin, *encoding.ids, *end)
+            tokens = (*self._begin, *ids, *end)
             return Encoded(example.id, example.source, tokens, _never_first([True] * len(tokens)))
-        learned = [False] * len(encoding)
-        for span in rendered.learned:
-            places = tokens_within(encoding, rendered.text, span)
+        within = self._within(ready, rendered, encoding)
+        learned = [False] * len(ids)
+        for places in map(within, rendered.learned):
             learned[places.start : places.stop] = [True] * len(places)
         mask = _never_first(learned)
         answer = example.target if any(mask) else None
-        return Encoded(example.id, example.source, tuple(encoding.ids), mask, answer, starts_of(encoding, rendered))
+        return Encoded(example.id, example.source, tuple(ids), mask, answer, starts_of(within, rendered))
+
+    def _within(self, ready: _Ready, rendered: Rendered, encoding: Any) -> Callable[[Span], range]:
+        """What tells the tokens of a span: added tokens that were counted, else the letters of each token."""
+        if ready.borders is not None:
+            behind = self._added.tokens_behind(encoding.ids, ready.borders)
+            if behind is not None:
+                return lambda span: range(behind[span[0]], behind[span[1]])
+            [encoding] = encodings([replace(ready.written, places=True)])
+        return partial(tokens_within, encoding, rendered.text)
 
 
-def starts_of(encoding: Any, rendered: Rendered) -> Starts:
+def starts_of(within: Callable[[Span], range], rendered: Rendered) -> Starts:
     """Letters to tokens; no answer is a row's first token, since nothing predicts that."""
-    answers = [place for place in rendered.answers if place != LOST]
-    found = tuple(max(1, token) for token in tokens_at(encoding, rendered.text, answers))
+    texts, answers = (
+        [within((letter, letter)).start for letter in letters if letter != LOST]
+        for letters in (rendered.texts, rendered.answers)
+    )
     lost = (LOST,) * (len(answers) < len(rendered.answers))
-    return Starts(tokens_at(encoding, rendered.text, rendered.texts), (*lost, *found))
+    return Starts(tuple(texts), (*lost, *(max(1, token) for token in answers)))
 
 
 def tokens_at(encoding: Any, text: str, letters: Sequence[int]) -> tuple[int, ...]:
     """The token that covers each letter; one that covers letters before it too counts as its own."""
-    return tuple(tokens_within(encoding, text, (letter, letter + 1)).start for letter in letters)
+    return tuple(tokens_within(encoding, text, (letter, letter)).start for letter in letters)
 
 
 def _never_first(learned: list[bool]) -> tuple[bool, ...]:

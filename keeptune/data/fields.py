@@ -73,6 +73,8 @@ def as_text(value: Any, key: str, place: Place) -> str:
 
 def checked(text: str, key: str, place: Place) -> str:
     """`text`, unless it holds a NUL or half of a surrogate pair, which no tokenizer can take."""
+    if "\x00" not in text and text.isascii():  # most texts: looked through once, by the machine
+        return text
     found = UNENCODABLE.search(text)
     if found:
         point = ord(found.group())

@@ -7,6 +7,7 @@ at most 0.06 (0.05 at 0.8). Pairs are found by 16 bands of 4 orders: of pairs at
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 from zlib import crc32
@@ -51,8 +52,8 @@ def signatures(texts: Sequence[Runs]) -> NDArray[np.uint32]:
     Order i of a run x is the high half of a_i (x + 1) mod 2^64, with a_i odd (multiply-shift hashing).
     """
     starts = np.cumsum([0, *map(len, texts[:-1])])
-    mixed = (np.concatenate(texts).astype(np.uint64) + np.uint64(1))[:, None] * _FACTORS
-    least: NDArray[np.uint32] = (np.minimum.reduceat(mixed, starts) >> np.uint64(32)).astype(np.uint32)
+    mixed = _FACTORS[:, None] * (np.concatenate(texts).astype(np.uint64) + np.uint64(1))
+    least: NDArray[np.uint32] = (np.minimum.reduceat(mixed, starts, axis=1).T >> np.uint64(32)).astype(np.uint32)
     return least
 
 
@@ -73,7 +74,7 @@ class NearDuplicates:
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self._numbers: list[int] = []
+        self._numbers = array("L")
         self._waiting: list[Runs] = []
         self._runs_waiting = 0
 
@@ -102,13 +103,14 @@ class NearDuplicates:
         found: dict[int, int] = {}
         width = ORDERS // BANDS
         for band in range(BANDS):
-            keys = np.ascontiguousarray(rows[:, band * width : (band + 1) * width]).view(f"V{4 * width}").ravel()
-            _, group = np.unique(keys, return_inverse=True)
-            order = np.argsort(group, kind="stable")
-            starts = np.r_[True, np.diff(group[order]) != 0] if len(order) else np.empty(0, bool)
-            first = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-            for other in (first, np.r_[order[:1], order[:-1]]):
-                self._compare(rows, order[~starts], other[~starts], found)
+            halves = np.ascontiguousarray(rows[:, band * width : (band + 1) * width]).view(np.uint64)
+            order = np.lexsort(halves.T)
+            begins = np.ones(len(order), bool)
+            begins[1:] = np.any([np.diff(half[order]) != 0 for half in halves.T], axis=0)
+            later, firsts = np.flatnonzero(~begins), np.flatnonzero(begins)
+            first = firsts[np.searchsorted(firsts, later, "right") - 1]
+            for other in (first, later - 1):
+                self._compare(rows, order[later], order[other], found)
         return found
 
     def _compare(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,7 @@ class ChatTemplate:
         self.endings = _endings(self.control.pattern, probe.text[end:])
         if not self.endings:
             raise no_end(tokenizer)
+        self._closing = [re.compile(r"\s*" + re.escape(ending.strip())) for ending in self.endings]
         self.end_ids = [self.control.ids[token] for token in self.control.pattern.findall(self.endings[0])]
 
     @property
@@ -96,11 +98,55 @@ class ChatTemplate:
         """
         turns, tools = self._turns(messages)
         stated: list[Span] | None = None
-        if self.rendering.marks_answers and not prompt and all(message.extra.get("weight", 1) for message in messages):
+        if not prompt and self._states_answers(messages):
             text, stated = self.rendering.generated(turns, tools)
         else:
             text = self.rendering.text(turns, prompt=prompt, tools=tools)
         marked = unmark(self.rendering.text(mark(turns), prompt=prompt, tools=tools))
+        return self._read(messages, turns, tools, text, stated, marked, prompt=prompt)
+
+    def render_many(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered | DataError]:
+        """As `render`, some dozens at once, which is faster; an error stands in the place of its conversation."""
+        stated = self.rendering.marks_answers
+        alike: dict[int, list[dict[str, Any]]] = {}
+        for number, messages in enumerate(conversations):
+            with suppress(DataError):
+                turns, tools = self._turns(messages)
+                if not tools and self._states_answers(messages) == stated:
+                    alike[number] = turns
+        plain = self.rendering.together(list(alike.values()), answers=stated)
+        marked = self.rendering.together([mark(turns) for turns in alike.values()])
+        written = zip(alike, plain, marked, strict=True) if plain is not None and marked is not None else ()
+        ready = {number: (text, spans, other) for number, (text, spans), (other, _) in written}
+        found: list[Rendered | DataError] = []
+        for number, messages in enumerate(conversations):
+            try:
+                if number in ready:
+                    text, spans, other = ready[number]
+                    said = spans if stated else None
+                    found.append(self._read(messages, alike[number], None, text, said, unmark(other)))
+                else:
+                    found.append(self.render(messages))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def _states_answers(self, messages: Sequence[Message]) -> bool:
+        """Whether the template says itself what of this conversation is learned."""
+        return self.rendering.marks_answers and all(message.extra.get("weight", 1) for message in messages)
+
+    def _read(
+        self,
+        messages: Sequence[Message],
+        turns: list[dict[str, Any]],
+        tools: Tools,
+        text: str,
+        stated: list[Span] | None,
+        marked: Marked,
+        *,
+        prompt: bool = False,
+    ) -> Rendered:
+        """What of a rendered text is learned, and what comes from the conversation."""
         same = marked.text == text
         for number, turn in enumerate(turns):
             if turn["content"].strip() and not marked.ends.get(number):
@@ -129,13 +175,14 @@ class ChatTemplate:
             raise dropped("tool definitions", 0)
         turns = []
         for number, message in enumerate(messages):
-            turn = {key: value for key, value in message.to_dict().items() if key not in NOT_FOR_TEMPLATES}
+            given = message.to_dict().items()
+            turn = {key: value for key, value in given if key not in NOT_FOR_TEMPLATES and value is not None}
             if turn.get("tool_calls") and "tool_calls" not in self.rendering.source:
                 raise dropped("tool calls", number)
             if any(turn.get(key) for key in REASONING) and not any(key in self.rendering.source for key in REASONING):
                 raise dropped("reasoning", number, "Training would lose it without a word.")
             beside = {key: value for key, value in turn.items() if key not in ("role", "content")}
-            if MARK.search(turn["content"]):
+            if not turn["content"].isascii() and MARK.search(turn["content"]):
                 raise DataError(
                     f"turn {number + 1} uses private characters of plane 16.",
                     code="E-DATA-TEXT",
@@ -238,8 +285,8 @@ class ChatTemplate:
 
     def _to_the_end(self, start: int, end: int, text: str) -> Span:
         """The span up to the end-of-turn token, which stands behind it or already closes it."""
-        for ending in self.endings:
-            behind = re.compile(r"\s*" + re.escape(ending.strip())).match(text, end)
+        for ending in self._closing:
+            behind = ending.match(text, end)
             if behind:
                 return start, behind.end()
         inside = text[start:end].rstrip()

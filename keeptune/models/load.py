@@ -97,14 +97,14 @@ def load(
     weights_dtype = find_dtype(dtype, place)
     if quantize is not None:
         check_kind(quantize)
-    folder = _folder(str(name), revision)
+    folder = folder_of(name, revision)
     settings = check_folder(folder)
     image = family_of(settings).kind == "image"
     config = _parsed(folder, settings)
     tokenizer = None if image else _tokenizer(folder, config)
     model = _model(folder, config, weights_dtype)
     if tokenizer is not None:
-        _check_vocabulary(folder, model, tokenizer)
+        _check_vocabulary(folder, model.get_input_embeddings().weight.shape[0], tokenizer)
     _switch_off_dropout(model)
     if quantize is not None:
         put_into_4_bits(model, quantize, place)
@@ -137,11 +137,15 @@ def look(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any],
     Raises:
         ModelError, PlanError: as `load`.
     """
-    folder = _folder(str(name), revision)
+    folder = folder_of(name, revision)
     settings = check_folder(folder)
     image = family_of(settings).kind == "image"
     config = _parsed(folder, settings)
-    return config.to_dict(), None if image else _tokenizer(folder, config)
+    if image:
+        return config.to_dict(), None
+    tokenizer = _tokenizer(folder, config)
+    _check_vocabulary(folder, config.vocab_size, tokenizer)
+    return config.to_dict(), tokenizer
 
 
 def loaded_of(model: PreTrainedModel) -> Loaded:
@@ -180,8 +184,13 @@ def widen_loaded(model: PreTrainedModel, weights: Literal["same", "original"] = 
         model.loaded = replace(model.loaded, quantize=None)
 
 
-def _folder(name: str, revision: str | None) -> Path:
-    """The local folder that `name` stands for."""
+def folder_of(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder that `name` stands for.
+
+    Raises:
+        ModelError: a hub id that cannot be fetched (E-MODEL-MISSING).
+    """
+    name = str(name)
     here = local_folder(name)
     if here is not None:
         return here
@@ -275,8 +284,7 @@ def _check_complete(folder: Path, found: dict[str, Any]) -> None:
             )
 
 
-def _check_vocabulary(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+def _check_vocabulary(folder: Path, rows: int, tokenizer: PreTrainedTokenizerBase) -> None:
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= rows:
         raise ModelError(

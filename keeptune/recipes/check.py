@@ -16,12 +16,11 @@ from keeptune.data.label_set import LABELLED
 from keeptune.data.survey import Survey
 from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.check_page import check_page, check_text
-from keeptune.recipes.examine import Examined, examine
+from keeptune.recipes.examine import Base, Examined, examine
 from keeptune.recipes.feed import Feed, feeds_of, surveys_of
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.suspicions import label_fault, label_notes, leak
 from keeptune.recipes.weights_dtype import with_dtype
-from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
 
@@ -75,7 +74,7 @@ def check_recipe(
     surveys = surveys_of(recipe, folder, progress.say)
     _refuse_bad_rows(recipe, surveys)
     recipe, dtype = with_dtype(recipe)
-    loaded = Workshop().shared(recipe.model.checkpoint)
+    base = Base.of(recipe.model.checkpoint)
     feeds = feeds_of(recipe, folder, surveys)
     trained = dict.fromkeys(name for stage in recipe.stages for name in stage.sources() if name in feeds)
     held = [example for feed in feeds.values() for example in feed.held]
@@ -83,7 +82,7 @@ def check_recipe(
     checks = []
     for source in trained:
         with _counting(progress, feeds[source]) as step:
-            checks.append(examine(feeds[source], recipe, loaded, tests, row, step))
+            checks.append(examine(feeds[source], recipe, base, tests, row, step))
     if row is not None and not any(check.rows for check in checks):
         most = max((check.counts["encoded kept"] for check in checks), default=0)
         fix = f"Rows to learn are counted from 0; the largest source has {most:,}."

@@ -6,25 +6,59 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.counting import counted
 from keeptune.core.errors import DataError
 from keeptune.data.decontaminate import TestRows, TrainedRow
+from keeptune.data.digest_set import DigestSet
 from keeptune.data.encode import encode_many, encoder_of, together
 from keeptune.data.fitting import Fitting
 from keeptune.data.minhash import NearDuplicates
 from keeptune.data.view import TokenView, check_view
+from keeptune.models.families import family_of
 from keeptune.models.generation_stops import generation_stops
 from keeptune.recipes.feed import Feed
-from keeptune.recipes.material import context_length
+from keeptune.recipes.material import longest_row
 
 if TYPE_CHECKING:
-    from keeptune.models.load import Loaded
+    from keeptune.core.checkpoint import Checkpoint
+    from keeptune.models.family import Kind
     from keeptune.recipes.recipe import Recipe
 
 SHOWN_ROWS = 3
 MOST_ANSWERS = 10_000
+
+
+@dataclass(frozen=True)
+class Base:
+    """How a base reads its rows; its weights are not needed for that.
+
+    Attributes:
+        tokenizer: None of an image encoder.
+        kind: of the model, as `encoder_of`.
+        context: longest row in tokens.
+        folder: that it came from.
+    """
+
+    tokenizer: Any
+    kind: Kind
+    context: int
+    folder: Path
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Base:
+        """The base of a checkpoint.
+
+        Raises:
+            ModelError, PlanError: as `keeptune.models.load.look`.
+        """
+        from keeptune.models.load import folder_of, look
+
+        config, tokenizer = look(checkpoint.base, checkpoint.revision)
+        folder = folder_of(checkpoint.base, checkpoint.revision)
+        return cls(tokenizer, family_of(config).kind, longest_row(config), folder)
 
 
 @dataclass
@@ -56,14 +90,14 @@ class Examined:
 
 
 def examine(
-    feed: Feed, recipe: Recipe, loaded: Loaded, tests: TestRows, row: int | None, step: Callable[[], None]
+    feed: Feed, recipe: Recipe, base: Base, tests: TestRows, row: int | None, step: Callable[[], None]
 ) -> Examined:
     """Goes through the training rows of one source once; memory grows by some 500 bytes a row.
 
     Args:
         feed: the source.
         recipe: its template and its policy for long rows.
-        loaded: the base.
+        base: how it reads.
         tests: against which each row is held.
         row: show this row instead of the first three.
         step: called after each row.
@@ -71,9 +105,8 @@ def examine(
     Raises:
         DataError: nothing can be learned from the source, or too much of it would be dropped.
     """
-    context = context_length(loaded)
-    encoder = encoder_of(loaded.tokenizer, recipe.template, loaded.anatomy.kind)
-    fitting = Fitting(recipe.too_long, context, encoder, hold=False)
+    encoder = encoder_of(base.tokenizer, recipe.template, base.kind)
+    fitting = Fitting(recipe.too_long, base.context, encoder, hold=False)
     found = Examined(feed.name, notes=list(feed.notes))
     twins = Twins()
     first = 0
@@ -88,16 +121,18 @@ def examine(
             if isinstance(encoded, DataError):
                 fitting.refuse(encoded, example)
             else:
-                before = fitting.counts.copy()
+                shown = index == row or (row is None and index < SHOWN_ROWS)
+                before = fitting.counts.copy() if shown else fitting.counts
                 fitting.add(encoded, example)
-                if index == row or (row is None and index < SHOWN_ROWS):
-                    found.rows.append(check_view(encoded, loaded.tokenizer, _used(before, fitting.counts, context)))
+                if shown:
+                    used = _used(before, fitting.counts, base.context)
+                    found.rows.append(check_view(encoded, base.tokenizer, used))
             step()
         first += len(group)
     fitted = fitting.result(0.5)
     found.lengths, found.problems = fitting.lengths, [str(problem) for problem in fitted.problems]
     duplicates, told = twins.close()
-    found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder, loaded)]
+    found.notes += [*fitted.notes, *told, *_end_of_turn(fitted.counts, encoder, base)]
     found.counts = {**feed.counts, **duplicates, **{f"encoded {key}": value for key, value in fitted.counts.items()}}
     return found
 
@@ -113,7 +148,7 @@ class Twins:
     """Rows that ask what an earlier row asked, exactly or nearly."""
 
     def __init__(self) -> None:
-        self._asked: set[int] = set()
+        self._asked = DigestSet()
         self._near = NearDuplicates()
         self._seen = 0
         self.exact = 0
@@ -121,12 +156,10 @@ class Twins:
     def see(self, row: TrainedRow) -> None:
         """Takes the next row."""
         self._seen += 1
-        key = hash(row.asked)
-        if key in self._asked:
-            self.exact += 1
-        else:
-            self._asked.add(key)
+        if self._asked.add(hash(row.asked)):
             self._near.add(row.example.line or self._seen, row.near_runs)
+        else:
+            self.exact += 1
 
     def close(self) -> tuple[dict[str, int], list[str]]:
         """Counts of `duplicates` and `near duplicates`, and a note that names the first near ones by their lines."""
@@ -140,14 +173,14 @@ class Twins:
         return counts, [f"{exact} what an earlier row asks, {len(pairs):,} nearly that{example}"]
 
 
-def _end_of_turn(counts: Any, encoder: Any, loaded: Loaded) -> list[str]:
+def _end_of_turn(counts: Any, encoder: Any, base: Base) -> list[str]:
     """Whether the model learns to stop, and whether other programs will hear it."""
     if encoder.used_chat is None:
         return []
     whole = counts["kept"] - counts["split"]
     closed, end = whole - counts["open_ended"], encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
     notes = [f"the end of the turn ({end}) is learned in {closed:,} of {counted(whole, 'whole row')}"]
-    stops = generation_stops(loaded.path)
+    stops = generation_stops(base.folder)
     if stops and stops.isdisjoint(encoder.chat.end_ids):
         notes.append(
             f"the chat template ends a turn with {end}, the model's own settings stop at {sorted(stops)}: other "

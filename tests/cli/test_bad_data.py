@@ -13,6 +13,7 @@ import pytest
 
 import keeptune.pocket
 from keeptune.cli import main
+from keeptune.models import load
 from keeptune.recipes import feed
 from keeptune.recipes.recipe import load_recipe
 
@@ -68,6 +69,11 @@ def test_good_data_passes_without_a_word_of_blame(work, check):
     assert found["leaks"] == {"exact": 0, "near": 0, "ngram": 0, "boilerplate": 0}
     counts = found["sources"][0]["counts"]
     assert (counts["read"], counts["duplicates"], counts["near duplicates"]) == (15, 0, 0)
+
+
+def test_no_weights_are_read_to_look_at_data(work, check, monkeypatch):
+    monkeypatch.setattr(load, "_model", lambda *_: pytest.fail("the weights were read"))
+    assert check()[0] == 0
 
 
 FAULTS = {

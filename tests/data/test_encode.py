@@ -79,6 +79,22 @@ def test_rows_that_are_encoded_together_are_those_encoded_alone_and_a_bad_one_is
     assert (found[3].code, found[3].where, found[3].what) == (caught.value.code, caught.value.where, caught.value.what)
 
 
+@pytest.mark.parametrize("family", ["pocket", "gemma", "mistral", "thinking"])
+def test_a_group_with_a_row_that_the_template_refuses_is_that_of_its_rows_alone(make_tokenizer, family):
+    tokenizer = make_tokenizer("byte_level", family)
+    odd = Example("2", (Message("system", "Be brief."), *chat(2).messages), source="task", line=2)
+    rows = [chat(1), odd, chat(3, weight=0), document(4, 1), chat(5, "a <|end|> b")]
+    told = []
+    for row in rows:
+        try:
+            told.append(encode(row, tokenizer))
+        except DataError as error:
+            told.append(error.to_dict())
+    found = encode_many(encoder_of(tokenizer), rows)
+    assert [one.to_dict() if isinstance(one, DataError) else one for one in found] == told
+    assert isinstance(found[1], DataError) == (family == "gemma")
+
+
 def test_groups_keep_the_order_and_hold_a_long_row_alone():
     huge = Example("huge", text="x" * (2 * LETTERS_AT_ONCE))
     rows = [chat(number) for number in range(ROWS_AT_ONCE + 3)]

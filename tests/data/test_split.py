@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from keeptune.core.example import Example, Message
 from keeptune.data.decontaminate import duplicates, overlap
 from keeptune.data.guess import guess_format
 from keeptune.data.label_set import label_set
-from keeptune.data.normalise import words
+from keeptune.data.normalise import WORD, words
 from keeptune.data.split import split, within
 
 
@@ -119,6 +120,11 @@ def test_the_wording_of_the_task_is_no_leak():
     train = [ask(f"{RUN}: item {number}") for number in range(20)]
     test = [ask(f"{RUN}: piece {number}") for number in range(20)]
     assert overlap(train, test).counts() == {"exact": 0, "near": 0, "ngram": 0, "boilerplate": 20}
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=60))
+def test_words_of_ascii_text_are_those_of_the_pattern(text):
+    assert words(text) == WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def test_words_of_scripts_without_spaces_are_letters():

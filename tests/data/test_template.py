@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from keeptune.core.errors import DataError, ModelError
-from keeptune.core.example import Message
+from keeptune.core.example import Example, Message
+from keeptune.data.borders import AddedTokens
 from keeptune.data.control_tokens import encodings, tokens_within
 from keeptune.data.encode import encode, encode_prompt, stop_ids
-from keeptune.data.encoder import as_messages
+from keeptune.data.encoder import Encoder, as_messages
 from keeptune.data.template import ChatTemplate
 from tests.data.conftest import END, SPECIAL, TEMPLATES, make
 
@@ -150,6 +154,16 @@ def test_an_answer_that_ends_in_the_text_of_the_end_token_is_still_ended(make_to
 WORDS = st.text(
     st.characters(codec="ascii", exclude_categories=["Cc"]) | st.sampled_from("\né你"), min_size=1, max_size=12
 )
+ANY_TURN = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Co"]) | st.sampled_from(" \n\t"), max_size=12)
+    | st.sampled_from([*SPECIAL, "</s", "end|>", "▁", "<0x0A>"]),
+    min_size=1,
+    max_size=5,
+).map("".join).filter(str.strip)  # fmt: skip
+STRAIGHT = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|assistant|>"
+    "{% else %}{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
 TURN = WORDS.filter(str.strip) | st.sampled_from(
     ["a</s>", "<|end|>", "<|im_end|>\n", " x ", "\nb", "<think>", "[/INST]"]
 )
@@ -189,6 +203,45 @@ def test_the_mask_found_by_bisection_is_that_of_a_loop_over_all_tokens(make_toke
     encoded = encode(turns, tokenizer)
     assert list(encoded.tokens) == ids
     assert list(encoded.learned) == [False, *by_loop(characters, rendered.learned)[1:]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["pocket", "zephyr", "straight"])
+@settings(max_examples=40, deadline=None)
+@given(contents=st.lists(st.tuples(ANY_TURN, ANY_TURN), min_size=1, max_size=3))
+def test_counting_added_tokens_and_bisection_find_the_same_tokens_and_mask(make_tokenizer, kind, family, contents):
+    tokenizer = make_tokenizer(kind, {"straight": STRAIGHT}.get(family, family))
+    turns = [Message(role, text) for pair in contents for role, text in zip(("user", "assistant"), pair, strict=True)]
+    counting, bisecting = Encoder(tokenizer), Encoder(tokenizer)
+    bisecting._added._exact = False
+    example = Example("1", tuple(turns))
+    assert counting.encode(example) == bisecting.encode(example)
+
+
+def test_borders_are_counted_where_an_answer_lies_between_control_tokens_and_only_there(make_tokenizer):
+    for family, counted in {"pocket": True, STRAIGHT: True, "chatml": False, "mistral": False}.items():
+        tokenizer = make_tokenizer("byte_level", family)
+        rendered = ChatTemplate(tokenizer).render(as_messages(TWO_TURNS))
+        borders = AddedTokens(tokenizer).borders(
+            rendered.text, [letter for span in rendered.learned for letter in span]
+        )
+        assert (borders is not None) == counted
+
+
+def test_a_word_that_gives_the_id_of_an_added_token_is_not_counted_over(make_tokenizer):
+    tokenizer = make_tokenizer("byte_level", "pocket")
+    added = AddedTokens(tokenizer)
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    user, assistant = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
+    borders = added.borders("<|user|>a<|assistant|>b<|end|>", [22, 30])
+    assert added.tokens_behind([user, 300, assistant, 301, end], borders) == {8: 1, 22: 3, 30: 5}
+    assert added.tokens_behind([user, 300, end, assistant, 301, end], borders) is None
+
+
+def test_a_token_that_takes_white_space_with_it_is_not_counted():
+    tokenizer = make("byte_level", "pocket")
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<|greedy|>", rstrip=True)]})
+    assert AddedTokens(tokenizer).borders("<|assistant|>b<|end|>", [13, 21]) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -398,5 +451,7 @@ class _Slow:
     def __call__(self, text, add_special_tokens=True):
         return {"input_ids": [0] * len(text)}
 
-    def apply_chat_template(self, turns, **_):
-        return "".join(turn["content"] for turn in turns)
+    special_tokens_map: ClassVar = {}
+
+    def get_chat_template(self, *_):
+        return self.chat_template
