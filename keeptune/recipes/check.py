@@ -48,7 +48,7 @@ def check_recipe(
 ) -> tuple[dict[str, Any], DataError | None]:
     """Reads and encodes every source; nothing is trained, and nothing is written but `html`.
 
-    Files are read two or three times instead of being held: memory grows by some 500 bytes a training row, and by the
+    Files are read two or three times instead of being held: memory grows by some 400 bytes a training row, and by the
     rows that are measured.
 
     Args:

@@ -92,7 +92,7 @@ class Examined:
 def examine(
     feed: Feed, recipe: Recipe, base: Base, tests: TestRows, row: int | None, step: Callable[[], None]
 ) -> Examined:
-    """Goes through the training rows of one source once; memory grows by some 500 bytes a row.
+    """Goes through the training rows of one source once; memory grows by some 400 bytes a row.
 
     Args:
         feed: the source.
