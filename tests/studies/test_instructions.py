@@ -159,7 +159,7 @@ def test_the_page_says_what_the_numbers_say():
     assert "| 20.0% | 21.0% | −1.0 (−3.0 to +1.0) | 3.0 |" in text
     assert "500 rows beats 500 rejected rows on test rows (bits per byte −0.100). In 1 of 2 comparisons no such" in text
     assert "- quantity: 9,000 rows: 'task' has 100 training rows." in text
-    assert "1 arms, 3 seeds each, 3 runs" in text
+    assert "1 arm, 3 seeds each, 3 runs" in text
     assert "Training rows: 500 rows (500). This record was made before times were kept.\n" in text
     assert "500 rows (500). 1.25 hours of training and measuring.\n" in instructions_text({**result, "hours": 1.25})
 
