@@ -4,12 +4,13 @@
     KEEPTUNE_PEERS=DIR python -m benchmarks.grid             # writes results/grid.json
     KEEPTUNE_PEERS=DIR python -m benchmarks.grid --quick     # two settings, fewer questions; prints
 
-The peer is what a careful user would script: for each learning rate a process of TRL's trainer (bfloat16 weights, no
-checkpointing, batches grouped by length: its fastest setting) that saves an adapter, and a process of
-lm-evaluation-harness that scores it; the base is scored once. Both sides train LoRA of rank 16 on the same rows for the
-same number of epochs at about as many tokens a step, and measure the same with every model: multiple-choice questions,
-all labels of each test row and of each row of other packages, bits per byte of the documents of three corpora, and the
-answers to unrelated requests. Rows and questions lie ready for both, and no score does. One thread each.
+The peer is what a careful user would script: for each learning rate a process of TRL's trainer (no checkpointing,
+batches grouped by length: its fastest setting) that saves an adapter, and a process of lm-evaluation-harness that
+scores it; the base is scored once. Both sides train LoRA of rank 16 on the same rows for the same number of epochs at
+about as many tokens a step, with weights in the dtype that the processor is fastest in, and measure the same with every
+model: multiple-choice questions, all labels of each test row and of each row of other packages, bits per byte of the
+documents of three corpora, and the answers to unrelated requests. Rows and questions lie ready for both, and no score
+does. One thread each.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ def prepare(recipe: Recipe, folder: Path) -> tuple[dict[str, Any], list[str]]:
         lines = "".join(json.dumps(one) + "\n" for one in rows_of)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     plan = {
-        "model": str(Path(keeptune.pocket.__file__).parent / "weights"), "rank": 16, "epochs": stage.epochs,
+        "model": str(Path(keeptune.pocket.__file__).parent / "weights"), "dtype": base.dtype, "rank": 16,
+        "epochs": stage.epochs,
         "metrics": {name: metric for name, (metric, _) in tasks.items()}, "max_new_tokens": form.max_new_tokens,
         "until": [_said(answers, [token]) for token in stop_ids(answers.tokenizer)],
         "batch": max(1, round(stage.batch_tokens / (tokens / len(rows)))),
@@ -224,7 +226,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     factors, items = (FACTORS[:2], 50) if asked.quick else (FACTORS, asked.items)
-    settings = [f"proof.items={items}", f"stages[0].epochs={0.2 if asked.quick else 1.0}"]
+    settings = [
+        f"proof.items={items}",
+        f"stages[0].epochs={0.2 if asked.quick else 1.0}",
+        f"model.dtype={record.dtypes()[-1]}",
+    ]
     recipe = load_recipe(RECIPE, settings)
     last = [stage for stage in recipe.stages if isinstance(stage, Train)][-1].optimizer.lr
     with tempfile.TemporaryDirectory() as made:

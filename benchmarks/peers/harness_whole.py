@@ -35,7 +35,7 @@ def main(settings: dict[str, Any]) -> None:
     prepared = Path(settings["prepared"])
     plan = json.loads((prepared / "plan.json").read_text(encoding="utf-8"))
     model = HFLM(
-        pretrained=plan["model"], peft=settings["adapter"], batch_size=32, device="cpu", dtype="bfloat16",
+        pretrained=plan["model"], peft=settings["adapter"], batch_size=32, device="cpu", dtype=plan["dtype"],
         add_bos_token=False,
     )  # fmt: skip
     tasks = [task(prepared, name, metric, plan) for name, metric in plan["metrics"].items()]

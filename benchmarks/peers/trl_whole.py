@@ -31,7 +31,8 @@ def main(settings: dict[str, Any]) -> None:
         warmup_steps=0.03,  # below 1: a share
         completion_only_loss=True,
         gradient_checkpointing=False,
-        model_init_kwargs={"dtype": "bfloat16"},
+        bf16=plan["dtype"] == "bfloat16",
+        model_init_kwargs={"dtype": plan["dtype"]},
         train_sampling_strategy="group_by_length",
         save_strategy="no",
         report_to="none",
