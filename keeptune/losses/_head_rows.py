@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from keeptune.engine.even import LEAST
+from keeptune.engine.even import even_size
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -35,8 +35,8 @@ InPlace = Callable[[Tensor, slice], "Tensor | None"]
 Beside = tuple[Tensor, "Head"]
 
 # The C library gives blocks above 32 MiB back to the system each time, and clearing new pages costs more than the
-# softmax. A GPU wants more.
-LOGITS_BYTES = 24_000_000
+# softmax. Up to there more rows are better: the whole head is read for each product. A GPU wants more.
+LOGITS_BYTES = 31_000_000
 LOGITS_BYTES_GPU = 2**26
 LOGITS_IN_CACHE = 2**18
 
@@ -45,8 +45,8 @@ def rows_at_once(head: Head, chunk: int | None = None, *, heads: int = 1) -> int
     """How many rows of products are held at a time, where so many heads are held."""
     weight = head.weight
     limit = LOGITS_BYTES_GPU if weight.is_cuda else LOGITS_BYTES
-    fit = limit // (heads * len(weight) * weight.element_size())
-    return chunk or max(1, fit // LEAST * LEAST or fit)  # an even size: nothing is added to it
+    fit, least = limit // (heads * len(weight) * weight.element_size()), even_size(1, weight)
+    return chunk or max(1, fit // least * least or fit)  # an even size: nothing is added to it
 
 
 def few(head: Head, rows: slice) -> Iterator[tuple[slice, slice]]:

@@ -22,7 +22,7 @@ def next_token(
         targets_T: the token that position t must predict (already shifted); -100 = none.
         head: the model's head; it gets a gradient only if its weight requires one.
         weights: w_t per position [T]; unset: 1.
-        chunk: rows of logits held at a time; unset: as many as 24 MB allow (64 MiB on a GPU).
+        chunk: rows of logits held at a time; unset: as many as 31 MB allow (64 MiB on a GPU).
 
     Returns:
         A scalar (float32; float64 for float64 hidden states); divide by the number of tokens for the mean.

@@ -68,7 +68,7 @@ class Step:
     moments: float = 8
     reference: Reference = "none"
     compared: int = 0
-    logits_at_once: int = 24_000_000
+    logits_at_once: int = 31_000_000
     logits_in_cache: int | None = 2**18
     anchors: int = 0
 

@@ -108,7 +108,7 @@ def job_of(
         moments=stage.optimizer.moments,
         reference=reference,
         compared=batches.compared.tokens,
-        logits_at_once=2**26 if gpu else 24_000_000,
+        logits_at_once=2**26 if gpu else Step.logits_at_once,
         logits_in_cache=None if gpu else 2**18,
         anchors=len({copy for loss in stage.losses if loss.pulls for copy in ("start", *loss.sources())}),
     )
