@@ -11,7 +11,7 @@ import typer
 
 from keeptune.core.declared import Setting, settings_of
 from keeptune.core.errors import RecipeError, did_you_mean
-from keeptune.core.spec import first_line, shelf_folder
+from keeptune.core.shelves import first_line, shelf_folder
 
 SHELVES = {
     "methods": "keeptune.methods",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from keeptune.core.spec import shelf_folder
+from keeptune.core.shelves import shelf_folder
 
 PACKAGE = "keeptune"
 MEMBER = re.compile(r"_default\(\w+, '(\w+)'\)")

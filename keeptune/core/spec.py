@@ -7,12 +7,9 @@ The folder is the registry. `class Method(Spec, shelf="keeptune.methods")` opens
 
 from __future__ import annotations
 
-import ast
 import importlib
-import importlib.util
 import math
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -23,8 +20,7 @@ from typing_extensions import Self
 from keeptune.core.complaints import complaints, sentence
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import RecipeError, did_you_mean
-
-QUOTES = '"""'
+from keeptune.core.shelves import first_line, shelf_folder
 
 
 class Spec(BaseModel):
@@ -169,27 +165,6 @@ def dotted(location: tuple[str | int, ...]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
     return text
-
-
-@cache
-def shelf_folder(shelf: str) -> Path:
-    """The folder of a shelf package, found without importing it or the packages that it lies in."""
-    top, *inner = shelf.split(".")
-    spec = importlib.util.find_spec(top)
-    assert spec is not None, f"{top} is not a package"
-    assert spec.submodule_search_locations, f"{top} is not a package"
-    folder = Path(next(iter(spec.submodule_search_locations)), *inner)
-    assert (folder / "__init__.py").is_file(), f"{shelf} is not a package"
-    return folder
-
-
-@cache
-def first_line(path: Path) -> str:
-    """The first line of a module's docstring; code behind it is not parsed."""
-    source = path.read_text(encoding="utf-8")
-    end = source.find(QUOTES, len(QUOTES)) if source.startswith(QUOTES) else -1
-    text = ast.get_docstring(ast.parse(source if end < 0 else source[: end + len(QUOTES)])) or ""
-    return text.strip().splitlines()[0] if text.strip() else ""
 
 
 def _member_name(member: Spec) -> str:

@@ -15,7 +15,8 @@ from typing_extensions import Self
 from keeptune.core.cost import Cost as Cost
 from keeptune.core.cost import Held as Held
 from keeptune.core.errors import PlanError
-from keeptune.core.spec import Spec, shelf_folder
+from keeptune.core.shelves import shelf_folder
+from keeptune.core.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor

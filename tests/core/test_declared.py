@@ -7,7 +7,8 @@ import importlib
 import pytest
 
 from keeptune.core.declared import settings_of
-from keeptune.core.spec import Spec, shelf_folder
+from keeptune.core.shelves import shelf_folder
+from keeptune.core.spec import Spec
 from keeptune.recipes.recipe import load_recipe
 from keeptune.shelf_commands import SHELVES, described
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from keeptune.core import spec as spec_file
 from keeptune.core.errors import RecipeError
+from keeptune.core.shelves import shelf_folder
 from keeptune.core.spec import Spec, dotted, validate
 
 INIT = '''"""Ways to make tea."""
@@ -71,11 +71,11 @@ def shop(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    spec_file.shelf_folder.cache_clear()
+    shelf_folder.cache_clear()
     import teashop
 
     yield teashop.Tea
-    spec_file.shelf_folder.cache_clear()
+    shelf_folder.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("teashop", "stranger")]:
         del sys.modules[name]
 
@@ -93,7 +93,7 @@ def menu_of(tea: type[Spec]) -> type[Spec]:
 def test_the_folder_is_the_registry(shop):
     assert shop.names() == ["black", "green"]
     assert shop.summaries() == {"black": "Black tea.", "green": "Green tea: short and not too hot."}
-    (Path(spec_file.shelf_folder("teashop")) / "white.py").write_text(GREEN.replace("Green", "White"))
+    (Path(shelf_folder("teashop")) / "white.py").write_text(GREEN.replace("Green", "White"))
     assert "white" in shop.names()
     assert validate(shop, "white").name == "white"
 
