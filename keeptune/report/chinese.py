@@ -38,8 +38,8 @@ CHINESE: Mapping[str, str] = {
     "Release: yes": "可以发布",
     "Release: no": "不应发布",
     "Release: not yet": "暂不发布",
-    "Kept means: with at most 5% risk of error, the loss is smaller than {pooled} points pooled, {task} points on "
-    "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak.": "“保持”是指：以至多 5% 的出错风险，合并得分的损失小于 {pooled} 个百分点，每项任务小于 {task} 个百分点，"
+    "Kept means: with at most 5% risk of error, the loss in points is below {pooled} pooled, below {task} on every "
+    "task and below {leak} of format leak, and bits per byte rise by less than {corpus}% on every corpus.": "“保持”是指：以至多 5% 的出错风险，合并得分的损失小于 {pooled} 个百分点，每项任务小于 {task} 个百分点，"
     "每个语料的每字节比特数增幅小于 {corpus}%，格式泄漏增幅小于 {leak} 个百分点。",
     "The margins were fixed before training.": "这些界限在训练之前就已确定。",
     "The margins were fixed before either model was measured.": "这些界限在测量任何一个模型之前就已确定。",

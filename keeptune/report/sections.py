@@ -60,8 +60,8 @@ def rule(certificate: Mapping[str, Any]) -> Markup | None:
         return None
     shown = {key: f"{100 * margins[key]:g}" for key in ("pooled", "task", "corpus", "leak")}
     told = say(
-        "Kept means: with at most 5% risk of error, the loss is smaller than {pooled} points pooled, {task} points on "
-        "every task, {corpus}% bits per byte on every corpus, and {leak} points of format leak.",
+        "Kept means: with at most 5% risk of error, the loss in points is below {pooled} pooled, below {task} on every "
+        "task and below {leak} of format leak, and bits per byte rise by less than {corpus}% on every corpus.",
         **shown,
     )
     if certificate.get("selection") is not None:
