@@ -136,6 +136,7 @@ class _SumOverRows(torch.autograd.Function):
                 d_hidden[rows] = (product_CV @ weight_VD)[:count]
             if d_weight is not None:
                 d_weight += product_CV[:count].T @ hidden_ND[rows].to(weight_VD.dtype)
+            del product_CV, second_CV  # or two blocks are held while the next one is made
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]
         ctx.gradients.append((d_bias, None if bias_V is None else bias_V.dtype))
         return total

@@ -63,6 +63,7 @@ def token_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int
         for place, own in few(head, rows):
             logits = head.finished(product_CV[own])
             losses[place] = torch.nn.functional.cross_entropy(logits, targets_N[place], reduction="none")
+        del product_CV  # or two blocks are held while the next one is made
     return losses
 
 

@@ -27,7 +27,7 @@ from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
 from keeptune.methods import SpotTune
-from tests.contracts.test_free_form import CLOSE, PadZero, adapted, around, named
+from tests.contracts.test_free_form import CLOSE, PadZero, adapted, around, named, searched
 from tests.contracts.test_methods import padded
 from tests.tiny_models import VOCABULARY, tiny_model
 
@@ -204,20 +204,12 @@ def test_beams_of_transformers_after_earlier_answers_are_those_of_each_row_alone
     said = divided([one.texts for one in starts], [one.answers for one in starts])
     with torch.no_grad(), rows(model, STACKS, repeat=3), said:
         together = model.generate(ids, attention_mask=mask, eos_token_id=2, **search)[:, -3:].tolist()
-    assert together == [searched(model, *case, 3, 3) for case in found]
-
-
-def searched(model, stack, turns, texts, width, limit):
-    """Beam search by its definition."""
-    beams = [(0.0, [])]
-    for _ in range(limit):
-        grown = []
-        for total, answer in beams:
-            scores = by_hand(model, stack, [*turns, answer] if answer else turns, texts)[-1].log_softmax(-1)
-            scores[2] = float("-inf")
-            grown += [(total + score, [*answer, token]) for token, score in enumerate(scores.tolist())]
-        beams = sorted(grown, key=lambda beam: -beam[0])[:width]
-    return beams[0][1]
+    assert together == [
+        searched(
+            lambda answer, case=case: by_hand(model, case[0], [*case[1], answer] if answer else case[1], case[2]), 3, 3
+        )
+        for case in found
+    ]
 
 
 @decoders
