@@ -39,12 +39,18 @@ class Head:
         """(N, D) to (N, V) in float32 or wider."""
         return self.finished(self.product(hidden)[: len(hidden)])
 
-    def product(self, hidden: Tensor) -> Tensor:
+    def product(self, hidden: Tensor, into: Tensor | None = None) -> Tensor:
         """(N, D) to W h + b, in the weight's dtype, as in the reference forward: N rows and the few that make it even.
 
-        What stands in the rows behind the first N means nothing (`even.py`).
+        What stands in the rows behind the first N means nothing (`even.py`). Where nothing is differentiated, the first
+        rows of `into`, an earlier product of as many rows or more, are overwritten with it.
         """
-        return functional.linear(evened(hidden.to(self.weight.dtype)), self.weight, self.bias)
+        rows = evened(hidden.to(self.weight.dtype))
+        if into is None:
+            return functional.linear(rows, self.weight, self.bias)
+        if self.bias is None:
+            return torch.mm(rows, self.weight.T, out=into[: len(rows)])
+        return torch.addmm(self.bias, rows, self.weight.T, out=into[: len(rows)])
 
     def finished(self, product: Tensor) -> Tensor:
         """The logits of products (N, V), in float32 or wider; the same tensor where there is nothing to do."""

@@ -126,17 +126,18 @@ class _SumOverRows(torch.autograd.Function):
         d_weight = torch.zeros_like(weight_VD, dtype=head.wide) if wants_weight else None
         d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
         total = hidden_ND.new_zeros((), dtype=head.wide)
+        product_CV: Tensor | None = None  # one block for all rows: freed and made again, it would leave holes
+        second_CV: Tensor | None = None
         for rows in many(len(hidden_ND), plan.step):
             count = rows.stop - rows.start
-            product_CV = head.product(hidden_ND[rows])
+            product_CV = head.product(hidden_ND[rows], into=product_CV)
             product_CV[count:] = 0
-            second_CV = None if beside is None else beside[1].product(beside[0][rows])
+            second_CV = None if beside is None else beside[1].product(beside[0][rows], into=second_CV)
             total += plan.judged(product_CV[:count], rows, second_CV, d_bias)
             if d_hidden is not None:
                 d_hidden[rows] = (product_CV @ weight_VD)[:count]
             if d_weight is not None:
                 d_weight += product_CV[:count].T @ hidden_ND[rows].to(weight_VD.dtype)
-            del product_CV, second_CV  # or two blocks are held while the next one is made
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]
         ctx.gradients.append((d_bias, None if bias_V is None else bias_V.dtype))
         return total

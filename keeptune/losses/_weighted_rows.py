@@ -58,12 +58,12 @@ def token_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int
     from keeptune.losses._head_rows import few, many, rows_at_once
 
     losses = hidden_ND.new_empty(len(targets_N), dtype=head.wide)
+    product_CV: Tensor | None = None  # one block for all rows
     for rows in many(len(targets_N), rows_at_once(head, chunk)):
-        product_CV = head.product(hidden_ND[rows])
+        product_CV = head.product(hidden_ND[rows], into=product_CV)
         for place, own in few(head, rows):
             logits = head.finished(product_CV[own])
             losses[place] = torch.nn.functional.cross_entropy(logits, targets_N[place], reduction="none")
-        del product_CV  # or two blocks are held while the next one is made
     return losses
 
 

@@ -81,11 +81,19 @@ def test_bfloat16_rows_give_the_float64_loss_within_their_rounding(hidden, targe
 
 
 def test_no_more_rows_of_logits_exist_than_one_chunk(hidden, targets, monkeypatch):
-    seen = []
+    seen, blocks = [], set()
     original = Head.product
-    monkeypatch.setattr(Head, "product", lambda head, h: seen.append(len(h)) or original(head, h))
+
+    def counted(head, h, into=None):
+        found = original(head, h, into)
+        seen.append(len(h))
+        blocks.add(found.data_ptr())
+        return found
+
+    monkeypatch.setattr(Head, "product", counted)
     next_token(hidden, targets, make_head(3), chunk=3).backward()
     assert seen == [3, 3, 1]
+    assert len(blocks) == 1
     seen.clear()
     monkeypatch.setattr(_head_rows, "LOGITS_BYTES", 2 * V * 8)
     next_token(hidden, targets, make_head(3))
