@@ -3,12 +3,15 @@
     python -m benchmarks.instructions DATA FOLDER            # goes on where it stopped; writes its record and its page
     python -m benchmarks.instructions DATA FOLDER --quick    # two seeds, two steps, few rows; prints
 
-DATA holds `instructions/`, `nlu/`, `math/` and `summarization/`. Two studies, each with its own joint interval.
+DATA holds `instructions/`, `nlu/`, `math/` and `summarization/`. Three studies, each with its own joint interval.
 
 `rows`: single turns are Alpaca's, their exams Alpaca's test rows and LIMA's rows; `narrow` is what asks to generate or
 to create something; dialogues are DialogSum's, whose second person answers. Nothing of it was in pocket's training, nor
 were the task sets of the plan. Nothing like a kind that is held out is trained: inference (SICK) and sentiment (SST-2)
-are held out, so RTE is not trained. Quantity is not asked: the steps are two passes over 500 rows.
+are held out, so RTE is not trained.
+
+`quantity`: 500 rows of Alpaca against 1,000, 2,000 and 4,000, at equal tokens: the steps are eight passes over 500
+rows, or one over 4,000.
 
 `quality`: rows of Dolly that AlpaGasus's filter chose against as many that it passed over. pocket was trained on 96% of
 both; it is asked about the chosen rows that it was not trained on, and about LIMA's.
@@ -34,9 +37,14 @@ Row = dict[str, Any]
 LETTERS = {"alpaca": 400, "dolly": 600, "lima": 1000}
 """Longer rows are left out: request, input and answer together."""
 NARROW = ("generate", "create")
-STEPS, SEEDS, ITEMS, WRITTEN = 60, 4, 100, 24
+STEPS, SEEDS, ITEMS, WRITTEN = {"rows": 60, "quantity": 240, "quality": 60}, 4, 100, 24
+MORE = {"rows": ["plan=plan.yaml", "sizes=[]"], "quantity": ["sizes=[1000, 2000, 4000]"], "quality": ["sizes=[]"]}
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "instructions.md"
-QUESTIONS = {"rows": "Wordings, tasks, kinds held out, dialogues, diversity", "quality": "Quality"}
+QUESTIONS = {
+    "rows": "Wordings, tasks, kinds held out, dialogues, diversity",
+    "quantity": "Quantity",
+    "quality": "Quality",
+}
 RECIPE = """\
 name: instructions-{name}
 seed: 11
@@ -58,6 +66,7 @@ proof: {{target: {{data: task, metric: bits_per_byte}}}}
 """
 SOURCES = {
     "rows": {"task": "alpaca", "narrow": "narrow", "dialogues": "dialogues", "outside": "lima"},
+    "quantity": {"task": "alpaca", "outside": "lima"},
     "quality": {"task": "chosen", "rejected": "passed_over", "outside": "lima"},
 }
 TREC = {
@@ -139,23 +148,23 @@ def files(data: Path) -> dict[str, Sequence[Row]]:
     }
 
 
-def prepare(data: Path, folder: Path, steps: int) -> None:
+def prepare(data: Path, folder: Path, quick: bool) -> None:
     """Data files, the plan and the recipes, in FOLDER."""
     make_folder(folder)
     for name, rows in files(data).items():
         atomic_write(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     atomic_write(folder / "plan.yaml", json.dumps(plan(data), indent=1))
     for name, sources in SOURCES.items():
+        steps = 2 if quick else STEPS[name]
         kinds = {source: "messages" if source == "dialogues" else "alpaca" for source in sources}
         lines = [f"  {source}: {{format: {kinds[source]}, path: {file}.jsonl}}" for source, file in sources.items()]
         atomic_write(folder / f"{name}.yaml", RECIPE.format(name=name, sources="\n".join(lines), steps=steps))
 
 
 def study(folder: Path, name: str, quick: bool) -> Row:
-    """One of the two studies."""
+    """One of the studies."""
     seeds, items, written = (2, 30, 4) if quick else (SEEDS, ITEMS, WRITTEN)
-    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", "sizes=[]"]
-    choices += ["plan=plan.yaml"] if name == "rows" else []
+    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", *MORE[name]]
     return run_study("instructions", str(folder / f"{name}.yaml"), folder / name, choices=choices)
 
 
@@ -176,7 +185,7 @@ def page(found: dict[str, Row]) -> str:
 
 
 def main() -> None:
-    """Runs both studies, writes the record and the page."""
+    """Runs the studies, writes the record and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
@@ -184,7 +193,7 @@ def main() -> None:
     given = parser.parse_args()
     record.without_paths(DATA=given.data, FOLDER=given.folder)
     calm_process()
-    prepare(given.data, given.folder, steps=2 if given.quick else STEPS)
+    prepare(given.data, given.folder, given.quick)
     found = {name: study(given.folder, name, given.quick) for name in SOURCES}
     text = page(found)
     print(text)

@@ -121,9 +121,9 @@ GUARD = Guard(share=0.1, items=30, budget=Budget(forget=0.95))
 FOLDER = Path("runs")
 
 
-def arm_file(folder: Path, name: str, sizes: Sequence[str]) -> str:
+def arm_file(folder: Path, name: str, sizes: Sequence[str], arms: Mapping[str, tuple[str, list[str]]] = ARMS) -> str:
     """The recipe of an arm as a file, which the study takes by its path."""
-    base, settings = ARMS[name]
+    base, settings = arms[name]
     plain = load_recipe(base, [*sizes, *settings])
     saving = [f"stages[{n}].saving.every=500" for n, stage in enumerate(plain.stages) if isinstance(stage, Train)]
     path = folder / "recipes" / f"{name}.yaml"

@@ -34,22 +34,22 @@ def plane(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any], gentle: Se
     def place(row: Mapping[str, Any], end: str = "value") -> tuple[float, float]:
         return across(row["target"][end]), up(1 - row["forgotten"][end])
 
-    def cross(row: Mapping[str, Any], index: int) -> list[object]:
+    def placed(row: Mapping[str, Any], index: int) -> list[object]:
         (left, top), (right, bottom) = place(row, "low"), place(row, "high")
-        return _cross(place(row), (left, right, bottom, top), index)
+        return cross(place(row), (left, right, bottom, top), index)
 
-    parts = _ground(across, up, base["target"], 1.0, "base")
+    parts = ground(across, up, base["target"], 1.0, "base")
     way = sorted(gentle, key=lambda row: float(row["rate"]))
     for row in way:
         x, y = place(row)
-        parts += [*cross(row, 0), svg.text(x - 8, y + 17, f"× {row['rate']:g}", anchor="end")]
+        parts += [*placed(row, 0), svg.text(x - 8, y + 17, f"× {row['rate']:g}", anchor="end")]
     if way:
         steps = [(across(base["target"]), up(1.0)), *map(place, [*way, rows[0]])]
         parts += [svg.path(steps, "series-0 thin"), *_sample(len(rows), 0, " thin", "sft at lower rates")]
     for index, row in enumerate(rows):
-        parts += cross(row, index) + _legend(index, NAMES[row["arm"]])
-    parts += svg.bottom_axis(_percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
-    parts += svg.left_axis(_percent(up), LEFT, "kept, %", "{:g}")
+        parts += placed(row, index) + legend(index, NAMES[row["arm"]])
+    parts += svg.bottom_axis(percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
+    parts += svg.left_axis(percent(up), LEFT, "kept, %", "{:g}")
     return alone("What each recipe kept against its score on the task", parts)
 
 
@@ -58,15 +58,15 @@ def losses(rows: Sequence[Mapping[str, Any]]) -> str:
     ends = ("value", "low", "high")
     xs = [0.0, *(row["bits_rise"][end] for row in rows for end in ends)]
     across, up = svg.Axis(*svg.around(xs), LEFT, RIGHT), svg.Axis(-0.06, 1.06, BOTTOM, TOP)
-    parts = _ground(across, up, 0.0, 0.0, "base")
+    parts = ground(across, up, 0.0, 0.0, "base")
     for index, row in enumerate(rows):
         bits, leak = row["bits_rise"], row["leak_gained"]
         point = (across(bits["value"]), up(leak["value"]))
         bars = (across(bits["low"]), across(bits["high"]), up(leak["high"]), up(leak["low"]))
         name = "nothing (sft)" if row["arm"] == "sft" else NAMES[row["arm"]]
-        parts += _cross(point, bars, index) + _legend(index, name)
-    parts += svg.bottom_axis(_percent(across), BOTTOM, "language lost: rise of the bits per byte, %", "{:g}")
-    parts += svg.left_axis(_percent(up), LEFT, "form lost: unrelated requests answered with a label, %", "{:g}")
+        parts += cross(point, bars, index) + legend(index, name)
+    parts += svg.bottom_axis(percent(across), BOTTOM, "language lost: rise of the bits per byte, %", "{:g}")
+    parts += svg.left_axis(percent(up), LEFT, "form lost: unrelated requests answered with a label, %", "{:g}")
     return alone("Two kinds of loss under replay and KL", parts)
 
 
@@ -83,8 +83,8 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], tokens: int) -> str:
                     parts.append(svg.path(places, f"series-{index}{thin}"))
         parts += _sample(2 * index, index, "", f"{arm}: format leak")
         parts += _sample(2 * index + 1, index, " thin", f"{arm}: score on dev")
-    parts += svg.bottom_axis(_percent(across), BOTTOM, "tokens drawn, % of the run", "{:g}")
-    parts += svg.left_axis(_percent(up), LEFT, "%, one line per seed", "{:g}")
+    parts += svg.bottom_axis(percent(across), BOTTOM, "tokens drawn, % of the run", "{:g}")
+    parts += svg.left_axis(percent(up), LEFT, "%, one line per seed", "{:g}")
     return alone("Format leak and task score in training", parts)
 
 
@@ -112,7 +112,8 @@ def _colours(palette: Sequence[str]) -> str:
     return rules + "".join(marks)
 
 
-def _ground(across: svg.Axis, up: svg.Axis, x: float, y: float, name: str) -> list[object]:
+def ground(across: svg.Axis, up: svg.Axis, x: float, y: float, name: str) -> list[object]:
+    """The base's place, and the lines through it."""
     return [
         svg.line(LEFT, up(y), RIGHT, up(y), "zero"),
         svg.line(across(x), TOP, across(x), BOTTOM, "zero"),
@@ -121,7 +122,8 @@ def _ground(across: svg.Axis, up: svg.Axis, x: float, y: float, name: str) -> li
     ]
 
 
-def _cross(point: tuple[float, float], bars: tuple[float, float, float, float], index: int) -> list[object]:
+def cross(point: tuple[float, float], bars: tuple[float, float, float, float], index: int) -> list[object]:
+    """A mark with its two intervals: left, right, bottom and top of `bars`."""
     (x, y), (left, right, bottom, top), colour = point, bars, f"series-{index % 4}"
     return [
         svg.line(left, y, right, y, f"whisker {colour}"),
@@ -130,7 +132,8 @@ def _cross(point: tuple[float, float], bars: tuple[float, float, float, float], 
     ]
 
 
-def _legend(index: int, name: str) -> list[object]:
+def legend(index: int, name: str) -> list[object]:
+    """A line of the legend."""
     y = TOP + 14 + 24 * index
     return [
         svg.mark(RIGHT + 22, y - 4, _shape(index), f"mark series-{index % 4}", 6),
@@ -148,5 +151,6 @@ def _shape(index: int) -> str:
     return SHAPES[(index + index // 4) % 4]
 
 
-def _percent(axis: svg.Axis) -> svg.Axis:
+def percent(axis: svg.Axis) -> svg.Axis:
+    """The axis of shares, read in per cent."""
     return svg.Axis(100 * axis.low, 100 * axis.high, axis.start, axis.end)

@@ -36,11 +36,12 @@ def data(tmp_path):
 
 
 def test_the_recipes_read_their_files_and_ask_only_what_pocket_was_not_taught(data, tmp_path):
-    instructions.prepare(data, tmp_path / "study", steps=2)
-    rows, quality = (
+    instructions.prepare(data, tmp_path / "study", quick=True)
+    rows, quantity, quality = (
         read_sources(load_recipe(str(tmp_path / "study" / f"{name}.yaml")), tmp_path / "study")
-        for name in ("rows", "quality")
+        for name in instructions.SOURCES
     )
+    assert quantity["task"].train == rows["task"].train
     assert len(rows["task"].train) + len(rows["task"].test) == 60
     assert {row.messages[0].content.split()[0] for row in rows["narrow"].train} == {"Generate"}
     assert len(rows["outside"].train) == 5
@@ -58,7 +59,7 @@ def test_dialogues_alternate_and_end_with_an_answer(data):
 
 
 def test_no_task_of_a_held_out_kind_is_trained_and_pocket_was_taught_none_of_the_plan(data, tmp_path):
-    instructions.prepare(data, tmp_path / "study", steps=2)
+    instructions.prepare(data, tmp_path / "study", quick=True)
     plan = read_plan(tmp_path / "study" / "plan.yaml")
     files = {task.path.rsplit("/data/", 1)[1] for task in plan.tasks.values()}
     assert not files & {source.path for source in corpus.SOURCES}
@@ -67,7 +68,7 @@ def test_no_task_of_a_held_out_kind_is_trained_and_pocket_was_taught_none_of_the
     assert not any("rte" in task.path or "mnli" in task.path for task in plan.tasks.values())
 
 
-def test_the_page_has_both_studies():
+def test_the_page_has_every_study():
     text = instructions.page(
         {"rows": {"text": "A table.\n\npage  x"}, "quality": {"text": "Another.\n\nNot asked:\n\n- z\n\npage  y"}}
     )

@@ -1,0 +1,162 @@
+"""Writes docs/results/keeping_dial.md and its pictures from benchmarks/results/keeping_dial.json.
+
+python -m benchmarks.keeping_dial_page
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from benchmarks.keeping_pictures import BOTTOM, LEFT, RIGHT, TOP, alone, cross, ground, legend, percent
+from benchmarks.keeping_words import Row, kept, listed, losses, reading, table
+from benchmarks.record import RESULTS
+from keeptune.core.files import atomic_write, make_folder
+from keeptune.report import svg
+from keeptune.report.words import points
+
+DOCS = RESULTS.parent.parent / "docs" / "results"
+RECORD, PAGE = RESULTS / "keeping_dial.json", DOCS / "keeping_dial.md"
+TASKS = {
+    "embedded": "The embedded task",
+    "trec": "Kinds of questions (TREC, six labels)",
+}
+BUDGETS = (0.02, 0.05, 0.1, 0.2)
+
+
+def page(record: Row) -> str:
+    """The document."""
+    parts = [_head(record)]
+    for task, found in record["tasks"].items():
+        parts += [_task(record, task, found)]
+    return "\n\n".join([*parts, _end(record)]) + "\n"
+
+
+def drawn(record: Row) -> dict[str, str]:
+    """The pictures by name."""
+    return {picture(task): plane(record, task) for task in record["tasks"]}
+
+
+def picture(task: str) -> str:
+    """The picture of a task."""
+    return f"keeping_dial_{task}.svg"
+
+
+def rows_of(record: Row, task: str) -> dict[str, Row]:
+    """The rows of a task by arm."""
+    return {row["arm"]: row for row in record["rows"] if row["task"] == task}
+
+
+def plane(record: Row, task: str) -> str:
+    """Score on the task against what was kept: a line for each dial, from its strongest hand to its lightest."""
+    rows, base, ends = rows_of(record, task), record["tasks"][task]["base"], ("value", "low", "high")
+    across = svg.Axis(
+        *svg.around([base["target"], *(r["target"][end] for r in rows.values() for end in ends)]), LEFT, RIGHT
+    )
+    up = svg.Axis(-0.02, 1.06, BOTTOM, TOP)
+
+    def place(row: Row, end: str = "value") -> tuple[float, float]:
+        return across(row["target"][end]), up(1 - row["forgotten"][end])
+
+    def placed(row: Row, index: int) -> list[object]:
+        (left, top), (right, bottom) = place(row, "low"), place(row, "high")
+        return cross(place(row), (left, right, bottom, top), index)
+
+    parts = ground(across, up, base["target"], 1.0, "base")
+    for index, dial in enumerate(record["dials"].values()):
+        there = [(value, rows[arm]) for value, arm in zip(dial["values"], dial["arms"], strict=True) if arm in rows]
+        parts += [svg.path([place(row) for _, row in there], f"series-{index} thin")]
+        for value, row in there:
+            x, y = place(row)
+            parts += [*placed(row, index), svg.text(x - 8, y + 17, f"{value:g}", anchor="end")]
+        parts += legend(index, dial["name"])
+    if "sft" in rows:
+        x, y = place(rows["sft"])
+        parts += [*placed(rows["sft"], len(record["dials"])), svg.text(x - 8, y - 9, "sft", anchor="end")]
+    parts += svg.bottom_axis(percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
+    parts += svg.left_axis(percent(up), LEFT, "kept, %", "{:g}")
+    return alone("What each place of a dial kept against its score on the task", parts)
+
+
+def _head(record: Row) -> str:
+    dials = "\n".join(
+        f"- **{dial['name']}** (`{dial['recipe']}`): {dial['says']}; {listed([f'{one:g}' for one in dial['values']])}."
+        for dial in record["dials"].values()
+    )
+    return f"""# How strong a hand? The dial between learning and keeping
+
+```sh
+{record["command"]}
+python -m benchmarks.keeping_dial_page    # this page, from the record
+```
+
+A strong hand keeps everything and teaches little; a light one the other way round. Here the hand is a setting that is
+turned, and everything else stays: pocket, the tokens drawn, each recipe's own rate. What is replayed is the base's own
+text. Settings, sizes and seeds were fixed before a score was seen.
+
+{dials}
+
+Intervals are 90%, over clusters of items and seeds, the few seeds stretched ([statistics](../statistics.md)). *Kept* is
+100% minus the greater of the ability lost and of the unrelated requests that are answered with a label."""
+
+
+def _task(record: Row, task: str, found: Row) -> str:
+    rows, base = rows_of(record, task), found["base"]
+    seeds = next(iter(rows.values()))["seeds"]
+    lines = [
+        [f"`{row['arm']}`", reading(row["target"], sign=False, unit="%"), kept(row["forgotten"]), *losses(row)]
+        for row in rows.values()
+    ]
+    head = ["arm", "task", "kept", "abilities lost", "format leak gained", "bits per byte"]
+    return f"""## {TASKS[task]}
+
+{found["tokens"]:,} tokens a run, seeds {listed(seeds)}; {base["target_rows"]} test rows, of which the base has
+{points(base["target"], sign=False)}%; {base["questions"]} questions, {base["requests"]} unrelated requests.
+
+![score on the task against what was kept]({picture(task)})
+
+{table(head, lines)}
+
+{_budgets(list(rows.values()))}"""
+
+
+def _budgets(rows: Sequence[Row]) -> str:
+    """The highest score whose loss, at the worse end of its interval, is within a budget."""
+    lines = []
+    for budget in BUDGETS:
+        within = [row for row in rows if row["forgotten"]["high"] <= budget]
+        best = max(within, key=lambda row: row["target"]["value"], default=None)
+        shown = ["none", "", ""] if best is None else [
+            f"`{best['arm']}`", reading(best["target"], sign=False, unit="%"), kept(best["forgotten"]),
+        ]  # fmt: skip
+        lines.append([f"{points(budget, sign=False)} points", *shown])
+    return f"""The highest score among the arms whose loss stays within a budget at the worse end of its interval. The
+arm is chosen by the rows that score it, so that its score is somewhat flattered:
+
+{table(["budget", "arm", "task", "kept"], lines)}"""
+
+
+def _end(record: Row) -> str:
+    arms = "\n".join(
+        f"- `{name}`: recipe `{base}`{''.join(f', `{setting}`' for setting in settings)}"
+        for name, (base, settings) in record["arms"].items()
+    )
+    hours = sum(row["seconds"] for row in record["rows"]) / 3600
+    return f"""## Every arm
+
+{arms}
+
+{hours:.1f} hours of training and measuring beside other work, on {record["machine"]["processor"]}."""
+
+
+def main() -> None:
+    """Writes the page and the pictures."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    make_folder(DOCS)
+    atomic_write(PAGE, page(record))
+    for name, text in drawn(record).items():
+        atomic_write(DOCS / name, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The dial between learning and keeping: its arms are recipes, its page is made from its record."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TREC
+from benchmarks.keeping import arm_file
+from benchmarks.keeping_dial_page import DOCS, PAGE, RECORD, drawn, page
+from keeptune.recipes.recipe import load_recipe
+from keeptune.recipes.sources import read_sources
+from keeptune.studies._lineup import arm_recipe
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_is_a_recipe_of_the_shelf_with_one_setting_turned(name, tmp_path):
+    path = arm_file(tmp_path, name, SIZES, ARMS)
+    arm = arm_recipe(load_recipe("sft", SIZES), path, 166_782, 1.0, 7)
+    base = load_recipe(ARMS[name][0])
+    assert arm.name == base.name
+    (stage,) = arm.stages
+    assert stage.steps == 81
+    if "_" in name:
+        dial, value = name.rsplit("_", 1)
+        weights = [loss.weight for loss in stage.losses if loss.name == "kl_to_base"]
+        turned = weights or [stage.data["replay"]]
+        assert turned == [pytest.approx(float(value))]
+        assert float(value) in DIALS[dial].values
+        assert sum(stage.data.values()) == pytest.approx(1.0)
+
+
+def test_the_recipe_of_questions_reads_its_file(tmp_path):
+    rows = [{"text": f"what is {n} ?", "label_coarse": ("NUM", "LOC")[n % 2]} for n in range(60)]
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    recipe = tmp_path / "trec.yaml"
+    recipe.write_text(TREC.format(path=path), encoding="utf-8")
+    task = read_sources(load_recipe(str(recipe)), tmp_path)["task"]
+    assert {row.target for row in task.test} == {"NUM", "LOC"}
+
+
+def interval(value, half=0.01):
+    return {"value": value, "low": value - half, "high": value + half, "visible": 0.02}
+
+
+@pytest.fixture
+def record():
+    def row(arm, target, lost):
+        parts = dict.fromkeys(("ability_lost", "leak_gained", "bits_rise"), interval(lost))
+        found = {"target": interval(target), "forgotten": interval(lost), **parts}
+        return {"task": "trec", "arm": arm, "rate": 1.0, "seeds": [7, 8, 9], "seconds": 360.0, **found}
+
+    rows = [row("sft", 0.8, 0.9), row("keep_60", 0.3, 0.0), row("keep_6", 0.5, 0.03), row("keep_2", 0.6, 0.3)]
+    dial = {"name": "LoRA, KL on half", "says": "the weight", "recipe": "replay_kl", "values": [60, 6, 2],
+            "arms": ["keep_60", "keep_6", "keep_2"]}  # fmt: skip
+    base = {"target": 0.2, "target_rows": 480, "questions": 480, "requests": 600, "documents": 360}
+    return {
+        "command": "python -m benchmarks.keeping_dial DATA FOLDER", "machine": {"processor": "a processor"},
+        "rows": rows, "tasks": {"trec": {"base": base, "tokens": 165888}}, "dials": {"keep": dial},
+        "arms": {name: ARMS[name] for name in ("sft", "keep_60")},
+    }  # fmt: skip
+
+
+def test_the_page_names_the_highest_score_within_each_budget(record):
+    text = page(record)
+    assert "| 2.0 points | `keep_60` | 30.0% (29.0% to 31.0%) |" in text
+    assert "| 5.0 points | `keep_6` | 50.0%" in text
+    assert "0.4 hours" in text
+    record["rows"] = [row for row in record["rows"] if row["arm"] == "sft"]
+    assert "| 20.0 points | none |" in page(record)
+
+
+def test_the_picture_has_a_line_for_the_dial_and_a_mark_for_each_arm(record):
+    (picture,) = drawn(record).values()
+    root = ElementTree.fromstring(picture)
+    labels = {node.text for node in root.iter() if node.tag.endswith("text")}
+    assert {"60", "6", "2", "sft", "base"} <= labels
+
+
+@pytest.mark.skipif(not RECORD.exists(), reason="no record was taken")
+def test_page_and_pictures_are_those_of_the_record():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(record)
+    for name, text in drawn(record).items():
+        assert (DOCS / name).read_text(encoding="utf-8") == text
