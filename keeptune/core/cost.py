@@ -18,7 +18,7 @@ class Held(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a method costs on a model; the last three are what the backward pass makes memory hold.
+    """What a method costs on a model; all but the first two are what memory holds for the backward pass.
 
     Attributes:
         trainable_parameters: the parameters that require gradients after `attach`.
@@ -26,6 +26,7 @@ class Cost(NamedTuple):
         held: per token; None where it has not been counted.
         held_per_row: numbers per row, whatever its length.
         virtual_tokens: that it puts before each row.
+        template_tokens: virtual ones that it puts around the request of each answer.
     """
 
     trainable_parameters: int
@@ -33,3 +34,8 @@ class Cost(NamedTuple):
     held: Held | None = None
     held_per_row: float = 0
     virtual_tokens: int = 0
+    template_tokens: int = 0
+
+    def added(self, rows: float, answers: float) -> float:
+        """Virtual tokens in so many rows with so many answers in all."""
+        return self.virtual_tokens * rows + self.template_tokens * answers

@@ -256,6 +256,7 @@ def cost(methods: Sequence[Method], shape: ModelShape) -> Cost:
         held,
         sum(part.held_per_row for part in costs),
         sum(part.virtual_tokens for part in costs),
+        sum(part.template_tokens for part in costs),
     )
 
 

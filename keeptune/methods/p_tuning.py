@@ -115,13 +115,13 @@ class PTuning(Method):
             recurrent = sum(2 * 4 * inner * (inputs + inner + 2) for inputs in (width, 2 * inner))
         kept = self._count * width
         trained = kept + recurrent + sum((inputs + 1) * outputs for inputs, outputs in maps)
-        room = self.length
-        if self.template:
-            template = read_template(self.template)
-            room = template.room
-            if shape.family in FAMILIES and FAMILIES[shape.family].kind != "encoder":
-                self._check_writer(shape.family, template)
-        return Cost(trained, 4 * kept, held=Held(0), virtual_tokens=room)
+        found = Cost(trained, 4 * kept, held=Held(0))
+        if not self.template:
+            return found._replace(virtual_tokens=self.length)
+        template = read_template(self.template)
+        if shape.family in FAMILIES and FAMILIES[shape.family].kind != "encoder":
+            self._check_writer(shape.family, template)
+        return found._replace(template_tokens=template.room)
 
     def saved_settings(self) -> dict[str, Any]:
         """Those of a prompt, or of the template: no file keeps the encoder."""

@@ -49,6 +49,7 @@ class Step:
     Attributes:
         tokens: of the largest micro-batch, virtual ones not counted.
         row: length of a row.
+        answers: of a row, on average.
         learned: positions in the micro-batch that the loss looks at.
         micro_batches: of one optimiser step.
         checkpointed: layers that are computed twice, the lowest ones.
@@ -71,6 +72,7 @@ class Step:
     logits_at_once: int = 31_000_000
     logits_in_cache: int | None = 2**18
     anchors: int = 0
+    answers: float = 1
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def training_memory(base: Base, cost: Cost, step: Step, *, in_place: bool) -> Me
     """
     shape, size, count = base.shape, base.size, cost.trainable_parameters
     rows = step.tokens / step.row
-    tokens = step.tokens + cost.virtual_tokens * rows
-    row, held = step.row + cost.virtual_tokens, cost.held or in_place_held(shape)
+    tokens = step.tokens + cost.added(rows, rows * step.answers)
+    row, held = tokens / rows, cost.held or in_place_held(shape)
     kept = tokens * kept_bytes(shape, size, row, held, quantized=base.quantized) + rows * size * cost.held_per_row
     backward = tokens * backward_bytes(shape, size) + widest_matrix(base)
     twice = kept / shape.layers if step.checkpointed else 0

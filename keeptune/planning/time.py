@@ -32,12 +32,16 @@ class Work:
     """What a stage goes through.
 
     Attributes:
-        tokens: in all steps, virtual ones included.
+        tokens: in all steps, virtual ones not counted.
         learned: positions that the loss looks at.
+        rows: that the tokens are in.
+        answers: in all rows.
     """
 
     tokens: int
     learned: int
+    rows: int = 0
+    answers: int = 0
 
 
 def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool) -> float:
@@ -54,7 +58,8 @@ def operations(base: Base, cost: Cost, step: Step, work: Work, *, in_place: bool
             once = 2.0 * weights * step.compared
         else:
             per_token += 2 * weights
-    return per_token * work.tokens + float(per_learned) * work.learned + once
+    tokens = work.tokens + cost.added(work.rows, work.answers)
+    return per_token * tokens + float(per_learned) * work.learned + once
 
 
 @dataclass(frozen=True)

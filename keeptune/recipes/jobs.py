@@ -35,6 +35,7 @@ class Batches:
     Attributes:
         tokens: of the largest micro-batch.
         row: mean length of its rows.
+        answers: mean number of its rows' answers.
         learned: supervised positions in it.
         micro_batches: of its step.
         work: all steps.
@@ -47,6 +48,7 @@ class Batches:
     micro_batches: int
     work: Work
     compared: Compared = NONE
+    answers: float = 1
 
     @classmethod
     def of(cls, plan: Plan, losses: Sequence[Loss], limit: int | None) -> Batches:
@@ -60,8 +62,11 @@ class Batches:
             row=_tokens(piece) / len(piece),
             learned=max(_learned(part) for part in pieces),
             micro_batches=len(pieces),
-            work=Work(sum(map(_tokens, steps)), sum(map(_learned, steps))),
+            work=Work(
+                sum(map(_tokens, steps)), sum(map(_learned, steps)), sum(map(len, steps)), sum(map(_answers, steps))
+            ),
             compared=Compared.of(losses, plan),
+            answers=_answers(piece) / len(piece),
         )
 
     def seen_by(self, shape: ModelShape) -> Batches:
@@ -69,7 +74,7 @@ class Batches:
         if shape.family not in FAMILIES or FAMILIES[shape.family].kind != "image":
             return self
         share = shape.context / self.row
-        work = Work(round(self.work.tokens * share), self.work.learned)
+        work = replace(self.work, tokens=round(self.work.tokens * share))
         return replace(self, tokens=round(self.tokens * share), row=float(shape.context), work=work)
 
 
@@ -110,6 +115,7 @@ def job_of(
         compared=batches.compared.tokens,
         logits_at_once=2**26 if gpu else Step.logits_at_once,
         logits_in_cache=None if gpu else 2**18,
+        answers=batches.answers,
         anchors=len({copy for loss in stage.losses if loss.pulls for copy in ("start", *loss.sources())}),
     )
     label = " + ".join(method.name for method in chosen) + (" (nf4)" if base.quantized else "")
@@ -180,6 +186,10 @@ def _tokens(rows: Sequence[Encoded]) -> int:
 
 def _learned(rows: Sequence[Encoded]) -> int:
     return sum(sum(row.learned[1:]) for row in rows)
+
+
+def _answers(rows: Sequence[Encoded]) -> int:
+    return sum(max(1, len(row.starts.answers)) for row in rows)
 
 
 def _cut(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:

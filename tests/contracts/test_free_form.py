@@ -361,7 +361,7 @@ def test_every_virtual_token_takes_a_position():
 def test_the_cost_counts_what_stands_behind():
     shape = ModelShape.from_config(tiny_model("llama").config.to_dict())
     found = PTuning(template="{soft:2} {text} {soft:3}", encoder="none").cost(shape)
-    assert (found.trainable_parameters, found.stored_bytes, found.virtual_tokens) == (5 * 32, 4 * 5 * 32, 5)
+    assert (found.trainable_parameters, found.stored_bytes, found.template_tokens) == (5 * 32, 4 * 5 * 32, 5)
 
 
 def test_a_row_without_the_texts_of_its_template_is_refused_by_name():

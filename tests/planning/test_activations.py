@@ -50,7 +50,7 @@ def test_a_method_holds_what_its_cost_says(name):
     cost = method.cost(shape)
     assert cost.held is not None, "count it, or name it among the uncounted"
     predicted = kept_bytes(shape, 2, LENGTH, cost.held) + 2 * cost.held_per_row / LENGTH
-    predicted *= 1 + cost.virtual_tokens / LENGTH
+    predicted *= 1 + cost.added(1, 1) / LENGTH
     assert predicted == pytest.approx(kept_per_token(model), rel=0.1)
     assert model.body_path.startswith("fused" if cost.held.fused is not None else "modules")
 

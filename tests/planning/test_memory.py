@@ -15,14 +15,18 @@ from benchmarks.memory_model import COMBINATIONS
 from benchmarks.record import RESULTS
 from keeptune.core.cost import Cost, Held
 from keeptune.core.shape import ModelShape
+from keeptune.data.encoder import Encoded
+from keeptune.data.fitting import EncodedSet
+from keeptune.data.starts import Starts
 from keeptune.losses import _head_rows
 from keeptune.methods import Full, LoRA
 from keeptune.models.quantize import Linear4bit, put_into_4_bits
 from keeptune.planning.forecast import Job, checkpointed, least_checkpointed, refusal, savings
-from keeptune.planning.memory import FIRST_STEP, Base, Step
+from keeptune.planning.memory import FIRST_STEP, Base, Step, training_memory
 from keeptune.planning.time import Work, operations
-from keeptune.recipes.jobs import training_bytes
+from keeptune.recipes.jobs import batches_of, training_bytes
 from keeptune.stages.optimizers import Optimizer
+from keeptune.stages.train import Train
 from tests.tiny_models import tiny_model
 
 LLAMA_7B = ModelShape.from_config(
@@ -176,6 +180,29 @@ def test_operations_are_six_for_each_weight_and_token_when_the_base_trains_and_f
     frozen = operations(base, Cost(0, 0, Held(0, 0)), STEP, work, in_place=False)
     assert full == 6 * 1000 * LLAMA_7B.matrix_parameters
     assert frozen == 4 * 1000 * LLAMA_7B.matrix_parameters
+
+
+def test_virtual_tokens_take_time_and_memory_once_a_row_and_those_of_a_template_once_an_answer():
+    base, work = Base(LLAMA_7B), Work(1000, 0, rows=10, answers=30)
+    before, around = Cost(0, 0, Held(0, 0), virtual_tokens=20), Cost(0, 0, Held(0, 0), template_tokens=20)
+    assert operations(base, before, STEP, work, in_place=False) == 4 * 1200 * LLAMA_7B.matrix_parameters
+    assert operations(base, around, STEP, work, in_place=False) == 4 * 1600 * LLAMA_7B.matrix_parameters
+    talks = replace(STEP, answers=3)
+    longer = replace(STEP, tokens=STEP.tokens + 3 * 20 * 4, row=STEP.row + 3 * 20)
+    told = training_memory(base, around, talks, in_place=False)
+    assert told.activations == training_memory(base, Cost(0, 0, Held(0, 0)), longer, in_place=False).activations
+    assert told.activations > training_memory(base, before, talks, in_place=False).activations
+
+
+def test_answers_of_the_batches_are_those_that_the_rows_say():
+    rows = [
+        Encoded(str(n), "task", (5,) * 8, (False, *(True,) * 7), starts=Starts(answers=answers))
+        for n, answers in enumerate([(2, 5), (), (3,), (2, 4, 6)])
+    ]
+    stage = Train(method="lora", data="task", losses=["next_token"], steps=1, batch_tokens=32)
+    batches = batches_of(stage, {"task": EncodedSet(tuple(rows), {})}, seed=0)
+    assert (batches.work.rows, batches.work.answers) == (4, 7)
+    assert batches.answers == 7 / 4
 
 
 def test_disk_holds_one_commit_more_than_is_kept():
