@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TREC
 from benchmarks.keeping import arm_file
+from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TREC
 from benchmarks.keeping_dial_page import DOCS, PAGE, RECORD, drawn, page
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
