@@ -12,8 +12,11 @@ from keeptune.core.errors import RecipeError
 from keeptune.core.files import make_folder, read_json, write_json
 from keeptune.core.run import Run
 from keeptune.evaluations.target import Target
+from keeptune.recipes import hands
 from keeptune.recipes.baselines import Baseline, baselines
 from keeptune.recipes.deciding import Situation, decisions, enough
+from keeptune.recipes.guarding import budget_settings, guarded
+from keeptune.recipes.hands import Hand
 from keeptune.recipes.jobs import jobs_of
 from keeptune.recipes.material import Material, fitted, gather
 from keeptune.recipes.measuring import context_of
@@ -29,7 +32,7 @@ from keeptune.stages.train import Train
 if TYPE_CHECKING:
     from keeptune.evaluations import Context
 
-BUDGET = "forget=2pt"
+BUDGET = ("forget=2pt",)
 MOST_DEV = 200
 WORKED = 0.9
 """Share of the answers that must end in a number for them to count as checkable."""
@@ -41,21 +44,24 @@ def auto(
     output: Path = Path("runs/auto"),
     *,
     goal: float | None = None,
+    budget: Sequence[str] = BUDGET,
     settings: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Baselines, a short sweep of rates, the recipe that the situation calls for, and its certificate.
+    """Baselines, short runs for rate and hand, the recipe that the situation calls for, and its certificate.
 
     Args:
         data: as `keeptune init` takes it.
         model: as `keeptune init` takes it.
         output: folder; a second call goes on where the first one stopped.
         goal: a score on the task, in its own unit; where the untrained base reaches it, nothing is trained.
+        budget: what may be lost, as `keeptune run --budget` takes it: the guard's, and how hard the base is held to.
         settings: `--set` overrides, which win over every choice.
         quiet: show no progress.
 
     Returns:
-        `decisions`, `baselines`, `rates`, and what `keeptune run` gives; `verdict` None where nothing was trained.
+        `decisions`, `baselines`, `rates`, `hands`, and what `keeptune run` gives; `verdict` None where nothing was
+        trained.
 
     Raises:
         KeeptuneError: as `init` and `run`.
@@ -65,28 +71,36 @@ def auto(
     if not recipe_file.exists():
         progress.say(write_recipe(data, model, recipe_file)["text"].split("\n\n")[0])
     with Run.open(output / "look"):
-        found = _Look(recipe_file, settings, goal, Workshop(trusted=output), progress, output)
+        found = _Look(recipe_file, settings, goal, budget, Workshop(trusted=output), progress, output)
         situation, rates = found.situation, found.rates()
+        held = found.hands(rates)
     chosen = decisions(situation)
     result: dict[str, Any] = {
         "decisions": [asdict(one) for one in chosen],
         "baselines": [asdict(one) for one in situation.baselines],
         "rates": {f"{rate:g}": score for rate, score in rates.items()},
+        "hands": hands.plain(held),
     }
     write_json(output / "auto.json", result)
     told = "\n".join(f"{one.what}\n    {one.because}" for one in chosen)
     if rates:
         shown = ", ".join(f"{rate:g}: {situation.shown(score)}" for rate, score in rates.items())
         told += f"\nlearning rate {best_rate(rates, higher=situation.higher):g}\n    dev after short runs: {shown}"
+    if held:
+        weight = hands.chosen(held, higher=situation.higher)
+        told += (
+            f"\nthe hand: a KL of weight {weight:g}\n    dev after short runs, and what they lost at the worse end of "
+        )
+        told += f"a 95% bound: {hands.told(held, situation.shown)}"
     met = enough(situation)
     if met is not None:
         write_json(output / "prompt.json", list(met.examples))
         return {**result, "folder": str(output), "verdict": None, "text": told}
     progress.say(told)
-    budget = [BUDGET] if situation.recipe == "keep" else []
     finished = run_recipe(
-        str(recipe_file), output / "run", [*found.chosen(rates), *settings], budget=budget, quiet=quiet
-    )
+        str(recipe_file), output / "run", [*found.chosen(rates, held), *settings],
+        budget=budget if situation.recipe == "keep" else [], quiet=quiet,
+    )  # fmt: skip
     return {**finished, **result}
 
 
@@ -98,6 +112,7 @@ class _Look:
         file: Path,
         settings: Sequence[str],
         goal: float | None,
+        budget: Sequence[str],
         workshop: Workshop,
         progress: Progress,
         output: Path,
@@ -105,6 +120,7 @@ class _Look:
         self.output, self.workshop, self.progress = output, workshop, progress
         self.recipe, dtype = with_dtype(load_recipe(file, list(settings)), output)
         self.file, self.settings = str(file), [*settings, f"model.dtype={dtype.name}"]
+        self.budget = list(budget)
         self.base = self.recipe.model.checkpoint
         self.loaded = workshop.shared(self.base)
         target = self.recipe.proof.target if self.recipe.proof else None
@@ -126,18 +142,47 @@ class _Look:
         """Dev scores of the sweep; none where nothing will be trained."""
         if enough(self.situation) is not None:
             return {}
-        sweep = Sweep(
-            self.file, [*self._fitting(), *self.settings], self.output / "rates", self.output,
-            self.workshop, self.material, self.context, self.target, self.progress,
-        )  # fmt: skip
+        sweep = self._sweep()
         short = sweep.rates()
         return {rate: self._once(f"rate-{rate:g}", partial(sweep.score, rate, short[rate])) for rate in short}
 
-    def chosen(self, rates: dict[float, float]) -> list[str]:
+    def hands(self, rates: dict[float, float]) -> list[Hand]:
+        """Short runs at the best rate, from the recipe's hand to lighter ones; none where nothing holds to the base."""
+        place = hands.place_of(self.recipe)
+        if not rates or self.situation.recipe != "keep" or place is None:
+            return []
+        limits = load_recipe(self.file, [*self.settings, *budget_settings(self.budget)])
+        context = context_of(self.recipe, self.workshop, self.material, self.base, self.output)
+        _, guarding = guarded(hands.choosing_guard(limits), context)
+        assert guarding is not None, "the recipe was given one"
+        rate, sweep = best_rate(rates, higher=self.situation.higher), self._sweep()
+        short = sweep.rates()[rate]
+
+        def run(weight: float) -> Hand:
+            name = f"{rate:g}" if weight == place[1] else f"{rate:g}-held-{weight:g}"
+            checkpoint = sweep.trained(name, short if weight == place[1] else [*short, f"{place[0]}={weight:g}"])
+            return hands.measured(weight, checkpoint, guarding, limit=guarding.guard.budget.forget)
+
+        def once(weight: float) -> Hand:
+            return Hand(**self._once(f"hand-{weight:g}", lambda: hands.plain([run(weight)])[0]))
+
+        return list(hands.tried(hands.weights(place[1]), once))
+
+    def chosen(self, rates: dict[float, float], held: Sequence[Hand] = ()) -> list[str]:
         """Settings of the run that follow from what was found."""
-        last = len(self.recipe.stages) - 1
+        last, place = len(self.recipe.stages) - 1, hands.place_of(self.recipe)
         rate = best_rate(rates, higher=self.situation.higher)
-        return [*self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
+        settings = [*self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
+        if held and place is not None:
+            weight = hands.chosen(held, higher=self.situation.higher)
+            settings += [f"{place[0]}={weight:g}", *hands.guard_settings()]
+        return settings
+
+    def _sweep(self) -> Sweep:
+        return Sweep(
+            self.file, [*self._fitting(), *self.settings], self.output / "rates", self.output,
+            self.workshop, self.material, self.context, self.target, self.progress,
+        )  # fmt: skip
 
     def _fitting(self) -> list[str]:
         return [] if self.situation.fits or self.situation.recipe != "keep" else ["model.quantize=nf4"]
@@ -153,6 +198,7 @@ class _Look:
             fits=self._fits(),
             baselines=[] if recipe == "lp_ft" else self._baselines(),
             goal=goal,
+            budget=self.budget,
             higher=self.target.metric != "bits_per_byte",
         )
 
@@ -173,7 +219,8 @@ class _Look:
         return all((job.memory.peak if gpu else job.memory.resident) <= room for job in jobs.values())
 
     def _once(self, name: str, make: Any) -> Any:
-        path, key = self.output / "look" / f"{name}.json", [self.recipe.digest(), self.material.digest()]
+        path = self.output / "look" / f"{name}.json"
+        key = [self.recipe.digest(), self.material.digest(), self.budget if name.startswith("hand") else []]
         if path.exists() and (stored := read_json(path))["key"] == key:
             return stored["result"]
         self.progress.say(f"looking: {name}")

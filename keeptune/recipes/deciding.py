@@ -26,6 +26,7 @@ class Situation:
         fits: whether LoRA on the base as it is fits into memory.
         baselines: the base's scores on dev.
         goal: the score that is wanted; None: as good as it gets.
+        budget: what may be lost, in the words of `--budget`.
         higher: whether a higher score is better.
     """
 
@@ -36,6 +37,7 @@ class Situation:
     fits: bool
     baselines: Sequence[Baseline] = ()
     goal: float | None = None
+    budget: Sequence[str] = ("forget=2pt",)
     higher: bool = True
 
     def shown(self, score: float) -> str:
@@ -100,7 +102,10 @@ def _keep(situation: Situation) -> list[Decision]:
             "half of the tokens are the base's own text, with a KL to the base on them",
             "no general data was named; this kept abilities and format where plain tuning lost both (docs/log.md)",
         ),
-        Decision("the guard, with a budget of 2 points", "training ends in time, with the best commit inside it"),
+        Decision(
+            f"the guard, with the budget {', '.join(situation.budget)}",
+            "training ends in time, with the best commit inside it",
+        ),
     ]
 
 

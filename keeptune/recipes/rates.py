@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keeptune.evaluations import Context
     from keeptune.evaluations.target import Target
     from keeptune.recipes.material import Material
+    from keeptune.recipes.recipe import Recipe
     from keeptune.recipes.workshop import Workshop
     from keeptune.stages._progress import Progress
 
@@ -58,27 +59,35 @@ class Sweep:
         """Each rate of the last stage, with the settings that make a short run of it."""
         recipe = load_recipe(self.recipe, list(self.settings))
         index, stage = [(i, one) for i, one in enumerate(recipe.stages) if isinstance(one, Train)][-1]
-        short = []
-        for i, one in enumerate(recipe.stages):
-            if isinstance(one, Train):
-                whole = len(plan_steps(one.fitted(self.material.train), self.material.train, recipe.seed, 0))
-                steps = min(whole, max(FEWEST_STEPS, round(SHARE * whole)))
-                short += [f"stages[{i}].epochs=null", f"stages[{i}].steps={steps}"]
-        rate = stage.optimizer.lr
+        rate, short = stage.optimizer.lr, self.short(recipe)
         return {
             float(f"{factor * rate:.2g}"): [f"stages[{index}].optimizer.lr={factor * rate:.2g}", *short]
             for factor in FACTORS
         }
 
-    def score(self, rate: float, settings: Sequence[str]) -> float:
-        """The dev score after a short run at a rate."""
-        folder = self.folder / f"{rate:g}"
+    def short(self, recipe: Recipe) -> list[str]:
+        """The settings that make a run of the recipe a short one."""
+        settings = []
+        for i, one in enumerate(recipe.stages):
+            if isinstance(one, Train):
+                whole = len(plan_steps(one.fitted(self.material.train), self.material.train, recipe.seed, 0))
+                steps = min(whole, max(FEWEST_STEPS, round(SHARE * whole)))
+                settings += [f"stages[{i}].epochs=null", f"stages[{i}].steps={steps}"]
+        return settings
+
+    def trained(self, name: str, settings: Sequence[str]) -> Checkpoint:
+        """What a short run ends with; one of that name that is finished is not run again."""
+        folder = self.folder / name
         recipe = load_recipe(self.recipe, [*self.settings, *settings])
         execute(
             recipe, folder, self.recipe_folder, options=Options(fork=True, skip_base=True, command="keeptune auto"),
             progress=self.progress, workshop=self.workshop, material=self.material,
         )  # fmt: skip
-        checkpoint = Checkpoint.from_dict(read_json(folder / "checkpoint.json"), relative_to=folder)
+        return Checkpoint.from_dict(read_json(folder / "checkpoint.json"), relative_to=folder)
+
+    def score(self, rate: float, settings: Sequence[str]) -> float:
+        """The dev score after a short run at a rate."""
+        checkpoint = self.trained(f"{rate:g}", settings)
         (score,) = self.target.model_copy(update={"split": "dev"}).measure(checkpoint, self.context)
         return score.value
 

@@ -88,6 +88,11 @@ class Guarding:
         loaded.model.eval()
         return self._measured(self.context.base, self.context), self._measured(checkpoint, context)
 
+    def compared(self, checkpoint: Checkpoint) -> tuple[list[Score], list[Score]]:
+        """(the base's scores, those of a checkpoint on the disk)."""
+        assert self.context.base is not None, "a guard compares with a base"
+        return self._measured(self.context.base, self.context), self._measured(checkpoint, self.context)
+
     def spent(self, measured: dict[str, float]) -> dict[str, Any] | None:
         """Which limit a look is beyond: `what`, `value`, `limit`; None inside the budget."""
         places = {"forget": "guard_forgotten", "bits": "guard_bits_rise", "kl": "guard_kl_to_base"}

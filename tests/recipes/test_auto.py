@@ -128,14 +128,18 @@ def test_a_file_becomes_a_certificate_and_a_second_call_measures_nothing(data, m
     assert result["verdict"] in ("PASS", "FAIL", "UNDECIDED")
     assert [one["shots"] for one in result["baselines"]] == [0, 1, 4]
     assert len(result["rates"]) == 3
+    assert result["hands"][0]["weight"] == 60.0
+    passed = [one["passed"] for one in result["hands"]]
+    assert len(passed) == 4 or passed.index(False) == len(passed) - 1, "tried until the first that does not pass"
     stored = json.loads((tmp_path / "auto" / "auto.json").read_text())
     assert stored["decisions"] == result["decisions"]
     recipe = (tmp_path / "auto" / "run" / "recipe.yaml").read_text()
     assert "forget: 0.02" in recipe
+    assert "share: 0.2" in recipe, "the proof asks nothing that the choice has seen"
     monkeypatch.setattr(flow, "baselines", None)
     monkeypatch.setattr("keeptune.recipes.rates.execute", None)
     again = flow.auto(data, str(model), tmp_path / "auto", settings=SMALL, quiet=True)
-    assert again["rates"] == result["rates"]
+    assert (again["rates"], again["hands"]) == (result["rates"], result["hands"])
     assert again["certificate"] == result["certificate"]
 
 

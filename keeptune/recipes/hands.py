@@ -1,0 +1,102 @@
+"""The hand that holds a model to its base: the weight of its KL, as light as a budget allows, found in short runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keeptune.recipes.recipe import Recipe
+from keeptune.stages._guard import Guard, Guarding, against, means
+from keeptune.stages.train import Train
+from keeptune.stages.wise_ft import lost_at_most
+
+if TYPE_CHECKING:
+    from keeptune.core.checkpoint import Checkpoint
+
+FACTORS = (1.0, 1 / 3, 0.1, 1 / 30)
+"""On the recipe's weight, from the strongest hand to the lightest."""
+SHARE, ITEMS = 0.2, 300
+"""Of the suite, which the guard keeps to itself: a tenth is too few to show that two points are not lost."""
+KL = "kl_to_base"
+
+
+@dataclass(frozen=True)
+class Hand:
+    """A short run under one weight.
+
+    Attributes:
+        weight: of the KL.
+        target: score on dev.
+        lost: what was forgotten, at most: a one-sided 95% bound.
+        passed: whether everything lost is inside the budget.
+    """
+
+    weight: float
+    target: float
+    lost: float
+    passed: bool
+
+
+def place_of(recipe: Recipe) -> tuple[str, float] | None:
+    """The setting of the KL's weight in the last train stage, and its value; None where there is no such loss."""
+    index, stage = [(i, one) for i, one in enumerate(recipe.stages) if isinstance(one, Train)][-1]
+    found = [(place, loss) for place, loss in enumerate(stage.losses) if loss.name == KL]
+    return (f"stages[{index}].losses[{found[0][0]}].weight", found[0][1].weight) if len(found) == 1 else None
+
+
+def weights(strongest: float) -> list[float]:
+    """Those that are tried, in this order."""
+    return [float(f"{factor * strongest:.2g}") for factor in FACTORS]
+
+
+def tried(weights: Sequence[float], short_run: Callable[[float], Hand]) -> Iterator[Hand]:
+    """From the strongest hand on, until the first that does not pass: in a fixed order no look has to be corrected."""
+    for weight in weights:
+        hand = short_run(weight)
+        yield hand
+        if not hand.passed:
+            return
+
+
+def measured(weight: float, checkpoint: Checkpoint, guarding: Guarding, *, limit: float | None) -> Hand:
+    """What a short run scores on dev and has lost.
+
+    Args:
+        weight: that it was trained under.
+        checkpoint: its end.
+        guarding: with the budget.
+        limit: points that may be forgotten; None: as many as the guard's other limits leave.
+    """
+    base, now = guarding.compared(checkpoint)
+    lost, found = lost_at_most(base, now), against(means(base), means(now))
+    within = limit is None or lost <= limit
+    rest = {name: value for name, value in found.items() if name != "guard_forgotten"}
+    return Hand(weight, found["guard_target"], lost, within and guarding.spent(rest) is None)
+
+
+def chosen(hands: Sequence[Hand], *, higher: bool = True) -> float:
+    """The weight with the best score on dev among those that passed, of equals the strongest; else the strongest."""
+    passed = [hand for hand in hands if hand.passed] or hands[:1]
+    return min(passed, key=lambda hand: (-hand.target if higher else hand.target, -hand.weight)).weight
+
+
+def guard_settings() -> list[str]:
+    """What a run needs so that its proof asks nothing that the choice has seen."""
+    return [f"guard.share={SHARE}"]
+
+
+def choosing_guard(recipe: Recipe) -> Recipe:
+    """The recipe with the guard that chooses, which keeps the budget of its own, if it has one."""
+    budget = {} if recipe.guard is None else {"budget": recipe.guard.budget}
+    return recipe.model_copy(update={"guard": Guard(share=SHARE, items=ITEMS, **budget)})
+
+
+def told(hands: Sequence[Hand], show: Callable[[float], str]) -> str:
+    """What the short runs found, in a line."""
+    return ", ".join(f"{one.weight:g}: {show(one.target)}, at most {100 * one.lost:.1f} points lost" for one in hands)
+
+
+def plain(hands: Sequence[Hand]) -> list[dict[str, Any]]:
+    """For the file and `--json`."""
+    return [dict(vars(hand)) for hand in hands]
