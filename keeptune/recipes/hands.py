@@ -28,13 +28,13 @@ class Hand:
     Attributes:
         weight: of the KL.
         target: score on dev.
-        lost: what was forgotten, at most: a one-sided 95% bound.
+        lost: what was forgotten, at most: a one-sided 95% bound; None where nothing was asked that can be forgotten.
         passed: whether everything lost is inside the budget.
     """
 
     weight: float
     target: float
-    lost: float
+    lost: float | None
     passed: bool
 
 
@@ -69,8 +69,9 @@ def measured(weight: float, checkpoint: Checkpoint, guarding: Guarding, *, limit
         limit: points that may be forgotten; None: as many as the guard's other limits leave.
     """
     base, now = guarding.compared(checkpoint)
-    lost, found = lost_at_most(base, now), against(means(base), means(now))
-    within = limit is None or lost <= limit
+    found = against(means(base), means(now))
+    lost = lost_at_most(base, now) if "guard_forgotten" in found else None
+    within = limit is None or (lost is not None and lost <= limit)
     rest = {name: value for name, value in found.items() if name != "guard_forgotten"}
     return Hand(weight, found["guard_target"], lost, within and guarding.spent(rest) is None)
 
@@ -94,7 +95,11 @@ def choosing_guard(recipe: Recipe) -> Recipe:
 
 def told(hands: Sequence[Hand], show: Callable[[float], str]) -> str:
     """What the short runs found, in a line."""
-    return ", ".join(f"{one.weight:g}: {show(one.target)}, at most {100 * one.lost:.1f} points lost" for one in hands)
+    return ", ".join(
+        f"{one.weight:g}: {show(one.target)}"
+        + ("" if one.lost is None else f", at most {100 * one.lost:.1f} points lost")
+        for one in hands
+    )
 
 
 def plain(hands: Sequence[Hand]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from keeptune.core.score import Item, Score
-from keeptune.recipes.hands import Hand, choosing_guard, chosen, measured, place_of, tried, weights
+from keeptune.recipes.hands import Hand, choosing_guard, chosen, measured, place_of, told, tried, weights
 from keeptune.recipes.recipe import load_recipe
 from keeptune.stages._guard import Budget, Guard, Guarding
 
@@ -85,3 +85,15 @@ def test_a_hand_passes_when_everything_lost_is_inside_the_budget_at_its_bound(no
     assert found.passed is passed
     assert found.target == now["right"] / QUESTIONS
     assert found.lost > 0, "at its worse end something may have been lost"
+
+
+def test_without_questions_nothing_is_said_to_be_lost_and_the_other_limits_decide():
+    base, now = (
+        [one for one in scores(right=150, bits=bits) if one.kind in ("target", "corpus")] for bits in (2.0, 2.2)
+    )
+    guarding = Looked(Guard(budget=Budget(bits=0.2)), [], None, found=(base, now))
+    found = measured(20.0, None, guarding, limit=None)
+    assert (found.lost, found.passed) == (None, True)
+    assert told([found], "{:.2f}".format) == "20: 0.75"
+    assert told([hand(6.0, 0.5)], "{:.2f}".format) == "6: 0.50, at most 1.0 points lost"
+    assert not measured(20.0, None, guarding, limit=0.02).passed, "what was not asked is not shown to be kept"
