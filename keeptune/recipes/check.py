@@ -12,7 +12,7 @@ from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
 from keeptune.data.decontaminate import TestRows
 from keeptune.data.formats.generated import Generated
-from keeptune.data.label_set import LABELLED
+from keeptune.data.label_set import BARE, LABELLED, asked_bare
 from keeptune.data.survey import Survey
 from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.check_page import check_page, check_text
@@ -156,8 +156,15 @@ def _labels(recipe: Recipe, checks: list[Examined], feeds: dict[str, Feed]) -> D
         return None
     own = next((found for found in checks if found.name == measured.name), None)
     answers = own.answers if own else sum((found.answers for found in checks), Counter())
-    (own or checks[0]).notes += label_notes(answers, measured.held)
+    notes = (own or checks[0]).notes
+    notes += label_notes(answers, measured.held)
+    notes += [BARE] if _writes(recipe) and asked_bare(measured.held, answers) else []
     return label_fault((own or checks[0]).name, answers, measured.held)
+
+
+def _writes(recipe: Recipe) -> bool:
+    """Whether the labels are learned as text."""
+    return any(loss.name == "next_token" for one in recipe.stages if isinstance(one, Train) for loss in one.losses)
 
 
 def _small(recipe: Recipe, checks: list[Examined]) -> None:

@@ -17,6 +17,7 @@ from keeptune.core.image import Image
 from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.hub import PREFIX
+from keeptune.data.label_set import BARE, asked_bare
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, stated_parts
 from keeptune.recipes.passes import Passes, minutes_of, passes_of, passes_over, tokenizer_of
@@ -134,6 +135,8 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
         )
     if labels:
         notes.append(f"{counted(len(labels), 'different answer')}: a label set, so the target is label accuracy")
+    if labels and kind not in ("encoder", "image") and asked_bare(examples, labels):
+        notes.append(BARE)
     if labels and getattr(guess.format, "numbers", False):
         meant = ", ".join(f"{label}: ..." for label in sorted(labels)[:3])
         notes.append(f"the answers are numbers; a model learns words better: labels: {{{meant}}} in place of numbers")

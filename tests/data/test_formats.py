@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.example import TEXTS
 from keeptune.core.spec import validate
 from keeptune.data.formats import Format
 from keeptune.data.place import Place
@@ -155,6 +156,23 @@ def test_prompt_completion_takes_columns_of_any_name():
         ("assistant", "card_arrival"),
     ]
     assert refused(row, "prompt_completion", prompt="text", completion="label", system="hnt").code == "E-DATA-KEY"
+
+
+def test_a_prompt_may_be_a_text_with_columns_in_braces():
+    row = {"text": "a {b} card", "label": "yes", "second part": "it came"}
+
+    def asked(prompt):
+        (turn, _) = read(row, "prompt_completion", prompt=prompt, completion="label").messages
+        return turn.content, turn.extra
+
+    assert asked("Name the intent: {text}") == ("Name the intent: a {b} card", {})
+    assert asked("{text}\nDoes {second part} follow from {text}?") == (
+        "a {b} card\nDoes it came follow from a {b} card?", {},
+    )  # fmt: skip
+    assert asked("text") == ("a {b} card", {})
+    assert asked(["text", "second part"]) == ("a {b} card\nit came", {TEXTS: ["a {b} card", "it came"]})
+    wrong = refused(row, "prompt_completion", prompt="Name it: {txt}", completion="label")
+    assert (wrong.code, wrong.where["key"]) == ("E-DATA-KEY", "txt")
 
 
 def test_plain_text_is_a_document():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ PAIRS = (
     ("sentence_a", "sentence_b"),
     ("text_a", "text_b"),
 )
+_COLUMN = re.compile(r"\{([^{}]+)\}")
 ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>")
 
 
@@ -47,14 +49,15 @@ class PromptCompletion(FileFormat):
     """`{"prompt", "completion"}`; `prompt: text, completion: label` names other columns.
 
     `prompt: [premise, hypothesis]`: an encoder reads the texts as its tokenizer joins a pair, `[CLS] a [SEP] b [SEP]`;
-    every other model reads one per line.
+    every other model reads one per line. `prompt: "Which topic is this about? {text}"` says of each row what is wanted;
+    bare rows teach a model to answer whatever looks like them with a label.
 
     Answers that are numbers or truth values are refused unless the recipe says how they are written: `numbers: true`
     as in the file, `labels: {0: negative, 1: positive}` in words.
     """
 
     prompt: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=8)] = Field(
-        "prompt", description="column of the prompt, or a list of columns"
+        "prompt", description="column of the prompt, a list of columns, or a text with columns in {braces}"
     )
     completion: str = Field("completion", description="column of the answer")
     end: str | None = Field(None, description="text behind every answer of the file that is taken off, such as </s>")
@@ -71,8 +74,10 @@ class PromptCompletion(FileFormat):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the prompt."""
-        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+        """Of the prompt, in the order in which they are read."""
+        if not isinstance(self.prompt, str):
+            return self.prompt
+        return tuple(dict.fromkeys(_COLUMN.findall(self.prompt))) or (self.prompt,)
 
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
         """One user turn and one assistant turn."""
@@ -82,7 +87,7 @@ class PromptCompletion(FileFormat):
             answer = answer.rstrip().removesuffix(self.end)
             if not answer.strip():
                 raise empty(answer, self.completion, place, "answer")
-        asked = Message("user", "\n".join(texts), {TEXTS: texts} if len(texts) > 1 else {})
+        asked = self._asked(dict(zip(self.columns, texts, strict=True)))
         turns = [asked, Message("assistant", answer)]
         if self.system is not None:
             if self.system not in row:
@@ -90,6 +95,13 @@ class PromptCompletion(FileFormat):
             text = optional_text(row, self.system, place)
             turns = ([Message("system", text)] if text else []) + turns
         return Example(identity(row, place), tuple(turns), licence=licence(row), line=place.line)
+
+    def _asked(self, texts: Mapping[str, str]) -> Message:
+        """The user turn of a row, from the texts of its columns."""
+        if isinstance(self.prompt, str):
+            written = self.prompt if _COLUMN.search(self.prompt) else f"{{{self.prompt}}}"
+            return Message("user", _COLUMN.sub(lambda found: texts[found[1]], written))
+        return Message("user", "\n".join(texts.values()), {TEXTS: list(texts.values())})
 
     def _answer(self, row: Mapping[str, Any], place: Place) -> str:
         """The answer of a row as it is learned."""
