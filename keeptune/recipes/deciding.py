@@ -137,6 +137,12 @@ def _next(situation: Situation) -> list[Decision]:
             "one model for all, whose answers off the task stay free: a soft prompt takes up the form of the labels"
         )
         found.append(Decision("next, if the format leaks: promot", because))
+    if situation.recipe == "keep" and situation.answers != "texts":
+        because = (
+            "with every weight and a light KL on a fifth of the tokens more is learned, and more is risked; the base "
+            "changes"
+        )
+        found.append(Decision("next, if points may be lost: instruction_kl", because))
     if situation.recipe == "keep" and situation.answers == "texts":
         because = (
             "a KL on half of the tokens holds facts back; they want every weight, a hotter rate, and little replay"

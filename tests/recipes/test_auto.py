@@ -98,6 +98,7 @@ def test_the_situation_decides(change, word):
     said = [one.what for one in decisions(situation)]
     assert any(word in one for one in said)
     assert ("the guard" in " ".join(said)) == (situation.recipe == "keep")
+    assert any("instruction_kl" in one for one in said) == (situation.recipe == "keep" and word != "new_knowledge")
     assert all(one.because for one in decisions(situation))
     others = {"rft", "self_rewrite", "new_knowledge", "promot", "data select"} - {word}
     assert not any(other in one for one in said for other in others)
