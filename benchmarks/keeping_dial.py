@@ -93,6 +93,10 @@ DIALS = {
         "instruction_replay", "full, KL on a fifth", "the weight of the KL on conversations, a fifth of the tokens",
         ("stages[0].data={task: 0.8, replay: 0.2}",), KL, (20, 6, 2),
     ),
+    "lora_kl": Dial(
+        "replay_kl", "LoRA, KL on a fifth", "the weight of the KL on replay, a fifth of the tokens",
+        ("stages[0].data={task: 0.8, replay: 0.2}",), KL, (20, 6, 2),
+    ),
 }  # fmt: skip
 ARMS: dict[str, Arm] = {"sft": ("sft", [])}
 for _name, _dial in DIALS.items():

@@ -65,7 +65,7 @@ def plane(record: Row, task: str) -> str:
     parts = ground(across, up, base["target"], 1.0, "base")
     for index, dial in enumerate(record["dials"].values()):
         there = [(value, rows[arm]) for value, arm in zip(dial["values"], dial["arms"], strict=True) if arm in rows]
-        parts += [svg.path([place(row) for _, row in there], f"series-{index} thin")]
+        parts += [svg.path([place(row) for _, row in there], f"series-{index % 4} thin")]
         for value, row in there:
             x, y = place(row)
             parts += [*placed(row, index), svg.text(x - 8, y + 17, f"{value:g}", anchor="end")]
