@@ -1,16 +1,18 @@
-"""What a strong hand keeps and what a light one learns: the dial of replay and of the KL, on two tasks.
+"""What a strong hand keeps and what a light one learns: the dial of replay and of the KL, on three tasks.
 
     python -m benchmarks.keeping_dial DATA FOLDER            # goes on where it stopped; writes its record and its page
     python -m benchmarks.keeping_dial DATA FOLDER --read     # reads what is there
 
-DATA holds `nlu/trec_train.jsonl.gz`, which pocket was not trained on. Everything is `keeptune study compare`, an arm a
-recipe of the shelf with one setting turned, at its own rate, and all arms draw the same tokens. Settings, sizes and
-seeds were fixed before a score was seen.
+DATA holds `nlu/trec_train.jsonl.gz`, which pocket was not trained on: bare questions, and the same questions with words
+before them that say what is wanted. Everything is `keeptune study compare`, an arm a recipe of the shelf with one
+setting turned, at its own rate, and all arms draw the same tokens. `fresh` has some of the arms, chosen by what they
+did on the embedded task, on other rows of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from keeptune.core.machine import calm_process
 from keeptune.studies._session import run_study
 
 Arm = tuple[str, list[str]]
-SEEDS = {"embedded": (7, 8, 9), "trec": (7, 8, 9)}
 SIZES = ["data.task.train=120", "data.task.dev=5", "data.task.test=25", "proof.items=60"]
 """Of the embedded task, as on the plane of twice the tokens."""
 TREC = """\
@@ -31,7 +32,7 @@ name: trec
 seed: 7
 model: {{name: pocket, dtype: auto}}
 data:
-  task: {{format: prompt_completion, path: {path}, prompt: text, completion: label_coarse}}
+  task: {{format: prompt_completion, path: {path}, prompt: {prompt}, completion: label_coarse}}
 too_long: drop
 split: {{dev: 0.05, test: 0.1}}
 stages:
@@ -74,6 +75,29 @@ class Dial:
         }
 
 
+@dataclass(frozen=True)
+class Task:
+    """Where arms are compared.
+
+    Attributes:
+        arms: of it.
+        seeds: of each arm.
+        draw: of the embedded task's rows.
+        prompt: of TREC's rows; None: the embedded task.
+    """
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...] = (7, 8, 9)
+    draw: int = 0
+    prompt: str | None = None
+
+    @property
+    def sizes(self) -> list[str]:
+        """Settings of the study's recipe."""
+        drawn = [f"data.task.seed={self.draw}"] if self.draw else []
+        return [*SIZES, *drawn] if self.prompt is None else []
+
+
 KL = "stages[0].losses=[{{name: next_token, on: task}}, {{name: kl_to_base, on: replay, weight: {value:g}}}]"
 SHARE = "stages[0].data={{task: {rest:g}, replay: {value:g}}}"
 DIALS = {
@@ -103,22 +127,42 @@ for _name, _dial in DIALS.items():
     ARMS |= _dial.arms(_name)
 
 
-def run(data: Path, folder: Path, task: str, seeds: int) -> None:
-    """Every arm on one task."""
+TASKS = {
+    "embedded": Task(tuple(ARMS)),
+    "fresh": Task(("sft", "keep_60", "kl_6", "kl_2", "rows_0.05"), seeds=(7, 8, 9, 10, 11), draw=1),
+    "trec": Task(
+        ("sft", "keep_60", "keep_20", "keep_6", "keep_2", "rows_0.1", "rows_0.05", "kl_20", "kl_6", "lora_kl_20",
+         "lora_kl_6"), prompt="Which kind of thing does this question ask for?\n{text}",
+    ),
+    "trec_bare": Task(("sft", "keep_60", "keep_20", "keep_6"), prompt="text"),
+}  # fmt: skip
+
+
+def run(data: Path, folder: Path, task: Task) -> None:
+    """Every arm of one task."""
     make_folder(folder)
-    own = folder / "trec.yaml"
-    atomic_write(own, TREC.format(path=(data / "nlu" / "trec_train.jsonl.gz").resolve()))
-    recipe, sizes = ("sft", SIZES) if task == "embedded" else (str(own), [])
-    files = [arm_file(folder, name, sizes, ARMS) for name in ARMS]
-    run_study("compare", recipe, folder / "study", sizes, [f"recipes={files}", "rates=[1]", f"seeds={seeds}"])
+    recipe = "sft"
+    if task.prompt is not None:
+        recipe, path = str(folder / "trec.yaml"), (data / "nlu" / "trec_train.jsonl.gz").resolve()
+        atomic_write(Path(recipe), TREC.format(path=path, prompt=json.dumps(task.prompt)))
+    files = [arm_file(folder, name, task.sizes, ARMS) for name in task.arms]
+    choices = [f"recipes={files}", "rates=[1]", f"seeds={len(task.seeds)}"]
+    run_study("compare", recipe, folder / "study", task.sizes, choices)
 
 
-def read(folder: Path, task: str) -> dict[str, Any]:
-    """What is there of one task; an arm with fewer seeds than it should have is left out."""
+def read(folder: Path, task: Task) -> dict[str, Any]:
+    """What is there of one task; an arm that lacks a seed is left out."""
     done = Finished.read(folder / "study")
-    table = Table(done, done.cells(list(ARMS), [1.0], SEEDS[task]), SEEDS[task])
-    tokens = read_json(folder / "study" / "study.json")["tokens"]
-    return {"base": table.base(), "tokens": tokens, "rows": table.rows()}
+    table = Table(done, done.cells(task.arms, [1.0], task.seeds), task.seeds)
+    held = [scores for (name, _), own in done.arms.items() if name != "sft" for scores in own.values()]
+    leaks = [score for scores in held for score in scores if score.kind == "leak"]
+    asked = [[item for item in score.items if item.prompt.rstrip().endswith("?")] for score in leaks]
+    return {
+        "base": table.base(), "rows": table.rows(), "tokens": read_json(folder / "study" / "study.json")["tokens"],
+        "questions_of_requests": len(asked[0]),
+        "leaks": {"all": sum(item.score for score in leaks for item in score.items),
+                  "of_questions": sum(item.score for own in asked for item in own)},
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -130,9 +174,9 @@ def main() -> int:
     asked = parser.parse_args()
     record.without_paths(DATA=asked.data, FOLDER=asked.folder)
     if not asked.read:
-        for task, seeds in SEEDS.items():
-            run(asked.data, asked.folder / task, task, len(seeds))
-    found = {task: read(asked.folder / task, task) for task in SEEDS}
+        for name, task in TASKS.items():
+            run(asked.data, asked.folder / name, task)
+    found = {name: read(asked.folder / name, task) for name, task in TASKS.items()}
     rows = [{"task": task, **row} for task, one in found.items() for row in one.pop("rows")]
     dials = {
         name: {"name": dial.name, "says": dial.says, "recipe": dial.recipe, "values": dial.values,
@@ -140,7 +184,7 @@ def main() -> int:
     }  # fmt: skip
     command = "python -m benchmarks.keeping_dial DATA FOLDER"
     record.write(
-        "keeping_dial", rows, seeds=list(SEEDS["embedded"]), tasks=found, dials=dials, arms=ARMS, command=command
+        "keeping_dial", rows, seeds=list(TASKS["fresh"].seeds), tasks=found, dials=dials, arms=ARMS, command=command
     )
     keeping_dial_page.main()
     return 0

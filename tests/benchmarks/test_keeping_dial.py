@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.keeping import arm_file
-from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TREC
+from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TASKS, TREC
 from benchmarks.keeping_dial_page import DOCS, PAGE, RECORD, drawn, page
+from keeptune.data.label_set import asked_bare
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.studies._lineup import arm_recipe
@@ -33,14 +34,20 @@ def test_an_arm_is_a_recipe_of_the_shelf_with_one_setting_turned(name, tmp_path)
         assert sum(stage.data.values()) == pytest.approx(1.0)
 
 
-def test_the_recipe_of_questions_reads_its_file(tmp_path):
-    rows = [{"text": f"what is {n} ?", "label_coarse": ("NUM", "LOC")[n % 2]} for n in range(60)]
+@pytest.mark.parametrize("name", ["trec", "trec_bare"])
+def test_the_recipe_of_questions_reads_its_file(name, tmp_path):
+    rows = [{"text": f"w{n} is x{n} y{n} ?", "label_coarse": ("NUM", "LOC")[n % 2]} for n in range(60)]
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     recipe = tmp_path / "trec.yaml"
-    recipe.write_text(TREC.format(path=path), encoding="utf-8")
+    recipe.write_text(TREC.format(path=path, prompt=json.dumps(TASKS[name].prompt)), encoding="utf-8")
     task = read_sources(load_recipe(str(recipe)), tmp_path)["task"]
     assert {row.target for row in task.test} == {"NUM", "LOC"}
+    assert asked_bare(task.train, ["NUM", "LOC"]) == (name == "trec_bare")
+
+
+def test_every_task_has_arms_that_there_are():
+    assert {name for task in TASKS.values() for name in task.arms} == set(ARMS)
 
 
 def interval(value, half=0.01):
@@ -57,10 +64,11 @@ def record():
     rows = [row("sft", 0.8, 0.9), row("keep_60", 0.3, 0.0), row("keep_6", 0.5, 0.03), row("keep_2", 0.6, 0.3)]
     dial = {"name": "LoRA, KL on half", "says": "the weight", "recipe": "replay_kl", "values": [60, 6, 2],
             "arms": ["keep_60", "keep_6", "keep_2"]}  # fmt: skip
+    found = {"tokens": 165888, "questions_of_requests": 295, "leaks": {"all": 700.0, "of_questions": 650.0}}
     base = {"target": 0.2, "target_rows": 480, "questions": 480, "requests": 600, "documents": 360}
     return {
         "command": "python -m benchmarks.keeping_dial DATA FOLDER", "machine": {"processor": "a processor"},
-        "rows": rows, "tasks": {"trec": {"base": base, "tokens": 165888}}, "dials": {"keep": dial},
+        "rows": rows, "tasks": {"trec": {"base": base, **found}}, "dials": {"keep": dial},
         "arms": {name: ARMS[name] for name in ("sft", "keep_60")},
     }  # fmt: skip
 
@@ -70,6 +78,7 @@ def test_the_page_names_the_highest_score_within_each_budget(record):
     assert "| 2.0 points | `keep_60` | 30.0% (29.0% to 31.0%) |" in text
     assert "| 5.0 points | `keep_6` | 50.0%" in text
     assert "0.4 hours" in text
+    assert "of the 700 that were answered with a label" in text
     record["rows"] = [row for row in record["rows"] if row["arm"] == "sft"]
     assert "| 20.0 points | none |" in page(record)
 
