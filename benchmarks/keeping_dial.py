@@ -156,10 +156,12 @@ def read(folder: Path, task: Task) -> dict[str, Any]:
     table = Table(done, done.cells(task.arms, [1.0], task.seeds), task.seeds)
     held = [scores for (name, _), own in done.arms.items() if name != "sft" for scores in own.values()]
     leaks = [score for scores in held for score in scores if score.kind == "leak"]
+    arm = next(folder.glob(f"study/arms/{task.arms[0]}-x1-*/result.json"))
+    stage = read_json(arm)["decides"]["recipe"]["stages"][0]
     asked = [[item for item in score.items if item.prompt.rstrip().endswith("?")] for score in leaks]
     return {
-        "base": table.base(), "rows": table.rows(), "tokens": read_json(folder / "study" / "study.json")["tokens"],
-        "questions_of_requests": len(asked[0]),
+        "base": table.base(), "rows": table.rows(), "steps": stage["steps"], "batch_tokens": stage["batch_tokens"],
+        "questions_of_requests": len(asked[0]), "planned": task.arms,
         "leaks": {"all": sum(item.score for score in leaks for item in score.items),
                   "of_questions": sum(item.score for own in asked for item in own)},
     }  # fmt: skip

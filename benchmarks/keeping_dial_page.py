@@ -95,7 +95,8 @@ python -m benchmarks.keeping_dial_page    # this page, from the record
 A strong hand keeps everything and teaches little; a light one the other way round. Here the hand is a setting that is
 turned, and everything else stays: pocket, the tokens drawn, each recipe's own rate. What is replayed is the base's own
 text. What is turned was fixed before a score was seen, but for *LoRA, KL on a fifth*, which was added when full tuning
-with such a KL had been seen. The arms of the second table were chosen by the first one.
+with such a KL had been seen. The later tables have fewer arms: the second those that stood out in the first, TREC's
+what the clock allowed.
 
 {dials}
 
@@ -111,19 +112,20 @@ def _task(record: Row, task: str, found: Row) -> str:
         for row in rows.values()
     ]
     head = ["arm", "task", "kept", "abilities lost", "format leak gained", "bits per byte"]
-    leaks = found["leaks"]
+    leaks, left = found["leaks"], [f"`{arm}`" for arm in found["planned"] if arm not in rows]
+    missing = f"\n\nPlanned and not run, or not with every seed: {listed(left)}." if left else ""
     return f"""## {TASKS[task]}
 
-{found["tokens"]:,} tokens a run, seeds {listed(seeds)}; {base["target_rows"]} test rows, of which the base has
-{points(base["target"], sign=False)}%; {base["questions"]} questions of abilities. Of {base["requests"]} unrelated
-requests {found["questions_of_requests"]} are questions; of the {leaks["all"]:,.0f} that were answered with a label, in
-all arms but `sft`, {leaks["of_questions"]:,.0f} were.
+{found["steps"]} steps of {found["batch_tokens"]:,} tokens, seeds {listed(seeds)}; {base["target_rows"]} test rows,
+of which the base has {points(base["target"], sign=False)}%; {base["questions"]} questions of abilities. Of
+{base["requests"]} unrelated requests {found["questions_of_requests"]} are questions; of the {leaks["all"]:,.0f} that
+were answered with a label, in all arms but `sft`, {leaks["of_questions"]:,.0f} were.
 
 ![score on the task against what was kept]({picture(task)})
 
 {table(head, lines)}
 
-{_budgets(list(rows.values()))}"""
+{_budgets(list(rows.values()))}{missing}"""
 
 
 def _budgets(rows: Sequence[Row]) -> str:

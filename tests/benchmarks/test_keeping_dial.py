@@ -11,6 +11,7 @@ import pytest
 from benchmarks.keeping import arm_file
 from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TASKS, TREC
 from benchmarks.keeping_dial_page import DOCS, PAGE, RECORD, drawn, page
+from benchmarks.keeping_words import kept, reading
 from keeptune.data.label_set import asked_bare
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
@@ -64,7 +65,12 @@ def record():
     rows = [row("sft", 0.8, 0.9), row("keep_60", 0.3, 0.0), row("keep_6", 0.5, 0.03), row("keep_2", 0.6, 0.3)]
     dial = {"name": "LoRA, KL on half", "says": "the weight", "recipe": "replay_kl", "values": [60, 6, 2],
             "arms": ["keep_60", "keep_6", "keep_2"]}  # fmt: skip
-    found = {"tokens": 165888, "questions_of_requests": 295, "leaks": {"all": 700.0, "of_questions": 650.0}}
+    found = {
+        "tokens": 165888,
+        "planned": ["sft", "keep_60", "keep_6", "keep_2", "kl_2"],
+        "questions_of_requests": 295,
+        "leaks": {"all": 700.0, "of_questions": 650.0},
+    }
     base = {"target": 0.2, "target_rows": 480, "questions": 480, "requests": 600, "documents": 360}
     return {
         "command": "python -m benchmarks.keeping_dial DATA FOLDER", "machine": {"processor": "a processor"},
@@ -78,6 +84,7 @@ def test_the_page_names_the_highest_score_within_each_budget(record):
     assert "| 2.0 points | `keep_60` | 30.0% (29.0% to 31.0%) |" in text
     assert "| 5.0 points | `keep_6` | 50.0%" in text
     assert "0.4 hours" in text
+    assert "not with every seed: `kl_2`." in text
     assert "of the 700 that were answered with a label" in text
     record["rows"] = [row for row in record["rows"] if row["arm"] == "sft"]
     assert "| 20.0 points | none |" in page(record)
@@ -96,3 +103,16 @@ def test_page_and_pictures_are_those_of_the_record():
     assert PAGE.read_text(encoding="utf-8") == page(record)
     for name, text in drawn(record).items():
         assert (DOCS / name).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.skipif(not RECORD.exists(), reason="no record was taken")
+def test_readme_and_recipe_say_what_the_record_says():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    readme = " ".join((DOCS.parent.parent / "README.md").read_text(encoding="utf-8").split())
+    rows = {row["arm"]: row for row in record["rows"] if row["task"] == "fresh"}
+    held, plain = rows["kl_6"], rows["sft"]
+    assert {len(row["seeds"]) for row in rows.values()} == {5}
+    assert f"scores {reading(held['target'], sign=False, unit='%')} and keeps {kept(held['forgotten'])}" in readme
+    assert f"where plain tuning scores {reading(plain['target'], sign=False, unit='%')}" in readme
+    recipe, turned = load_recipe("instruction_kl"), load_recipe(*ARMS["kl_6"])
+    assert (recipe.stages, recipe.data) == (turned.stages, turned.data)
