@@ -85,7 +85,7 @@ def test_the_page_names_the_highest_score_within_each_budget(record):
     assert "| 5.0 points | `keep_6` | 50.0%" in text
     assert "0.4 hours" in text
     assert "not with every seed: `kl_2`." in text
-    assert "of the 700 that were answered with a label" in text
+    assert "of the 700 that were answered with a label" in " ".join(text.split())
     record["rows"] = [row for row in record["rows"] if row["arm"] == "sft"]
     assert "| 20.0 points | none |" in page(record)
 
