@@ -66,7 +66,8 @@ def record():
     dial = {"name": "LoRA, KL on half", "says": "the weight", "recipe": "replay_kl", "values": [60, 6, 2],
             "arms": ["keep_60", "keep_6", "keep_2"]}  # fmt: skip
     found = {
-        "tokens": 165888,
+        "steps": 81,
+        "batch_tokens": 2048,
         "planned": ["sft", "keep_60", "keep_6", "keep_2", "kl_2"],
         "questions_of_requests": 295,
         "leaks": {"all": 700.0, "of_questions": 650.0},
