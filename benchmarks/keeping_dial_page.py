@@ -52,10 +52,8 @@ def rows_of(record: Row, task: str) -> dict[str, Row]:
 def plane(record: Row, task: str) -> str:
     """Score on the task against what was kept: a line for each dial, from its strongest hand to its lightest."""
     rows, base, ends = rows_of(record, task), record["tasks"][task]["base"], ("value", "low", "high")
-    across = svg.Axis(
-        *svg.around([base["target"], *(r["target"][end] for r in rows.values() for end in ends)]), LEFT, RIGHT
-    )
-    up = svg.Axis(-0.02, 1.06, BOTTOM, TOP)
+    xs = [base["target"], *(row["target"][end] for row in rows.values() for end in ends)]
+    across, up = svg.Axis(*svg.around(xs), LEFT, RIGHT), svg.Axis(_floor(rows), 1.02, BOTTOM, TOP)
 
     def place(row: Row, end: str = "value") -> tuple[float, float]:
         return across(row["target"][end]), up(1 - row["forgotten"][end])
@@ -74,10 +72,20 @@ def plane(record: Row, task: str) -> str:
         parts += legend(index, dial["name"])
     if "sft" in rows:
         x, y = place(rows["sft"])
-        parts += [*placed(rows["sft"], len(record["dials"])), svg.text(x - 8, y - 9, "sft", anchor="end")]
+        share = 1 - rows["sft"]["forgotten"]["value"]
+        if share < up.low:
+            parts += [svg.text(x, BOTTOM - 8, f"↓ sft, {points(share, sign=False)}% kept", anchor="middle")]
+        else:
+            parts += [*placed(rows["sft"], len(record["dials"])), svg.text(x - 8, y - 9, "sft", anchor="end")]
     parts += svg.bottom_axis(percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
     parts += svg.left_axis(percent(up), LEFT, "kept, %", "{:g}")
     return alone("What each place of a dial kept against its score on the task", parts)
+
+
+def _floor(rows: Row) -> float:
+    """Where the axis of the share kept begins: at nothing, unless all but plain tuning keep more than half."""
+    least = min((1 - row["forgotten"]["high"] for name, row in rows.items() if name != "sft"), default=0.0)
+    return least - 0.04 if least > 0.5 else -0.02
 
 
 def _head(record: Row) -> str:

@@ -95,7 +95,11 @@ def test_the_picture_has_a_line_for_the_dial_and_a_mark_for_each_arm(record):
     (picture,) = drawn(record).values()
     root = ElementTree.fromstring(picture)
     labels = {node.text for node in root.iter() if node.tag.endswith("text")}
-    assert {"60", "6", "2", "sft", "base"} <= labels
+    assert {"60", "6", "2", "↓ sft, 10.0% kept", "base"} <= labels, "plain tuning is below the others"
+    record["rows"][3] |= {"forgotten": interval(0.7)}
+    (picture,) = drawn(record).values()
+    labels = {node.text for node in ElementTree.fromstring(picture).iter() if node.tag.endswith("text")}
+    assert {"0", "sft"} <= labels, "one that lost more than half is drawn from nothing on"
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason="no record was taken")
