@@ -24,6 +24,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,8 @@ Row = dict[str, Any]
 LETTERS = {"alpaca": 400, "dolly": 600, "lima": 1000}
 """Longer rows are left out: request, input and answer together."""
 NARROW = ("generate", "create")
-STEPS, SEEDS, ITEMS, WRITTEN = {"rows": 60, "quantity": 240, "quality": 60}, 4, 100, 24
-MORE = {"rows": ["plan=plan.yaml", "sizes=[]"], "quantity": ["sizes=[1000, 2000, 4000]"], "quality": ["sizes=[]"]}
+SEEDS, ITEMS, WRITTEN = 4, 100, 24
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "instructions.md"
-QUESTIONS = {
-    "rows": "Wordings, tasks, kinds held out, dialogues, diversity",
-    "quantity": "Quantity",
-    "quality": "Quality",
-}
 RECIPE = """\
 name: instructions-{name}
 seed: 11
@@ -64,10 +59,33 @@ stages:
     batch_tokens: 1024
 proof: {{target: {{data: task, metric: bits_per_byte}}}}
 """
-SOURCES = {
-    "rows": {"task": "alpaca", "narrow": "narrow", "dialogues": "dialogues", "outside": "lima"},
-    "quantity": {"task": "alpaca", "outside": "lima"},
-    "quality": {"task": "chosen", "rejected": "passed_over", "outside": "lima"},
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the studies.
+
+    Attributes:
+        title: on the page.
+        sources: of its recipe, each with its file.
+        choices: of the study.
+        steps: of every arm.
+    """
+
+    title: str
+    sources: dict[str, str]
+    choices: tuple[str, ...] = ("sizes=[]",)
+    steps: int = 60
+
+
+PARTS = {
+    "rows": Part(
+        "Wordings, tasks, kinds held out, dialogues, diversity",
+        {"task": "alpaca", "narrow": "narrow", "dialogues": "dialogues", "outside": "lima"},
+        ("plan=plan.yaml", "sizes=[]"),
+    ),
+    "quantity": Part("Quantity", {"task": "alpaca", "outside": "lima"}, ("sizes=[1000, 2000, 4000]",), steps=240),
+    "quality": Part("Quality", {"task": "chosen", "rejected": "passed_over", "outside": "lima"}),
 }
 TREC = {
     "ABBR": "abbreviation",
@@ -154,17 +172,17 @@ def prepare(data: Path, folder: Path, quick: bool) -> None:
     for name, rows in files(data).items():
         atomic_write(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     atomic_write(folder / "plan.yaml", json.dumps(plan(data), indent=1))
-    for name, sources in SOURCES.items():
-        steps = 2 if quick else STEPS[name]
-        kinds = {source: "messages" if source == "dialogues" else "alpaca" for source in sources}
-        lines = [f"  {source}: {{format: {kinds[source]}, path: {file}.jsonl}}" for source, file in sources.items()]
+    for name, part in PARTS.items():
+        steps = 2 if quick else part.steps
+        kinds = {source: "messages" if source == "dialogues" else "alpaca" for source in part.sources}
+        lines = [f"  {source}: {{format: {kinds[source]}, path: {at}.jsonl}}" for source, at in part.sources.items()]
         atomic_write(folder / f"{name}.yaml", RECIPE.format(name=name, sources="\n".join(lines), steps=steps))
 
 
 def study(folder: Path, name: str, quick: bool) -> Row:
     """One of the studies."""
     seeds, items, written = (2, 30, 4) if quick else (SEEDS, ITEMS, WRITTEN)
-    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", *MORE[name]]
+    choices = [f"seeds={seeds}", f"items={items}", f"max_new_tokens={written}", *PARTS[name].choices]
     return run_study("instructions", str(folder / f"{name}.yaml"), folder / name, choices=choices)
 
 
@@ -176,11 +194,11 @@ def page(found: dict[str, Row]) -> str:
         "```sh\npython -m benchmarks.instructions DATA FOLDER\n```",
         about,
         f"Rows have at most {LETTERS['alpaca']}, {LETTERS['dolly']} and {LETTERS['lima']:,} letters (Alpaca, Dolly, "
-        "LIMA). Every arm draws the same\nnumber of tokens. Arms, sizes and scores were fixed before any score was "
-        "seen, seeds as many as the clock allowed.\nHow to read the tables: [studies](../studies.md).",
+        "LIMA). Every arm of a study draws the\nsame number of tokens. Arms, sizes and scores were fixed before any "
+        "score was seen, seeds as many as the clock allowed.\nHow to read the tables: [studies](../studies.md).",
     ]
     for name, result in found.items():
-        parts += [f"## {QUESTIONS[name]}", result["text"].split("\n\nNot asked:")[0].split("\n\npage  ")[0]]
+        parts += [f"## {PARTS[name].title}", result["text"].split("\n\nNot asked:")[0].split("\n\npage  ")[0]]
     return "\n\n".join(parts) + "\n"
 
 
@@ -194,7 +212,7 @@ def main() -> None:
     record.without_paths(DATA=given.data, FOLDER=given.folder)
     calm_process()
     prepare(given.data, given.folder, given.quick)
-    found = {name: study(given.folder, name, given.quick) for name in SOURCES}
+    found = {name: study(given.folder, name, given.quick) for name in PARTS}
     text = page(found)
     print(text)
     rows = [{"study": name, **one} for name, result in found.items() for one in result["comparisons"]]

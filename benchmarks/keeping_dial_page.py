@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from benchmarks.keeping_pictures import BOTTOM, LEFT, RIGHT, TOP, alone, cross, ground, legend, percent
+from benchmarks.keeping_pictures import BOTTOM, LEFT, RIGHT, TOP, alone, ground, legend, percent, placing
 from benchmarks.keeping_words import Row, kept, listed, losses, reading, table
 from benchmarks.record import RESULTS
 from keeptune.core.files import atomic_write, make_folder
@@ -55,13 +55,7 @@ def plane(record: Row, task: str) -> str:
     xs = [base["target"], *(row["target"][end] for row in rows.values() for end in ends)]
     across, up = svg.Axis(*svg.around(xs), LEFT, RIGHT), svg.Axis(_floor(rows), 1.02, BOTTOM, TOP)
 
-    def place(row: Row, end: str = "value") -> tuple[float, float]:
-        return across(row["target"][end]), up(1 - row["forgotten"][end])
-
-    def placed(row: Row, index: int) -> list[object]:
-        (left, top), (right, bottom) = place(row, "low"), place(row, "high")
-        return cross(place(row), (left, right, bottom, top), index)
-
+    place, placed = placing(across, up)
     parts = ground(across, up, base["target"], 1.0, "base")
     for index, dial in enumerate(record["dials"].values()):
         there = [(value, rows[arm]) for value, arm in zip(dial["values"], dial["arms"], strict=True) if arm in rows]

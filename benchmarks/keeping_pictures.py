@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keeptune.report import svg
 
+Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 430, 70, 590, 44, 360
 SHAPES = ("circle", "square", "diamond", "triangle")
 LIGHT = ("#fff", "#222", "#666", "#999", "#2456a6", "#b5481d", "#0b7a6b", "#7a3e9d")
@@ -31,13 +32,7 @@ def plane(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any], gentle: Se
     xs = [base["target"], *(row["target"][end] for row in [*rows, *gentle] for end in ends)]
     across, up = svg.Axis(*svg.around(xs), LEFT, RIGHT), svg.Axis(-0.02, 1.06, BOTTOM, TOP)
 
-    def place(row: Mapping[str, Any], end: str = "value") -> tuple[float, float]:
-        return across(row["target"][end]), up(1 - row["forgotten"][end])
-
-    def placed(row: Mapping[str, Any], index: int) -> list[object]:
-        (left, top), (right, bottom) = place(row, "low"), place(row, "high")
-        return cross(place(row), (left, right, bottom, top), index)
-
+    place, placed = placing(across, up)
     parts = ground(across, up, base["target"], 1.0, "base")
     way = sorted(gentle, key=lambda row: float(row["rate"]))
     for row in way:
@@ -51,6 +46,19 @@ def plane(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any], gentle: Se
     parts += svg.bottom_axis(percent(across), BOTTOM, "score on the task, % of test rows", "{:g}")
     parts += svg.left_axis(percent(up), LEFT, "kept, %", "{:g}")
     return alone("What each recipe kept against its score on the task", parts)
+
+
+def placing(across: svg.Axis, up: svg.Axis) -> tuple[Callable[..., Point], Callable[..., list[object]]]:
+    """(where a row stands on the plane of target score and share kept, its mark with both intervals)."""
+
+    def place(row: Mapping[str, Any], end: str = "value") -> Point:
+        return across(row["target"][end]), up(1 - row["forgotten"][end])
+
+    def placed(row: Mapping[str, Any], index: int) -> list[object]:
+        (left, top), (right, bottom) = place(row, "low"), place(row, "high")
+        return cross(place(row), (left, right, bottom, top), index)
+
+    return place, placed
 
 
 def losses(rows: Sequence[Mapping[str, Any]]) -> str:

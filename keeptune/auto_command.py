@@ -21,7 +21,7 @@ def auto(
         float | None, typer.Option(help="Score wanted on the task, 0.8 for 80%; where the base has it, nothing trains.")
     ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="What may be lost: forget=2pt (unless given), bits=1%, kl=0.05.")
+        list[str] | None, typer.Option(help="What may be lost: forget=5pt, bits=1%, kl=0.05. Unless given, forget=2pt.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Replace one setting of the recipe: a.b=c.")
@@ -29,9 +29,8 @@ def auto(
     json_: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
     """Goes the whole way, from a data file to a proof. Baselines, short runs, and what fits, each with its reason."""
-    from keeptune.recipes.auto import BUDGET
     from keeptune.recipes.auto import auto as conduct
 
-    result = conduct(data, model, output, goal=goal, budget=budget or BUDGET, settings=settings or [], quiet=json_)
+    result = conduct(data, model, output, goal=goal, budget=budget or [], settings=settings or [], quiet=json_)
     print(json.dumps(result, ensure_ascii=False, allow_nan=False) if json_ else result["text"])
     raise typer.Exit(VERDICT_EXIT.get(result.get("verdict") or "PASS", 0))

@@ -14,7 +14,7 @@ from keeptune.core.run import Run
 from keeptune.evaluations.target import Target
 from keeptune.recipes import hands
 from keeptune.recipes.baselines import Baseline, baselines
-from keeptune.recipes.deciding import Situation, decisions, enough
+from keeptune.recipes.deciding import BUDGET, Situation, decisions, enough
 from keeptune.recipes.guarding import budget_settings, guarded
 from keeptune.recipes.hands import Hand
 from keeptune.recipes.jobs import jobs_of
@@ -32,7 +32,6 @@ from keeptune.stages.train import Train
 if TYPE_CHECKING:
     from keeptune.evaluations import Context
 
-BUDGET = ("forget=2pt",)
 MOST_DEV = 200
 WORKED = 0.9
 """Share of the answers that must end in a number for them to count as checkable."""
@@ -44,7 +43,7 @@ def auto(
     output: Path = Path("runs/auto"),
     *,
     goal: float | None = None,
-    budget: Sequence[str] = BUDGET,
+    budget: Sequence[str] = (),
     settings: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -55,7 +54,8 @@ def auto(
         model: as `keeptune init` takes it.
         output: folder; a second call goes on where the first one stopped.
         goal: a score on the task, in its own unit; where the untrained base reaches it, nothing is trained.
-        budget: what may be lost, as `keeptune run --budget` takes it: the guard's, and how hard the base is held to.
+        budget: what may be lost, as `keeptune run --budget` takes it: the guard's, and how hard the base is held to;
+            two points where the keep recipe is run and none is said.
         settings: `--set` overrides, which win over every choice.
         quiet: show no progress.
 
@@ -79,7 +79,7 @@ def auto(
         "decisions": [asdict(one) for one in chosen],
         "baselines": [asdict(one) for one in situation.baselines],
         "rates": {f"{rate:g}": score for rate, score in rates.items()},
-        "hands": hands.plain(held),
+        "hands": [asdict(one) for one in held],
     }
     write_json(output / "auto.json", result)
     told = "\n".join(f"{one.what}\n    {one.because}" for one in chosen)
@@ -88,10 +88,8 @@ def auto(
         told += f"\nlearning rate {best_rate(rates, higher=situation.higher):g}\n    dev after short runs: {shown}"
     if held:
         weight = hands.chosen(held, higher=situation.higher)
-        told += (
-            f"\nthe hand: a KL of weight {weight:g}\n    dev after short runs, and what they lost at the worse end of "
-        )
-        told += f"a 95% bound: {hands.told(held, situation.shown)}"
+        told += f"\nthe hand: a KL of weight {weight:g}\n    dev after short runs, and what they lost at the worse "
+        told += f"end of a 95% bound: {hands.told(held, situation.shown)}"
     met = enough(situation)
     if met is not None:
         write_json(output / "prompt.json", list(met.examples))
@@ -99,7 +97,7 @@ def auto(
     progress.say(told)
     finished = run_recipe(
         str(recipe_file), output / "run", [*found.chosen(rates, held), *settings],
-        budget=budget if situation.recipe == "keep" else [], quiet=quiet,
+        budget=situation.budget if situation.recipe == "keep" else budget, quiet=quiet,
     )  # fmt: skip
     return {**finished, **result}
 
@@ -120,7 +118,7 @@ class _Look:
         self.output, self.workshop, self.progress = output, workshop, progress
         self.recipe, dtype = with_dtype(load_recipe(file, list(settings)), output)
         self.file, self.settings = str(file), [*settings, f"model.dtype={dtype.name}"]
-        self.budget = list(budget)
+        self.budget = list(budget or BUDGET)
         self.base = self.recipe.model.checkpoint
         self.loaded = workshop.shared(self.base)
         target = self.recipe.proof.target if self.recipe.proof else None
@@ -147,26 +145,31 @@ class _Look:
         return {rate: self._once(f"rate-{rate:g}", partial(sweep.score, rate, short[rate])) for rate in short}
 
     def hands(self, rates: dict[float, float]) -> list[Hand]:
-        """Short runs at the best rate, from the recipe's hand to lighter ones; none where nothing holds to the base."""
+        """Short runs at the best rate, from the recipe's hand to lighter ones.
+
+        None where nothing will be trained, nothing holds to the base, or the losses are the user's own.
+        """
         place = hands.place_of(self.recipe)
-        if not rates or self.situation.recipe != "keep" or place is None:
+        own = any(".losses" in setting.partition("=")[0] for setting in self.settings)
+        if not rates or self.situation.recipe != "keep" or place is None or own:
             return []
-        limits = load_recipe(self.file, [*self.settings, *budget_settings(self.budget)])
+        limits = load_recipe(self.file, [*hands.GUARD, *self.settings, *budget_settings(self.budget)])
         context = context_of(self.recipe, self.workshop, self.material, self.base, self.output)
-        _, guarding = guarded(hands.choosing_guard(limits), context)
+        _, guarding = guarded(hands.choosing(limits), context)
         assert guarding is not None, "the recipe was given one"
+        setting, strongest = place
         rate, sweep = best_rate(rates, higher=self.situation.higher), self._sweep()
         short = sweep.rates()[rate]
 
-        def run(weight: float) -> Hand:
-            name = f"{rate:g}" if weight == place[1] else f"{rate:g}-held-{weight:g}"
-            checkpoint = sweep.trained(name, short if weight == place[1] else [*short, f"{place[0]}={weight:g}"])
-            return hands.measured(weight, checkpoint, guarding, limit=guarding.guard.budget.forget)
+        def run(weight: float) -> dict[str, Any]:
+            lighter = [] if weight == strongest else [f"{setting}={weight:g}"]  # the strongest was run for its rate
+            name = f"{rate:g}-held-{weight:g}" if lighter else f"{rate:g}"
+            return asdict(hands.measured(weight, sweep.trained(name, [*short, *lighter]), guarding))
 
         def once(weight: float) -> Hand:
-            return Hand(**self._once(f"hand-{weight:g}", lambda: hands.plain([run(weight)])[0]))
+            return Hand(**self._once(f"hand-{weight:g}", partial(run, weight), rate, self.budget))
 
-        return list(hands.tried(hands.weights(place[1]), once))
+        return list(hands.tried(hands.weights(strongest), once))
 
     def chosen(self, rates: dict[float, float], held: Sequence[Hand] = ()) -> list[str]:
         """Settings of the run that follow from what was found."""
@@ -175,7 +178,7 @@ class _Look:
         settings = [*self._fitting(), f"stages[{last}].optimizer.lr={rate:g}"]
         if held and place is not None:
             weight = hands.chosen(held, higher=self.situation.higher)
-            settings += [f"{place[0]}={weight:g}", *hands.guard_settings()]
+            settings += [f"{place[0]}={weight:g}", *hands.GUARD]
         return settings
 
     def _sweep(self) -> Sweep:
@@ -218,9 +221,8 @@ class _Look:
         jobs = jobs_of(recipe, config, self.material.train, room, gpu=gpu)
         return all((job.memory.peak if gpu else job.memory.resident) <= room for job in jobs.values())
 
-    def _once(self, name: str, make: Any) -> Any:
-        path = self.output / "look" / f"{name}.json"
-        key = [self.recipe.digest(), self.material.digest(), self.budget if name.startswith("hand") else []]
+    def _once(self, name: str, make: Any, *decides: Any) -> Any:
+        path, key = self.output / "look" / f"{name}.json", [self.recipe.digest(), self.material.digest(), *decides]
         if path.exists() and (stored := read_json(path))["key"] == key:
             return stored["result"]
         self.progress.say(f"looking: {name}")

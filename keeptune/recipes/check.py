@@ -10,9 +10,10 @@ from typing import Any
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
+from keeptune.data.bare_requests import BARE, asked_bare
 from keeptune.data.decontaminate import TestRows
 from keeptune.data.formats.generated import Generated
-from keeptune.data.label_set import BARE, LABELLED, asked_bare
+from keeptune.data.label_set import LABELLED
 from keeptune.data.survey import Survey
 from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.check_page import check_page, check_text

@@ -9,6 +9,8 @@ from typing import Literal
 from keeptune.core.counting import counted
 from keeptune.recipes.baselines import Baseline
 
+BUDGET = ("forget=2pt",)
+"""What may be lost unless a user says otherwise."""
 FEW_ROWS, MANY_ROWS = 5000, 50_000
 LARGE = 1_000_000_000
 """Parameters below which a soft prompt is weak (arXiv:2104.08691)."""
@@ -37,7 +39,7 @@ class Situation:
     fits: bool
     baselines: Sequence[Baseline] = ()
     goal: float | None = None
-    budget: Sequence[str] = ("forget=2pt",)
+    budget: Sequence[str] = BUDGET
     higher: bool = True
 
     def shown(self, score: float) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keeptune.recipes.recipe import Recipe
-from keeptune.stages._guard import Guard, Guarding, against, means
+from keeptune.stages._guard import Guarding, against, means
 from keeptune.stages.train import Train
 from keeptune.stages.wise_ft import lost_at_most
 
 if TYPE_CHECKING:
     from keeptune.core.checkpoint import Checkpoint
 
-FACTORS = (1.0, 1 / 3, 0.1, 1 / 30)
-"""On the recipe's weight, from the strongest hand to the lightest."""
-SHARE, ITEMS = 0.2, 300
-"""Of the suite, which the guard keeps to itself: a tenth is too few to show that two points are not lost."""
+FACTORS = (1 / 3, 0.1, 1 / 30)
+"""On the recipe's weight, from a strong hand to a light one."""
+GUARD = ["guard.share=0.2"]
+"""Of the choice and of the run, whose proof so asks nothing that the choice has seen; a tenth of the suite is too few
+to show that two points are not lost."""
+ITEMS = 300
+"""Most questions of each kind that the choice looks at."""
 KL = "kl_to_base"
 
 
@@ -47,7 +51,7 @@ def place_of(recipe: Recipe) -> tuple[str, float] | None:
 
 def weights(strongest: float) -> list[float]:
     """Those that are tried, in this order."""
-    return [float(f"{factor * strongest:.2g}") for factor in FACTORS]
+    return [strongest, *(float(f"{factor * strongest:.2g}") for factor in FACTORS)]
 
 
 def tried(weights: Sequence[float], short_run: Callable[[float], Hand]) -> Iterator[Hand]:
@@ -59,21 +63,13 @@ def tried(weights: Sequence[float], short_run: Callable[[float], Hand]) -> Itera
             return
 
 
-def measured(weight: float, checkpoint: Checkpoint, guarding: Guarding, *, limit: float | None) -> Hand:
-    """What a short run scores on dev and has lost.
-
-    Args:
-        weight: that it was trained under.
-        checkpoint: its end.
-        guarding: with the budget.
-        limit: points that may be forgotten; None: as many as the guard's other limits leave.
-    """
+def measured(weight: float, checkpoint: Checkpoint, guarding: Guarding) -> Hand:
+    """What a short run under a weight scores on dev and has lost; what was not asked is not shown to be kept."""
     base, now = guarding.compared(checkpoint)
     found = against(means(base), means(now))
     lost = lost_at_most(base, now) if "guard_forgotten" in found else None
-    within = limit is None or (lost is not None and lost <= limit)
-    rest = {name: value for name, value in found.items() if name != "guard_forgotten"}
-    return Hand(weight, found["guard_target"], lost, within and guarding.spent(rest) is None)
+    found["guard_forgotten"] = math.inf if lost is None else lost
+    return Hand(weight, found["guard_target"], lost, guarding.spent(found) is None)
 
 
 def chosen(hands: Sequence[Hand], *, higher: bool = True) -> float:
@@ -82,15 +78,10 @@ def chosen(hands: Sequence[Hand], *, higher: bool = True) -> float:
     return min(passed, key=lambda hand: (-hand.target if higher else hand.target, -hand.weight)).weight
 
 
-def guard_settings() -> list[str]:
-    """What a run needs so that its proof asks nothing that the choice has seen."""
-    return [f"guard.share={SHARE}"]
-
-
-def choosing_guard(recipe: Recipe) -> Recipe:
-    """The recipe with the guard that chooses, which keeps the budget of its own, if it has one."""
-    budget = {} if recipe.guard is None else {"budget": recipe.guard.budget}
-    return recipe.model_copy(update={"guard": Guard(share=SHARE, items=ITEMS, **budget)})
+def choosing(recipe: Recipe) -> Recipe:
+    """The recipe with more of its guard's questions."""
+    assert recipe.guard is not None, "GUARD gives it one"
+    return recipe.model_copy(update={"guard": recipe.guard.model_copy(update={"items": ITEMS})})
 
 
 def told(hands: Sequence[Hand], show: Callable[[float], str]) -> str:
@@ -100,8 +91,3 @@ def told(hands: Sequence[Hand], show: Callable[[float], str]) -> str:
         + ("" if one.lost is None else f", at most {100 * one.lost:.1f} points lost")
         for one in hands
     )
-
-
-def plain(hands: Sequence[Hand]) -> list[dict[str, Any]]:
-    """For the file and `--json`."""
-    return [dict(vars(hand)) for hand in hands]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from keeptune.evaluations import Context
     from keeptune.evaluations.target import Target
     from keeptune.recipes.material import Material
-    from keeptune.recipes.recipe import Recipe
     from keeptune.recipes.workshop import Workshop
     from keeptune.stages._progress import Progress
 
@@ -59,21 +58,17 @@ class Sweep:
         """Each rate of the last stage, with the settings that make a short run of it."""
         recipe = load_recipe(self.recipe, list(self.settings))
         index, stage = [(i, one) for i, one in enumerate(recipe.stages) if isinstance(one, Train)][-1]
-        rate, short = stage.optimizer.lr, self.short(recipe)
-        return {
-            float(f"{factor * rate:.2g}"): [f"stages[{index}].optimizer.lr={factor * rate:.2g}", *short]
-            for factor in FACTORS
-        }
-
-    def short(self, recipe: Recipe) -> list[str]:
-        """The settings that make a run of the recipe a short one."""
-        settings = []
+        short = []
         for i, one in enumerate(recipe.stages):
             if isinstance(one, Train):
                 whole = len(plan_steps(one.fitted(self.material.train), self.material.train, recipe.seed, 0))
                 steps = min(whole, max(FEWEST_STEPS, round(SHARE * whole)))
-                settings += [f"stages[{i}].epochs=null", f"stages[{i}].steps={steps}"]
-        return settings
+                short += [f"stages[{i}].epochs=null", f"stages[{i}].steps={steps}"]
+        rate = stage.optimizer.lr
+        return {
+            float(f"{factor * rate:.2g}"): [f"stages[{index}].optimizer.lr={factor * rate:.2g}", *short]
+            for factor in FACTORS
+        }
 
     def trained(self, name: str, settings: Sequence[str]) -> Checkpoint:
         """What a short run ends with; one of that name that is finished is not run again."""

@@ -14,10 +14,10 @@ from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.core.image import Image
+from keeptune.data.bare_requests import BARE, asked_bare
 from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
 from keeptune.data.hub import PREFIX
-from keeptune.data.label_set import BARE, asked_bare
 from keeptune.data.read import read_examples
 from keeptune.data.split import split, stated_parts
 from keeptune.recipes.passes import Passes, minutes_of, passes_of, passes_over, tokenizer_of

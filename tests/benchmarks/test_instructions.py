@@ -39,7 +39,7 @@ def test_the_recipes_read_their_files_and_ask_only_what_pocket_was_not_taught(da
     instructions.prepare(data, tmp_path / "study", quick=True)
     rows, quantity, quality = (
         read_sources(load_recipe(str(tmp_path / "study" / f"{name}.yaml")), tmp_path / "study")
-        for name in instructions.SOURCES
+        for name in instructions.PARTS
     )
     assert quantity["task"].train == rows["task"].train
     assert len(rows["task"].train) + len(rows["task"].test) == 60

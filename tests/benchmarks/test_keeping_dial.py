@@ -12,7 +12,7 @@ from benchmarks.keeping import arm_file
 from benchmarks.keeping_dial import ARMS, DIALS, SIZES, TASKS, TREC
 from benchmarks.keeping_dial_page import DOCS, PAGE, RECORD, drawn, page
 from benchmarks.keeping_words import kept, reading
-from keeptune.data.label_set import asked_bare
+from keeptune.data.bare_requests import asked_bare
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.studies._lineup import arm_recipe
@@ -102,7 +102,6 @@ def test_the_picture_has_a_line_for_the_dial_and_a_mark_for_each_arm(record):
     assert {"0", "sft"} <= labels, "one that lost more than half is drawn from nothing on"
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason="no record was taken")
 def test_page_and_pictures_are_those_of_the_record():
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     assert PAGE.read_text(encoding="utf-8") == page(record)
@@ -110,7 +109,6 @@ def test_page_and_pictures_are_those_of_the_record():
         assert (DOCS / name).read_text(encoding="utf-8") == text
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason="no record was taken")
 def test_readme_and_recipe_say_what_the_record_says():
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     readme = " ".join((DOCS.parent.parent / "README.md").read_text(encoding="utf-8").split())

@@ -15,7 +15,7 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.decontaminate import duplicates, overlap
 from keeptune.data.guess import guess_format
-from keeptune.data.label_set import asked_bare, label_set
+from keeptune.data.label_set import label_set
 from keeptune.data.normalise import WORD, words
 from keeptune.data.split import split, within
 
@@ -179,22 +179,3 @@ def test_rows_that_no_format_fits_are_refused_with_their_columns(tmp_path):
         guess_format("rows.jsonl", tmp_path)
     assert caught.value.code == "E-DATA-GUESS"
     assert "a, c" in caught.value.what
-
-
-QUESTIONS = ["where is my card", "who can top it up for me", "may I leave", "how long does a transfer take to come"]
-
-
-@pytest.mark.parametrize(("written", "bare"), [
-    ("{}", True),
-    ("Which intent is this?\n{}", False),
-    ("{}\nWhich intent is this?", False),
-    ("Text: {}", False),
-    ("{} card, transfer or leave?", False),
-], ids=["bare", "before", "behind", "frame", "labels"])  # fmt: skip
-def test_requests_are_bare_where_nothing_in_them_says_that_a_label_is_wanted(written, bare):
-    rows = [ask(written.format(text)) for text in QUESTIONS]
-    assert asked_bare(rows, ["transfer", "leave"]) is bare
-    told = [Example(row.id, (Message("system", "Name the intent."), *row.messages)) for row in rows]
-    assert not asked_bare(told, ["transfer", "leave"])
-    assert not asked_bare([], ["transfer"])
-    assert not asked_bare([Example("1", text="a")], ["transfer"])

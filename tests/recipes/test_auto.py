@@ -137,6 +137,8 @@ def test_a_file_becomes_a_certificate_and_a_second_call_measures_nothing(data, m
     recipe = (tmp_path / "auto" / "run" / "recipe.yaml").read_text()
     assert "forget: 0.02" in recipe
     assert "share: 0.2" in recipe, "the proof asks nothing that the choice has seen"
+    own = flow.auto(data, str(model), tmp_path / "own", settings=[*SMALL, "stages[0].losses[1].weight=9"], quiet=True)
+    assert own["hands"] == [], "a weight that the user sets is not searched for"
     monkeypatch.setattr(flow, "baselines", None)
     monkeypatch.setattr("keeptune.recipes.rates.execute", None)
     again = flow.auto(data, str(model), tmp_path / "auto", settings=SMALL, quiet=True)
@@ -171,6 +173,11 @@ def test_an_encoder_gets_its_head_first_and_its_certificate(tmp_path, monkeypatc
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     settings = ["proof.items=50", "model.dtype=float32", "stages[0].batch_tokens=48", "stages[1].batch_tokens=48"]
     folder = str(folder_of(tmp_path / "model", "bert"))
+    with monkeypatch.context() as patched:
+        patched.setattr(flow, "run_recipe", lambda *words, budget, quiet: {"budget": list(budget)})
+        asked = {budget: flow.auto(tmp_path / "rows.jsonl", folder, tmp_path / "auto", settings=settings, quiet=True,
+                                   budget=budget)["budget"] for budget in ((), ("forget=5pt",))}  # fmt: skip
+        assert asked == {(): [], ("forget=5pt",): ["forget=5pt"]}, "a budget that is said holds for an encoder too"
     result = flow.auto(tmp_path / "rows.jsonl", folder, tmp_path / "auto", settings=settings, quiet=True)
     assert "lp_ft" in result["decisions"][1]["what"]
     assert result["baselines"] == []

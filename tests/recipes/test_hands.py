@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from keeptune.core.score import Item, Score
-from keeptune.recipes.hands import Hand, choosing_guard, chosen, measured, place_of, told, tried, weights
+from keeptune.recipes.hands import GUARD, Hand, choosing, chosen, measured, place_of, told, tried, weights
 from keeptune.recipes.recipe import load_recipe
 from keeptune.stages._guard import Budget, Guard, Guarding
 
@@ -20,6 +20,7 @@ def hand(weight, target, passed=True):
 
 def test_weights_go_from_the_strongest_hand_to_lighter_ones_until_one_does_not_pass():
     assert weights(60.0) == [60.0, 20.0, 6.0, 2.0]
+    assert weights(1.234)[0] == 1.234, "the recipe's own, to the digit, for it was run already"
     asked = []
 
     def short_run(weight):
@@ -43,10 +44,13 @@ def test_the_place_of_the_weight_is_that_of_the_kl_in_the_last_stage():
     assert place_of(turned) == ("stages[0].losses[1].weight", 6.0)
 
 
-def test_the_guard_that_chooses_has_more_questions_and_the_budget_of_the_recipe():
-    own = choosing_guard(load_recipe("replay_kl", ["guard.budget.forget=0.05"])).guard
+def test_the_guard_that_chooses_sets_apart_what_the_runs_guard_does_and_has_more_of_its_questions():
+    run = load_recipe("replay_kl", [*GUARD, "guard.budget.forget=0.05"])
+    own = choosing(run).guard
+    assert (own.share, own.budget) == (run.guard.share, run.guard.budget)
     assert (own.share, own.items, own.budget.forget) == (0.2, 300, 0.05)
-    assert choosing_guard(load_recipe("replay_kl")).guard.budget.limits == {}
+    named = load_recipe("replay_kl", [*GUARD, "guard.share=0.3"])
+    assert choosing(named).guard.share == named.guard.share == 0.3, "the user's own share holds for both"
 
 
 def scores(*, right, leaks=0, bits=2.0):
@@ -79,9 +83,8 @@ class Looked(Guarding):
     ({"right": 150, "bits": 2.2}, {"forget": 0.02}, True),
 ], ids=["nothing", "one leak", "leaks", "ability", "wider", "bits alone", "bits spent", "bits unasked"])  # fmt: skip
 def test_a_hand_passes_when_everything_lost_is_inside_the_budget_at_its_bound(now, budget, passed):
-    limits = Budget(**budget)
-    guarding = Looked(Guard(budget=limits), [], None, found=(scores(right=150), scores(**now)))
-    found = measured(20.0, None, guarding, limit=limits.forget)
+    guarding = Looked(Guard(budget=Budget(**budget)), [], None, found=(scores(right=150), scores(**now)))
+    found = measured(20.0, None, guarding)
     assert found.passed is passed
     assert found.target == now["right"] / QUESTIONS
     assert found.lost > 0, "at its worse end something may have been lost"
@@ -91,9 +94,9 @@ def test_without_questions_nothing_is_said_to_be_lost_and_the_other_limits_decid
     base, now = (
         [one for one in scores(right=150, bits=bits) if one.kind in ("target", "corpus")] for bits in (2.0, 2.2)
     )
-    guarding = Looked(Guard(budget=Budget(bits=0.2)), [], None, found=(base, now))
-    found = measured(20.0, None, guarding, limit=None)
+    found = measured(20.0, None, Looked(Guard(budget=Budget(bits=0.2)), [], None, found=(base, now)))
     assert (found.lost, found.passed) == (None, True)
     assert told([found], "{:.2f}".format) == "20: 0.75"
     assert told([hand(6.0, 0.5)], "{:.2f}".format) == "6: 0.50, at most 1.0 points lost"
-    assert not measured(20.0, None, guarding, limit=0.02).passed, "what was not asked is not shown to be kept"
+    strict = Looked(Guard(budget=Budget(forget=0.02)), [], None, found=(base, now))
+    assert not measured(20.0, None, strict).passed, "what was not asked is not shown to be kept"

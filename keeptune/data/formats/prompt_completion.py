@@ -81,13 +81,13 @@ class PromptCompletion(FileFormat):
 
     def read_row(self, row: Mapping[str, Any], place: Place) -> Example:
         """One user turn and one assistant turn."""
-        texts = [required_text(row, column, place, setting="prompt", part="prompt") for column in self.columns]
+        texts = {column: required_text(row, column, place, setting="prompt", part="prompt") for column in self.columns}
         answer = self._answer(row, place)
         if self.end and answer.rstrip().endswith(self.end):
             answer = answer.rstrip().removesuffix(self.end)
             if not answer.strip():
                 raise empty(answer, self.completion, place, "answer")
-        asked = self._asked(dict(zip(self.columns, texts, strict=True)))
+        asked = self._asked(texts)
         turns = [asked, Message("assistant", answer)]
         if self.system is not None:
             if self.system not in row:
@@ -99,9 +99,10 @@ class PromptCompletion(FileFormat):
     def _asked(self, texts: Mapping[str, str]) -> Message:
         """The user turn of a row, from the texts of its columns."""
         if isinstance(self.prompt, str):
-            written = self.prompt if _COLUMN.search(self.prompt) else f"{{{self.prompt}}}"
-            return Message("user", _COLUMN.sub(lambda found: texts[found[1]], written))
-        return Message("user", "\n".join(texts.values()), {TEXTS: list(texts.values())})
+            alone = texts.get(self.prompt)
+            return Message("user", alone or _COLUMN.sub(lambda found: texts[found[1]], self.prompt))
+        several = [texts[column] for column in self.prompt]
+        return Message("user", "\n".join(several), {TEXTS: several})
 
     def _answer(self, row: Mapping[str, Any], place: Place) -> str:
         """The answer of a row as it is learned."""
