@@ -1,7 +1,7 @@
 """A grid of settings, each measured for what it kept: `study compare` against a trainer and a harness per setting.
 
     KEEPTUNE_PEERS=DIR python -m benchmarks.peers.build --only trl-harness
-    KEEPTUNE_PEERS=DIR python -m benchmarks.grid             # writes results/grid.json
+    KEEPTUNE_PEERS=DIR python -m benchmarks.grid             # writes a record for the kind of processor
     KEEPTUNE_PEERS=DIR python -m benchmarks.grid --quick     # two settings, fewer questions; prints
 
 The peer is what a careful user would script: for each learning rate a process of TRL's trainer (no checkpointing,
@@ -246,7 +246,7 @@ def main() -> int:
             first, second = checked[what]
             assert abs(first - second) < APART, f"{what}: {first:.4f} here, {second:.4f} there"
     found = row(own, peer, len(factors), checked)
-    record.write("grid", [found], seeds=[recipe.seed], quick=asked.quick, settings=settings, **sizes)
+    record.write("grid", [found], seeds=[recipe.seed], quick=asked.quick, by_units=True, settings=settings, **sizes)
     return 0
 
 

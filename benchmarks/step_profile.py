@@ -6,7 +6,8 @@
 Shares are of the time that operators spend themselves, by torch's profiler, in one thread. Products are those of linear
 maps, their updates and the head; attention is everything with heads as a dimension; the rest is norms, SwiGLU, rotary
 embedding, residuals, casts and the softmax of the loss. The bound is what the useful arithmetic of the step would take
-at the rate of the best product of the same shapes in the same process.
+at the rate of the best product of the same shapes in the same process; beside it stand the rates that the step's own
+products reach: those of frozen maps, of the head, and the narrow ones of the updates.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from keeptune.models.load import load
 from keeptune.stages._step import Objective
 
 RANK = 16
+MOST_NARROW = 4 * RANK
+"""Updates of up to three maps share a product; no map is as narrow as four."""
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 ATTENTION = ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 
@@ -43,15 +46,32 @@ def kind_of(name: str, shapes: list[list[int]]) -> str:
     return "rest"
 
 
-def shares(objective: Objective, rows: Any, steps: int) -> dict[str, float]:
-    """Share of each kind in the time of `steps` steps."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as watched:
+def group_of(sizes: tuple[int, int, int]) -> str:
+    """Whose product it is, by its (M, K, N)."""
+    if workload.SHAPE["vocab_size"] in sizes:
+        return "head"
+    return "updates" if min(sizes) < MOST_NARROW else "maps"
+
+
+def watched(objective: Objective, rows: Any, steps: int) -> dict[str, dict[str, float]]:
+    """In `steps` steps: the share of each kind in the time, and 1e9 operations a second of each group of products."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         for _ in range(steps):
             objective.backward(rows)
     spent = dict.fromkeys(("products", "attention", "rest"), 0.0)
-    for event in watched.key_averages(group_by_input_shape=True):
-        spent[kind_of(event.key, event.input_shapes)] += event.self_cpu_time_total
-    return {kind: round(time / sum(spent.values()), 3) for kind, time in spent.items()}
+    groups = {group: [0.0, 0.0] for group in ("maps", "head", "updates")}
+    for event in seen.key_averages(group_by_input_shape=True):
+        kind, taken = kind_of(event.key, event.input_shapes), event.self_cpu_time_total
+        spent[kind] += taken
+        if kind == "products":
+            (m, k), (_, n) = event.input_shapes[:2] if event.key == "aten::mm" else event.input_shapes[1:3]
+            done = groups[group_of((m, k, n))]
+            done[0] += 2 * m * k * n * event.count
+            done[1] += taken
+    return {
+        "shares": {kind: round(time / sum(spent.values()), 3) for kind, time in spent.items()},
+        "gigaflops": {group: round(work / time / 1e3) for group, (work, time) in groups.items()},
+    }
 
 
 def measured(dtype: str, rows: Any, folder: Path, steps: int) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def measured(dtype: str, rows: Any, folder: Path, steps: int) -> dict[str, Any]:
         "bound_seconds": round(useful / rate, 3),
         "share_of_the_bound": round(useful / rate / step, 3),
         "peak_gigaflops": round(rate / 1e9),
-        "shares": shares(objective, rows, max(1, steps // 2)),
+        **watched(objective, rows, max(1, steps // 2)),
     }
 
 
