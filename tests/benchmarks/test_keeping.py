@@ -11,10 +11,9 @@ from benchmarks.keeping_larger import drawn as pictures_of
 from benchmarks.keeping_larger import section
 from benchmarks.keeping_page import DOCS, PAGE, drawn, page, records
 from benchmarks.keeping_reading import Finished, Table
-from benchmarks.keeping_words import reading, share, told
+from benchmarks.keeping_words import kept, reading, share, told
 from keeptune.core.score import Item, Score
 from keeptune.recipes.recipe import load_recipe
-from keeptune.report.words import points
 from keeptune.studies._lineup import arm_recipe
 
 REQUESTS = 40
@@ -155,22 +154,16 @@ def test_the_page_and_its_pictures_are_those_that_the_records_make():
 
 def test_the_readme_says_what_the_record_says():
     record, text = records()[1], " ".join(README.read_text(encoding="utf-8").split())
-    own, keep = {row["arm"]: row for row in record["plane"]}, record["matched"]["replay_kl"]
+    own = {row["arm"]: row for row in record["plane"]}
     assert {len(row["seeds"]) for row in own.values()} == {len(record["seeds"])} == {5}
     assert f"{record['tokens']:,} tokens, five seeds" in text
-    assert f"learns most, {points(own['sft']['target']['value'], sign=False)}% of the test rows" in text
-    level, kept, plain = (
-        points(keep["level"], sign=False),
-        reading(keep["first"], sign=False, unit="%"),
-        reading(keep["second"], sign=False, unit="%"),
-    )
-    assert f"scores {level}% and keeps {kept}; where plain tuning" in text
-    assert f"it keeps {plain}: {reading(keep['difference'], sign=False)} points less." in text
-    talk = record["matched"]["chats_10"]
-    first, second = (reading(talk[side], sign=False, unit="%") for side in ("first", "second"))
-    score = points(talk["level"], sign=False)
-    assert f"scores {score}% and keeps {first}, without them {second} at that score" in text
-    unsure = record["matched"]["promot"]["difference"]
-    assert unsure["low"] < 0 < unsure["high"], "not told apart"
+    names = {"sft": "sft", "chats_10": "instruction_replay", "promot": "promot", "replay_kl": "replay_kl"}
+    for arm, recipe in names.items():
+        score, matched = reading(own[arm]["target"], sign=False, unit="%"), record["matched"].get(arm)
+        there = "" if matched is None else reading(matched["second"], sign=False, unit="%")
+        apart = matched is None or not matched["difference"]["low"] < 0 < matched["difference"]["high"]
+        cells = [score, kept(own[arm]["forgotten"]), there + ": not told apart" * (not apart)]
+        assert f"`{recipe}` | {' | '.join(cells).rstrip()} |" in text
+        assert matched is None or round(matched["level"], 3) == round(own[arm]["target"]["value"], 3), "the same score"
     *most, worst = sorted(own["promot"]["leak_of_seeds"])
     assert f"at most {share(max(most))} of the requests, one on {share(worst)}" in text

@@ -115,7 +115,8 @@ def test_readme_and_recipe_say_what_the_record_says():
     rows = {row["arm"]: row for row in record["rows"] if row["task"] == "fresh"}
     held, plain = rows["kl_6"], rows["sft"]
     assert {len(row["seeds"]) for row in rows.values()} == {5}
-    assert f"scores {reading(held['target'], sign=False, unit='%')} and keeps {kept(held['forgotten'])}" in readme
+    cells = reading(held["target"], sign=False, unit="%"), kept(held["forgotten"])
+    assert f"`instruction_kl`, other rows | {' | '.join(cells)} |" in readme
     assert f"where plain tuning scores {reading(plain['target'], sign=False, unit='%')}" in readme
     recipe, turned = load_recipe("instruction_kl"), load_recipe(*ARMS["kl_6"])
     assert (recipe.stages, recipe.data) == (turned.stages, turned.data)
