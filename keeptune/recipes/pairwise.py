@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.counting import counted
-from keeptune.core.errors import DataError, RecipeError
+from keeptune.core.errors import DataError, MachineError, RecipeError
 from keeptune.core.example import Message
 from keeptune.core.files import atomic_write, json_bytes, make_folder, write_json
+from keeptune.data.lines import read_lines
+from keeptune.data.source_file import open_source, unzipping
 from keeptune.data.suite import stable_id
 from keeptune.evaluations import Context
 from keeptune.evaluations._free_answers import free_answers
@@ -24,6 +27,7 @@ from keeptune.report.words import points
 from keeptune.statistics.preference import Outcome, Preference, in_both_orders, preference
 
 SHEET, KEY = "sheet.jsonl", "key.json"
+LINE_BYTES = 1 << 20
 
 
 def pairwise_command(
@@ -74,9 +78,12 @@ def pairwise(
         max_new_tokens: longest answer.
 
     Raises:
-        DataError: there are no prompts (E-DATA-NOROWS).
+        DataError: there are no prompts (E-DATA-NOROWS), or the file cannot be read.
+        MachineError: a sheet with votes is in the way (E-OUTPUT-EXISTS).
     """
     requests = _requests(prompts)[:most]
+    if judge is None:
+        _keep_votes(output)
     base, adapted = pair_from(before, after)
     workshop = Workshop()
     context = Context(subject=workshop.subject, base=base)
@@ -123,11 +130,13 @@ def count_votes(folder: Path) -> dict[str, Any]:
 
 
 def _requests(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError):
-        lines = []
-    found = list(dict.fromkeys(line for line in lines if line))
+    lines = []
+    with open_source(path) as stream, unzipping(path):
+        for line in read_lines(stream, str(path), LINE_BYTES, Counter()):
+            if isinstance(line.text, DataError):
+                raise line.text
+            lines.append(line.text.strip())
+    found = list(dict.fromkeys(filter(None, lines)))
     if not found:
         raise DataError(
             "no requests.", code="E-DATA-NOROWS", where={"file": str(path)}, fix="Give a text file, one request a line."
@@ -139,6 +148,26 @@ def _answers(side: Checkpoint, requests: Sequence[str], longest: int, context: C
     subject = context.subject(side)
     with subject.off_task():
         return free_answers(subject, [[Message("user", one)] for one in requests], longest, context, "answers")
+
+
+def _keep_votes(output: Path) -> None:
+    """Refuses to write over a sheet that somebody has begun to fill in."""
+    sheet = output / SHEET
+    lines = sheet.read_text(encoding="utf-8", errors="replace").splitlines() if sheet.is_file() else ()
+    if any(map(_touched, lines)):
+        raise MachineError(
+            "people have filled in lines of this sheet, and a new one would take its place.", code="E-OUTPUT-EXISTS",
+            where={"file": sheet},
+            fix=f"Count them with keeptune pairwise --votes {output}, or choose another --output.",
+        )  # fmt: skip
+
+
+def _touched(line: str) -> bool:
+    """Whether a line of the sheet is no longer as it was written."""
+    try:
+        return bool(json.loads(line)["better"] != "")
+    except (ValueError, KeyError, TypeError):
+        return bool(line.strip())
 
 
 def _write_sheet(duels: Sequence[Duel], output: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from keeptune.core.errors import DataError
+from keeptune.core.errors import DataError, MachineError
 from keeptune.evaluations import Subject, _judge
 from keeptune.evaluations._judge import Duel, agreed, judged
 from keeptune.recipes import pairwise as module
@@ -83,3 +83,32 @@ def test_a_pair_without_its_other_order_is_refused(sheet):
     with pytest.raises(DataError, match="both orders"):
         count_votes(sheet)
     assert (sheet / KEY).is_file()
+
+
+def test_a_sheet_with_votes_is_not_written_over(sheet, monkeypatch):
+    def again():
+        said = iter([["one", "two", "three"], ["one", "two", "3"]])
+        monkeypatch.setattr(module, "_answers", lambda *_: next(said))
+        return pairwise("pocket", "pocket", sheet.parent / "prompts.txt", sheet)
+
+    assert again()["pairs"] == 3  # nobody has voted yet
+    fill(sheet, lambda row: "A" if row["request"] == "Say one." else "")
+    voted = (sheet / SHEET).read_text()
+    with pytest.raises(MachineError, match="filled in") as refused:
+        again()
+    assert refused.value.code == "E-OUTPUT-EXISTS"
+    assert (sheet / SHEET).read_text() == voted
+
+
+def test_a_file_of_prompts_that_cannot_be_read_is_not_said_to_be_empty(tmp_path):
+    requests = tmp_path / "prompts.txt"
+    codes = {}
+    for name, content in {"missing": None, "encoding": b"Say \xe9t\xe9.\n", "empty": b" \n\n"}.items():
+        if content is not None:
+            requests.write_bytes(content)
+        with pytest.raises(DataError) as refused:
+            pairwise("pocket", "pocket", requests, tmp_path / "out")
+        codes[name] = refused.value.code
+    assert codes == {"missing": "E-DATA-MISSING", "encoding": "E-DATA-ENCODING", "empty": "E-DATA-NOROWS"}
+    requests.write_bytes(b"\xef\xbb\xbfSay one.\r\nSay one.\r\n")
+    assert module._requests(requests) == ["Say one."]
