@@ -100,6 +100,7 @@ def prove_pair(
     progress = Progress(quiet=quiet)
     if lang not in get_args(Language):
         raise RecipeError(f"the page is not written in '{lang}'.", code="E-USAGE", fix="Use --lang en, or --lang zh.")
+    validate(Target, {"data": ROWS, "metric": metric})
     base, adapted = pair_from(before, after)
     _one_back_end(base, adapted, metric=metric if target else None, diagnose=diagnose, sequential=sequential)
     if not is_endpoint(base.base):

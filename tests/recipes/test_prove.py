@@ -106,6 +106,14 @@ def test_a_model_that_cannot_be_opened_is_told_before_the_other_one_is_measured(
         prove_pair("pocket", str(work / "none"), work / "proof", suite=str(work / "suite.yaml"))
 
 
+def test_an_unknown_metric_is_refused_before_anything_is_measured(work, monkeypatch):
+    monkeypatch.setattr(proof_module, "measure", lambda *asked: pytest.fail("something was measured"))
+    with pytest.raises(RecipeError, match="label_accuracy") as refused:
+        prove_pair("pocket", "pocket", work / "proof", target=work / "task.jsonl", metric="accuracy")
+    assert refused.value.code == "E-CONFIG-VALUE"
+    assert not (work / "proof").exists()
+
+
 def test_a_margin_of_a_task_that_is_not_asked_is_refused(work):
     (work / "margins.yaml").write_text("tasks: {dors: 0.05}\n")
     with pytest.raises(RecipeError, match="Did you mean 'doors'") as refused:
