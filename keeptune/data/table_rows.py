@@ -14,16 +14,19 @@ from keeptune.data.lines import read_lines
 from keeptune.data.place import Place
 
 BATCH_ROWS = 256
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
 def delimited(stream: BinaryIO, file: str, limit: int, counts: Counter[str], *, separator: str) -> Iterator[Row]:
     """Rows of a table with a header; quoted fields may span lines, and a row's line is the one that it starts on.
 
     Raises:
-        DataError: broken quoting, after which no later row can be found (E-DATA-CSV); two columns of one name.
+        DataError: broken quoting, after which no later row can be found (E-DATA-CSV); two columns of one name; a
+            header whose names another separator parts.
     """
     csv.field_size_limit(max(csv.field_size_limit(), limit))
-    reader = csv.reader(_unbroken(stream, file, limit, counts), delimiter=separator, strict=True)
+    lines = _parted(_unbroken(stream, file, limit, counts), file, separator)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] | None = None
     started = 1
     try:
@@ -80,6 +83,29 @@ def _unbroken(stream: BinaryIO, file: str, limit: int, counts: Counter[str]) -> 
         if isinstance(line.text, DataError):
             raise line.text
         yield line.text + "\n"
+
+
+def _parted(lines: Iterator[str], file: str, separator: str) -> Iterator[str]:
+    """The lines, unless their first is one column here and names of several by another separator."""
+    headed = False
+    for number, line in enumerate(lines, start=1):
+        if not headed and line.strip():
+            headed = True
+            other = None if separator in line else next((mark for mark in SEPARATORS if _names(line, mark)), None)
+            if other is not None:
+                raise Place(file, number).error(
+                    f"the header has no {SEPARATORS[separator]} in it, and looks parted by a {SEPARATORS[other]}: "
+                    f"{line.strip()[:80]}.",
+                    code="E-DATA-CSV",
+                    fix="Save the table with commas between its fields as .csv, or with tabs as .tsv.",
+                )
+        yield line
+
+
+def _names(line: str, mark: str) -> bool:
+    """Whether `mark` parts the line into several words that can be names of columns."""
+    words = [word.strip(' "') for word in line.strip().split(mark)]
+    return len(words) > 1 and all(word.replace(" ", "_").isidentifier() for word in words)
 
 
 def _header(cells: list[str], place: Place) -> list[str]:

@@ -247,6 +247,21 @@ def test_a_table_with_broken_quotes_or_ragged_rows_is_named_by_line(tmp_path):
     assert refused(write(tmp_path, "prompt,prompt\na,b\n", "rows.csv")).code == "E-DATA-CSV"
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "told"),
+    [
+        ("rows.csv", "prompt;completion", "semicolon"),
+        ("rows.csv", '"prompt";"my completion"', "semicolon"),
+        ("rows.csv", "prompt\tcompletion", "tab"),
+        ("rows.tsv", "prompt,completion", "comma"),
+    ],
+)
+def test_a_table_that_another_separator_parts_is_named(tmp_path, name, header, told):
+    error = refused(write(tmp_path, f"\n{header}\na;b, c\n", name))
+    assert (error.code, error.where["line"]) == ("E-DATA-CSV", 2)
+    assert f"parted by a {told}" in error.what
+
+
 @pytest.mark.parametrize("content", [b"PAR1 nothing PAR1", b"not parquet"])
 def test_a_broken_parquet_file_is_named(tmp_path, content):
     assert refused(write(tmp_path, content, "rows.parquet")).code == "E-DATA-PARQUET"

@@ -168,6 +168,21 @@ def test_the_format_of_usual_rows_is_guessed_with_its_columns(tmp_path, row, nam
     assert all(key in found.reason for key in row)
 
 
+@pytest.mark.parametrize(
+    ("odd", "row", "settings"),
+    [
+        ({"text": "", "label": "b"}, {"text": "a", "label": "b"}, {"prompt": "text", "completion": "label"}),
+        ({"text": "a", "label": None, "intent": "b"}, {"text": "a", "label": "b"}, {"completion": "label"}),
+        ({"input": ""}, {"input": "### Human: a\n### Assistant: b"}, {"text": "input"}),
+    ],
+)
+def test_an_odd_first_row_does_not_name_the_columns(tmp_path, odd, row, settings):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [odd, *[row] * 9]))
+    found = guess_format("rows.jsonl", tmp_path).format
+    assert {key: getattr(found, key) for key in settings} == settings
+
+
 def test_a_text_file_is_a_document(tmp_path):
     (tmp_path / "book.txt").write_text("Once upon a time.\n")
     assert guess_format("book.txt", tmp_path).format.name == "plain_text"

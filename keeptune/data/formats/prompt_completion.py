@@ -131,10 +131,11 @@ class PromptCompletion(FileFormat):
 
     @classmethod
     def settings_for(cls, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The columns found in the first row."""
-        found = columns_of(rows[0]) if rows else None
-        if found is None:
+        """The columns found in most rows; those found first where as many rows have others."""
+        each = [found for found in map(columns_of, rows) if found is not None]
+        if not each:
             return {}
+        found = max(each, key=each.count)
         last = [str(row.get(found[1])).rstrip() for row in rows]
         end = next((mark for mark in ENDS if all(text.endswith(mark) for text in last)), None)
         more = (

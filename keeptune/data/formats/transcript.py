@@ -45,8 +45,8 @@ class Transcript(FileFormat):
 
     @classmethod
     def settings_for(cls, rows: Any) -> dict[str, str]:
-        """The column found in the first row."""
-        column = _column(rows[0]) if rows else None
+        """The column found first."""
+        column = next(filter(None, map(_column, rows)), None)
         return {"text": column} if column and column != "text" else {}
 
 
