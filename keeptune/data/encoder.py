@@ -206,11 +206,31 @@ def _never_first(learned: list[bool]) -> tuple[bool, ...]:
 
 
 def as_messages(turns: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
-    """Turns given as mappings `{"role", "content", ...}` or as Messages."""
-    extra = ("role", "content")
+    """Turns given as mappings `{"role", "content", ...}` or as Messages.
+
+    Raises:
+        DataError: there are none (E-DATA-ROLES), one has no role or no content (E-DATA-KEY), or they are no texts
+            (E-DATA-TYPE).
+    """
+    if not turns:
+        raise DataError(
+            "a conversation without turns.", code="E-DATA-ROLES", fix="It starts with the system or the user."
+        )
     return tuple(
-        turn
-        if isinstance(turn, Message)
-        else Message(turn["role"], turn["content"], {key: turn[key] for key in turn if key not in extra})
-        for turn in turns
+        turn if isinstance(turn, Message) else _message(turn, number) for number, turn in enumerate(turns, start=1)
     )
+
+
+def _message(turn: Any, number: int) -> Message:
+    """A turn; one that calls tools may say nothing beside."""
+    fix = 'Write each turn as {"role": "user", "content": "..."}.'
+    if not isinstance(turn, Mapping):
+        raise DataError(f"turn {number} is no mapping but {turn!r:.40}.", code="E-DATA-TYPE", fix=fix)
+    if turn.get("tool_calls") and turn.get("content") is None:
+        turn = {**turn, "content": ""}
+    for key in ("role", "content"):
+        if key not in turn:
+            raise DataError(f"turn {number} has no '{key}'.", code="E-DATA-KEY", fix=fix)
+        if not isinstance(turn[key], str):
+            raise DataError(f"'{key}' of turn {number} is no text but {turn[key]!r:.40}.", code="E-DATA-TYPE", fix=fix)
+    return Message(turn["role"], turn["content"], {key: turn[key] for key in turn if key not in ("role", "content")})

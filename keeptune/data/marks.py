@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keeptune.core.errors import DataError
+
 # The upper half of plane 16: private, and unlike plane 15 not used by icon fonts. Room for 16,000 turns.
 FIRST = 0x108000
 LAST = 0x10FFF0
@@ -33,7 +35,13 @@ class Marked:
     ends: Mapping[int, Sequence[int]]
 
     def last_end(self) -> tuple[int, int]:
-        """The turn whose content ends last, and where; a conversation starts with some content."""
+        """The turn whose content ends last, and where.
+
+        Raises:
+            DataError: no turn says anything (E-DATA-EMPTY).
+        """
+        if not self.ends:
+            raise DataError("no turn of this conversation says anything.", code="E-DATA-EMPTY", fix="Give it a text.")
         place, turn = max((places[-1], turn) for turn, places in self.ends.items())
         return turn, place
 

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 import keeptune.data
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
-from keeptune.data.encode import LETTERS_AT_ONCE, ROWS_AT_ONCE, encode, encode_all, encode_many, encoder_of, together
-from keeptune.data.encoder import Encoded, Encoder
+from keeptune.data.encode import (
+    LETTERS_AT_ONCE,
+    ROWS_AT_ONCE,
+    encode,
+    encode_all,
+    encode_many,
+    encode_prompt,
+    encoder_of,
+    together,
+)
+from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import last_learned
 from keeptune.data.starts import LOST
 from keeptune.data.view import check_view
@@ -301,3 +310,29 @@ def test_an_earlier_answer_that_no_generation_prompt_is_before_is_lost(tokenizer
     other.chat_template = tokenizer.chat_template.replace(header, early)
     request = Encoder(other).request(TURNS[:3])
     assert request.starts.answers == (LOST, len(request.tokens))
+
+
+@pytest.mark.parametrize(
+    ("turns", "code"),
+    [
+        ([], "E-DATA-ROLES"),
+        ("hello", "E-DATA-TYPE"),
+        ([{"role": "user"}], "E-DATA-KEY"),
+        ([{"content": "a"}], "E-DATA-KEY"),
+        ([{"role": "user", "content": None}], "E-DATA-TYPE"),
+        ([{"role": "user", "content": " "}], "E-DATA-EMPTY"),
+    ],
+)
+def test_turns_that_say_nothing_are_refused_by_number(tokenizer, turns, code):
+    with pytest.raises(DataError) as refused:
+        encode_prompt(turns, tokenizer)
+    assert refused.value.code == code
+
+
+def test_a_turn_that_calls_tools_may_say_nothing_beside():
+    calls = [{"function": {"name": "look", "arguments": {}}}]
+    for turn in (
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+    ):
+        assert as_messages([turn]) == (Message("assistant", "", {"tool_calls": calls}),)
