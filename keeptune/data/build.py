@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from keeptune.core.errors import DataError
+from keeptune.core.errors import DataError, RecipeError, did_you_mean
 from keeptune.core.example import Message
 from keeptune.core.spec import Spec
 from keeptune.data.build_conversations import Conversations, build_conversations
@@ -97,10 +97,17 @@ def build_task(name: str, plan: BuildPlan, folder: Path, counts: Counter[str]) -
         `{"id", "messages", "task", "kind", "template", "inverted", "split"}`.
 
     Raises:
+        RecipeError: a column is named for a field that the kind does not have (E-CONFIG-KEY).
         DataError: the file cannot be read.
     """
     task = plan.tasks[name]
     of = kind(task.kind)
+    unknown = next((column for column in task.columns if column not in of.fields), None)
+    if unknown is not None:
+        raise RecipeError(
+            f"'{unknown}' is no field of {task.kind}.", code="E-CONFIG-KEY", where={"key": f"tasks.{name}.columns"},
+            fix=did_you_mean(unknown, of.fields),
+        )  # fmt: skip
     chosen = of.chosen(plan.templates, plan.inverted)
     rows = list(_fields(task, of, folder, counts))
     options = _options(of, [fields for _, fields, _ in rows])

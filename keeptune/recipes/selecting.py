@@ -14,7 +14,7 @@ import numpy as np
 from keeptune.core.cache import cache_folder
 from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
-from keeptune.core.errors import DataError
+from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
@@ -67,8 +67,11 @@ class Wanted:
         """The selector with its settings.
 
         Raises:
-            RecipeError: no selector of that name, or an unknown setting.
+            RecipeError: no selector of that name, an unknown setting, or two sizes (E-USAGE).
         """
+        if self.rows is not None and self.share is not None:
+            what = "how many rows are kept is said twice, by --rows and by --share."
+            raise RecipeError(what, code="E-USAGE", fix="Give one of them.")
         size = {"rows": self.rows, "share": self.share}
         plain = with_overrides({"name": self.by}, list(self.settings))
         made: Selector = validate(Selector, {**plain, **{key: one for key, one in size.items() if one is not None}})

@@ -149,7 +149,7 @@ def best(scores: NDArray[Any], count: int, allowed: NDArray[np.bool_] | None = N
         raise DataError(
             f"of {len(scores):,} examples none passes this selector's own bounds.",
             code="E-SELECT-NOTHING",
-            fix="Loosen them with --set, or use another selector: keeptune list selectors.",
+            fix="Loosen one with --set (keeptune show SELECTOR lists them), or use another: keeptune list selectors.",
         )
     found: NDArray[np.int64] = places[np.argsort(-scores[places], kind="stable")][:count]
     return found

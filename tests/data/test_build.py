@@ -102,6 +102,9 @@ def test_a_plan_that_cannot_be_built_is_refused(plan):
     for wrong in ("hold_out=[mood]", "hold_out=[inference,sentiment]", "tasks.moods.kind=sentimnt", "templates=11"):
         with pytest.raises(RecipeError):
             built(plan, wrong, name="x")
+    with pytest.raises(RecipeError, match="Did you mean 'label'") as unknown:
+        built(plan, "tasks.moods.columns={labl: mood}", name="x")
+    assert unknown.value.code == "E-CONFIG-KEY"
     with pytest.raises(DataError) as caught:
         built(plan, "tasks.moods.columns={label: mood}", name="y")
     assert caught.value.code == "E-BUILD-NOTHING"

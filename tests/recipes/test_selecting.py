@@ -98,6 +98,8 @@ def test_faults_are_said_before_anything_is_written(tmp_path):
     with pytest.raises(RecipeError, match="kcentre") as unknown:
         select_files([data], out, Wanted("kcentre"))
     assert "kcenter" in unknown.value.fix
+    with pytest.raises(RecipeError, match="twice"):
+        select_files([data], out, Wanted("random", rows=3, share=0.5))
     with pytest.raises(PlanError) as model:
         select_files([data], out, Wanted("ifd"))
     assert model.value.code == "E-SELECT-MODEL"
