@@ -67,7 +67,19 @@ def _line(entry: Entry) -> str:
 
 
 def _same_items(entries: Sequence[Entry], runs: Sequence[Path]) -> None:
-    """Scores of different items cannot be compared."""
+    """Scores of different items cannot be compared, nor those of different targets."""
+    told = [
+        (entry, folder, (entry.target["metric"], entry.target["n"]))
+        for entry, folder in zip(entries, runs, strict=True)
+        if entry.target
+    ]
+    for entry, folder, (metric, items) in told:
+        if (metric, items) != told[0][2]:
+            raise RecipeError(
+                f"the target of '{entry.name}' is {metric} on {items:,} items, that of '{told[0][0].name}' "
+                f"{told[0][2][0]} on {told[0][2][1]:,}.",
+                code="E-COMPARE-ITEMS", where={"file": folder}, fix="Prove both on the same --target and --metric.",
+            )  # fmt: skip
     first = [(task["name"], task["n"]) for task in (entries[0].certificate.get("retention") or {}).get("tasks", [])]
     for entry, folder in zip(entries, runs, strict=True):
         own = [(task["name"], task["n"]) for task in (entry.certificate.get("retention") or {}).get("tasks", [])]
