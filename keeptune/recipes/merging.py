@@ -130,7 +130,7 @@ def _dtype_of(folder: Path) -> str:
 
 
 def _text(record: dict[str, Any], output: Path) -> str:
-    names = ", ".join(ref["path"] for ref in record["adapters"]) or "none: the base's own weights were trained"
+    names = ", ".join(ref["path"] for ref in record["adapters"]) or "none: the weights are written as they are"
     lines = [
         f"folded      {names}",
         f"compared    logits differ by {record['folded']:.1g} of the largest after folding, by {record['written']:.1g} "
