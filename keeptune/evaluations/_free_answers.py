@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from keeptune.core.errors import DataError
 from keeptune.core.example import Message
 from keeptune.data.encode import encoder_of
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._endpoint import Endpoint
+from keeptune.evaluations._likelihood import context_of
 
 PROMPTS_AT_ONCE = 256
 
@@ -41,3 +43,22 @@ def free_answers(
         answers += [subject.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in made]
         context.tell(what, len(answers), len(requests))
     return answers
+
+
+def refuse_long(subject: Subject, conversations: Sequence[Sequence[Message]]) -> None:
+    """Refuses a request that fills a decoder's context: what it says beyond that means nothing.
+
+    Raises:
+        DataError: E-DATA-LONG, with the lengths.
+    """
+    if isinstance(subject, Endpoint) or subject.kind != "decoder":
+        return
+    encoder, longest = encoder_of(subject.tokenizer, None, subject.kind), context_of(subject.model)
+    for turns in conversations:
+        length = len(encoder.request(turns).tokens)
+        if length >= longest:
+            raise DataError(
+                f"the request '{turns[-1].content[:40]} ...' has {length:,} tokens, and the model's context is "
+                f"{longest:,}.",
+                code="E-DATA-LONG", fix="Shorten it.",
+            )  # fmt: skip

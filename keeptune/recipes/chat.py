@@ -23,6 +23,7 @@ def answers(folder: Path, prompt: str, workshop: Workshop | None = None) -> dict
 
     Raises:
         MachineError: the folder holds no finished run (E-RUN-UNFINISHED).
+        DataError: the prompt is empty (E-DATA-EMPTY) or fills the context (E-DATA-LONG).
     """
     workshop = workshop or Workshop(trusted=folder.absolute())
     adapted = checkpoint_of(folder)
@@ -71,6 +72,7 @@ def base_of(folder: Path, adapted: Checkpoint) -> Checkpoint:
 def _answer(subject: Subject, prompt: str, *, on_task: bool) -> str:
     from keeptune.data.encode import encode_prompt, stop_ids
     from keeptune.engine.generation import generate
+    from keeptune.evaluations._free_answers import refuse_long
 
     if not subject.speaks:
         raise PlanError(
@@ -78,7 +80,9 @@ def _answer(subject: Subject, prompt: str, *, on_task: bool) -> str:
             code="E-CHAT-SILENT",
             fix="What its head says of the test rows stands in items.jsonl.gz of the run.",
         )
-    tokens = encode_prompt([Message("user", prompt)], subject.tokenizer)
+    turns = [Message("user", prompt)]
+    tokens = encode_prompt(turns, subject.tokenizer)
+    refuse_long(subject, [turns])
     with subject.on_task() if on_task else subject.off_task():
         made = generate(
             subject.model, subject.tokenizer, [tokens], max_new_tokens=MAX_NEW_TOKENS,

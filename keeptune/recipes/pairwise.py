@@ -19,7 +19,7 @@ from keeptune.data.lines import read_lines
 from keeptune.data.source_file import open_source, unzipping
 from keeptune.data.suite import stable_id
 from keeptune.evaluations import Context
-from keeptune.evaluations._free_answers import free_answers
+from keeptune.evaluations._free_answers import free_answers, refuse_long
 from keeptune.evaluations._judge import Duel, agreed, judged
 from keeptune.recipes.proof import checkpoint_from, pair_from
 from keeptune.recipes.workshop import Workshop
@@ -78,7 +78,7 @@ def pairwise(
         max_new_tokens: longest answer.
 
     Raises:
-        DataError: there are no prompts (E-DATA-NOROWS), or the file cannot be read.
+        DataError: there are no prompts (E-DATA-NOROWS), one is too long (E-DATA-LONG), or the file cannot be read.
         MachineError: a sheet with votes is in the way (E-OUTPUT-EXISTS).
     """
     requests = _requests(prompts)[:most]
@@ -146,8 +146,10 @@ def _requests(path: Path) -> list[str]:
 
 def _answers(side: Checkpoint, requests: Sequence[str], longest: int, context: Context) -> list[str]:
     subject = context.subject(side)
+    asked = [[Message("user", one)] for one in requests]
+    refuse_long(subject, asked)
     with subject.off_task():
-        return free_answers(subject, [[Message("user", one)] for one in requests], longest, context, "answers")
+        return free_answers(subject, asked, longest, context, "answers")
 
 
 def _keep_votes(output: Path) -> None:

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from keeptune.core.errors import DataError, MachineError
+from keeptune.core.example import Message
 from keeptune.evaluations import Subject, _judge
+from keeptune.evaluations._free_answers import refuse_long
 from keeptune.evaluations._judge import Duel, agreed, judged
+from keeptune.evaluations._likelihood import context_of
 from keeptune.recipes import pairwise as module
 from keeptune.recipes.pairwise import KEY, SHEET, count_votes, pairwise
 from tests.evaluations.tiny_subject import context, tiny, tokenizer
@@ -112,3 +115,12 @@ def test_a_file_of_prompts_that_cannot_be_read_is_not_said_to_be_empty(tmp_path)
     assert codes == {"missing": "E-DATA-MISSING", "encoding": "E-DATA-ENCODING", "empty": "E-DATA-NOROWS"}
     requests.write_bytes(b"\xef\xbb\xbfSay one.\r\nSay one.\r\n")
     assert module._requests(requests) == ["Say one."]
+
+
+def test_a_request_that_fills_the_context_is_refused_with_its_length():
+    subject = Subject(tiny(), tokenizer())
+    longest = context_of(subject.model)
+    refuse_long(subject, [[Message("user", "one")]])
+    with pytest.raises(DataError, match=f"context is {longest:,}") as refused:
+        module._answers("side", ["one", "one " * longest], 4, context(subject))
+    assert refused.value.code == "E-DATA-LONG"
