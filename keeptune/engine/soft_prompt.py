@@ -157,7 +157,7 @@ class PromptSlot(Slot):
         rows, tokens = source.shape[:2]
         stacks = self.rows.stacks(rows)
         kinds = self._cached(given.get("past_key_values"), stacks, source.device)
-        if not any(stacks):
+        if not any(stacks) and columns_of(given.get("past_key_values")) is None:
             return None
         if given.get("token_type_ids") is not None and self.usual == UsualPositions():
             raise PlanError("a soft prompt has no token type.", code="E-PROMPT-MASK", fix="Drop `token_type_ids`.")
