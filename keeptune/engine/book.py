@@ -95,6 +95,10 @@ class Adapters(nn.Module):
         finally:
             self._serving = before
 
+    def room(self, stack: Stack) -> int:
+        """Positions that the virtual tokens and prefixes of a stack take beside a text."""
+        return sum(placed.delta.room for name in stack for part in self.adapter(name).placed for placed in part)
+
     def plan(self, shape: torch.Size, device: torch.device) -> list[Selection]:
         """What to apply to a tensor of this leading shape: `[B, T]`, or `[1, T]` inside `segments`."""
         serving, offsets = self.passes.state()

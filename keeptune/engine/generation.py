@@ -17,11 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.starts import Starts
 from keeptune.engine.attention import use_attention
+from keeptune.engine.book import book_of
 from keeptune.engine.growing_cache import growing_cache
 from keeptune.engine.head import head_of
 from keeptune.engine.named_generator import named_generator
+from keeptune.engine.positions import refuse_beyond_table, table_of
 from keeptune.engine.request_parts import starting
-from keeptune.engine.rows import Assignment
+from keeptune.engine.rows import Assignment, stack_of
 from keeptune.engine.rows import rows as serving_rows
 from keeptune.models.families import FAMILIES
 
@@ -48,7 +50,7 @@ def generate(
         model: a causal or encoder-decoder language model.
         tokenizer: of the model; gives the padding token.
         prompts: token ids, at least one each.
-        max_new_tokens: at most so many new tokens each.
+        max_new_tokens: at most so many new tokens each; `answer_limits` says where positions end before.
         stop_ids: a prompt's answer ends before the first of these.
         rows: who serves each prompt, as in `keeptune.engine.rows.rows`; None = who serves now.
         starts: of each prompt, where its texts and earlier answers begin.
@@ -61,10 +63,12 @@ def generate(
 
     Raises:
         PlanError: as `rows`.
+        DataError: a prompt is longer than the model's table of positions (E-DATA-LONG).
     """
     assert all(prompts), "a prompt has at least one token"
     assert rows is None or len(rows) == len(prompts), "one entry of rows for each prompt"
     assert starts is None or len(starts) == len(prompts), "one entry of starts for each prompt"
+    limits = answer_limits(model, prompts, max_new_tokens, rows)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     answers: list[list[int]] = [[] for _ in prompts]
     family = FAMILIES.get(model.config.model_type)
@@ -80,10 +84,32 @@ def generate(
             # What is inside a prompt is read with it: by an encoder at once, by a decoder in its first step.
             with starting(starts and [starts[row].within(len(prompts[row])) for row in batch]):
                 writing = writer(model, [prompts[row] for row in batch], pad, rows and [rows[row] for row in batch])
-                written = writing.finish(max_new_tokens, stop_ids, temperature, draws)
+                written = writing.finish([limits[row] for row in batch], stop_ids, temperature, draws)
             for row, answer in zip(batch, written, strict=True):
                 answers[row] = answer
     return answers
+
+
+def answer_limits(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    rows: Sequence[Assignment] | None = None,
+) -> list[int]:
+    """The most new tokens of each answer: `max_new_tokens`, or what a table of learned positions has left.
+
+    An answer of that length did not come to its end. Arguments and errors as `generate`.
+    """
+    table = table_of(model)
+    if table is None:
+        return [max_new_tokens] * len(prompts)
+    taken, book = [0] * len(prompts), book_of(model)
+    if book is not None:
+        stacks = book.serving.stack_of_rows(len(prompts)) if rows is None else map(stack_of, rows)
+        taken = [book.room(stack) for stack in stacks]
+    ends = [len(prompt) + own for prompt, own in zip(prompts, taken, strict=True)]
+    refuse_beyond_table(model, ends)
+    return [min(max_new_tokens, table - end) for end in ends]
 
 
 class _Writing:
@@ -92,6 +118,7 @@ class _Writing:
     Attributes:
         alive: the rows still in the batch, as indices into the prompts.
         mask: (B, T) of the text so far.
+        last: (B, 1) the last position that each row reads, where they are a table; finished rows stay there.
     """
 
     def __init__(
@@ -105,12 +132,18 @@ class _Writing:
         self.alive = list(range(len(prompts)))
         self.tokens, self.mask = torch.tensor(padded, device=device), torch.tensor(written, device=device)
         self.cache: Any = growing_cache(model.config)
+        self.last: Tensor | None = None
 
-    def finish(self, limit: int, stop_ids: set[int], temperature: float, draws: Tensor | None) -> list[list[int]]:
-        """Writes until every row has stopped or has `limit` new tokens."""
+    def finish(
+        self, limits: Sequence[int], stop_ids: set[int], temperature: float, draws: Tensor | None
+    ) -> list[list[int]]:
+        """Writes until every row has stopped or has as many new tokens as its limit."""
         answers: list[list[int]] = [[] for _ in self.alive]
-        stopped: set[int] = set()
-        for step in range(limit):
+        stopped = {row for row, limit in enumerate(limits) if limit == 0}
+        if table_of(self.model) is not None:
+            ends = torch.tensor(limits, device=self.mask.device) + self.mask.sum(dim=1)
+            self.last = (ends - 1)[:, None]
+        for step in range(max(limits)):
             logits = self._step()
             drawn = None if draws is None else draws[self.alive, step]
             tokens = most_likely(logits) if drawn is None else sampled(logits, temperature, drawn)
@@ -119,6 +152,8 @@ class _Writing:
                     stopped.add(row)
                 elif row not in stopped:
                     answers[row].append(token)
+                    if len(answers[row]) == limits[row]:
+                        stopped.add(row)
             if len(stopped) == len(answers):
                 break
             self.tokens = tokens[:, None]
@@ -129,6 +164,8 @@ class _Writing:
     def _step(self) -> Tensor:
         """(B, V): the logits behind the newest tokens."""
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self.tokens.shape[1] :]
+        if self.last is not None:
+            positions = torch.minimum(positions, self.last)
         with self._served():
             output = self.model(
                 input_ids=self.tokens,
@@ -155,6 +192,7 @@ class _Writing:
         index = torch.tensor(kept, device=self.tokens.device)
         self.cache.batch_select_indices(index)
         self.tokens, self.mask = self.tokens[index], self.mask[index]
+        self.last = None if self.last is None else self.last[index]
         self.alive = [self.alive[place] for place in kept]
         self._keep(index)
 

@@ -143,7 +143,7 @@ def _longer(
     """The last row with so many tokens more: nothing before them sees them."""
     if not missing:
         return positions, offsets, inputs
-    further = positions[-1] + torch.arange(1, missing + 1, device=positions.device)
+    further = positions[-1].expand(missing)  # a table of positions may end there
     # (1, T) ids or (1, T, D) embeddings.
     inputs = {name: functional.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) for name, x in inputs.items()}
     return torch.cat([positions, further]), [*offsets[:-1], offsets[-1] + missing], inputs

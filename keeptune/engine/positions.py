@@ -7,6 +7,7 @@ at p. Each row is moved by the prefixes that serve it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,35 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from keeptune.core.errors import DataError
+from keeptune.core.shape import ModelShape
 from keeptune.engine.deltas import Delta
 from keeptune.engine.places import Book, Place, Slot
 from keeptune.engine.segments import current_segments
 from keeptune.models.families import FAMILIES
 from keeptune.models.family import PositionRule
+
+
+def table_of(model: PreTrainedModel) -> int | None:
+    """Rows of a decoder's table of learned positions; None where positions are computed, so that none is the last."""
+    family = FAMILIES.get(model.config.model_type)
+    if family is None or family.kind != "decoder":
+        return None
+    return ModelShape.from_config(model.config.to_dict()).positions or None
+
+
+def refuse_beyond_table(model: PreTrainedModel, lengths: Iterable[int]) -> None:
+    """Refuses a text longer than the table of learned positions: the model cannot read it.
+
+    Raises:
+        DataError: E-DATA-LONG.
+    """
+    table, longest = table_of(model), max(lengths, default=0)
+    if table is not None and longest > table:
+        raise DataError(
+            f"a text has {longest:,} tokens, virtual ones counted, and the model has {table:,} learned positions.",
+            code="E-DATA-LONG", fix="Shorten it or leave it out, or take a model with a longer context.",
+        )  # fmt: skip
 
 
 class Room(Delta):

@@ -17,6 +17,7 @@ from keeptune.core.errors import KeeptuneError, RecipeError
 from keeptune.core.score import Item, Score
 from keeptune.data.suite import HarnessTask
 from keeptune.engine.generation import generate
+from keeptune.engine.positions import table_of
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import greedy_logprobs
 from keeptune.evaluations import Context, Subject
@@ -69,7 +70,8 @@ class _Asked(TemplateLM):  # type: ignore[misc]
         super().__init__()
         self.subject, self.context, self.what = subject, context, what
         self.tokenizer = subject.tokenizer
-        self.longest = context_of(subject.model)
+        # Scoring reads a row's last token too, which needs a learned position of its own.
+        self.longest = context_of(subject.model) - (table_of(subject.model) is not None)
 
     @property
     def eot_token_id(self) -> int:
@@ -127,7 +129,7 @@ class _Asked(TemplateLM):  # type: ignore[misc]
                     f"'{self.what}' samples its answers, and a proof compares greedy ones.", code="E-SUITE-HARNESS",
                     fix="Set `do_sample: false` in the task's `generation_kwargs`.",
                 )  # fmt: skip
-            tokens = self.tok_encode(prompt)[-(self.longest - limit) :]
+            tokens = self.tok_encode(prompt)[-max(1, self.longest - limit) :]
             (made,) = generate(
                 self.subject.model, self.tokenizer, [tokens], max_new_tokens=limit, stop_ids={self.eot_token_id}
             )

@@ -42,14 +42,15 @@ class Drift(Evaluation):
         """`kl_to_base` and `top1_agreement`, each on `task_prompts` and on `generic_prompts`."""
         assert context.base is not None, "drift compares with a base"
         base, subject = context.subject(context.base), context.subject(checkpoint)
+        longest = min(context_of(one.model) for one in (base, subject))
         scores = []
         if self._has_task(context):
             encoder = encoder_of(base.tokenizer, None, base.kind)
-            longest = context_of(base.model)
             task = [_within(encoder.encode(row), longest) for row in context.rows(self.data)[: self.rows]]
             scores += self._compare(base, subject, "task_prompts", task, context)
         if context.suite and context.suite.instructions:
             generic = self._base_answers(base, context.suite.instructions[: self.rows], context)
+            generic = [_within(row, longest) for row in generic]
             scores += self._compare(base, subject, "generic_prompts", generic, context)
         return scores
 
@@ -111,7 +112,7 @@ class Drift(Evaluation):
 
 
 def _within(row: Encoded, longest: int) -> Encoded:
-    """The row up to the model's context: beyond it neither of the two models says anything."""
+    """The row up to the smaller context of the two models: beyond it one of them says nothing."""
     return replace(row, tokens=row.tokens[:longest], learned=row.learned[:longest])
 
 

@@ -12,6 +12,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
 from keeptune.core.errors import DataError
 from keeptune.core.example import Example
+from keeptune.core.shape import ModelShape
 from keeptune.data.encode import EncodedSet
 from keeptune.data.formats.generated import Generated
 from keeptune.models.families import family_of
@@ -154,4 +155,5 @@ def longest_row(config: Mapping[str, Any]) -> int:
     if family.kind == "image":
         return LONGEST_IMAGE
     taken = config["pad_token_id"] + 1 if family.positions == "offset" else 0
-    return int(config.get("max_position_embeddings") or 2048) - taken
+    own = config.get("max_position_embeddings") or ModelShape.from_config(config).positions
+    return int(own or 2048) - taken

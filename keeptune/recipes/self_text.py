@@ -100,18 +100,19 @@ def _sample(
 ) -> list[str]:
     """One text per start, up to the first special token; with `ended`, empty where none came in `longest` tokens."""
     from keeptune.data.encode import Encoder
-    from keeptune.engine.generation import generate
+    from keeptune.engine.generation import answer_limits, generate
     from keeptune.engine.rows import off
 
     stops = {*loaded.tokenizer.all_special_ids, *Encoder(loaded.tokenizer).stop_ids()}
     with off(loaded.model):
+        limits = answer_limits(loaded.model, starts, longest)
         made = generate(
             loaded.model, loaded.tokenizer, starts, max_new_tokens=longest, stop_ids=stops,
             temperature=settings.temperature, seed=seed, batch_tokens=32_768,
         )  # fmt: skip
     return [
-        loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip() if len(tokens) < longest or not ended else ""
-        for tokens in made
+        loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip() if len(tokens) < limit or not ended else ""
+        for tokens, limit in zip(made, limits, strict=True)
     ]
 
 

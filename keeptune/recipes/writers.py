@@ -54,21 +54,22 @@ class Local:
     def __call__(self, requests: Sequence[str], *, temperature: float, seed: int) -> list[Written]:
         """One answer a request."""
         from keeptune.data.encode import Encoder
-        from keeptune.engine.generation import generate
+        from keeptune.engine.generation import answer_limits, generate
         from keeptune.recipes.material import context_length
 
         encoder = Encoder(self.loaded.tokenizer)
         prompts = [encoder.prompt([Message("user", request)]) for request in requests]
-        room = context_length(self.loaded) - self.max_tokens
+        room = max(1, context_length(self.loaded) - self.max_tokens)
         prompts = [prompt[-room:] for prompt in prompts]
+        limits = answer_limits(self.loaded.model, prompts, self.max_tokens)
         made = generate(
             self.loaded.model, self.loaded.tokenizer, prompts, max_new_tokens=self.max_tokens,
             stop_ids=encoder.stop_ids(), temperature=temperature, seed=seed,
         )  # fmt: skip
         decode = self.loaded.tokenizer.decode
         return [
-            Written(str(decode(tokens, skip_special_tokens=True)).strip(), len(tokens) < self.max_tokens)
-            for tokens in made
+            Written(str(decode(tokens, skip_special_tokens=True)).strip(), len(tokens) < limit)
+            for tokens, limit in zip(made, limits, strict=True)
         ]
 
 

@@ -117,16 +117,18 @@ def _written(
     import torch
 
     from keeptune.data.encode import stop_ids
-    from keeptune.engine.generation import generate
+    from keeptune.engine.generation import answer_limits, generate
     from keeptune.engine.rows import active
 
     tokenizer = loaded.tokenizer
     loaded.model.eval()
     with torch.no_grad(), active(loaded.model, tuple(ref.name for ref in checkpoint.adapters) or None):
+        asked = [one.tokens for one in prompts.values()]
+        limits = answer_limits(loaded.model, asked, max_new_tokens)
         made = generate(
             loaded.model,
             tokenizer,
-            [one.tokens for one in prompts.values()],
+            asked,
             starts=[one.starts for one in prompts.values()],
             max_new_tokens=max_new_tokens,
             stop_ids={*tokenizer.all_special_ids, *stop_ids(tokenizer, work.template)},
@@ -135,5 +137,5 @@ def _written(
             batch_tokens=32_768,
         )
     texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in made]
-    ended = [len(tokens) < max_new_tokens for tokens in made]
+    ended = [len(tokens) < limit for tokens, limit in zip(made, limits, strict=True)]
     return {name: text if whole and text else None for name, text, whole in zip(prompts, texts, ended, strict=True)}

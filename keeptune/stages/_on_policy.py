@@ -20,7 +20,7 @@ from keeptune.core.example import Example
 from keeptune.data.encode import Encoded, Encoder
 from keeptune.data.starts import UNSAID, Starts
 from keeptune.engine.batch import PackedBatch, pack
-from keeptune.engine.generation import generate
+from keeptune.engine.generation import answer_limits, generate
 from keeptune.engine.head import Head
 from keeptune.engine.rows import active
 from keeptune.stages._answering import question_tokens
@@ -96,7 +96,11 @@ class OnPolicyPlan(Plan):
                 stop_ids=set(self.stops), temperature=self.stage.temperature, seed=self.seed * 1_000_003 + step,
                 batch_tokens=32_768,
             )  # fmt: skip
-        return [[*tokens, self.stops[0]] if len(tokens) < limit else tokens for tokens in found]
+            limits = answer_limits(self.loaded.model, prompts, limit)
+        return [
+            [*tokens, self.stops[0]] if len(tokens) < most else tokens
+            for tokens, most in zip(found, limits, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

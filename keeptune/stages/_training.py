@@ -298,8 +298,7 @@ class Attempt:
         """Positions that virtual tokens and prefixes take before a row of the task."""
         book = book_of(self.loaded.model)
         assert book is not None, "the method is attached"
-        names = max(self.stacks(new=True).values(), key=len)
-        return sum(placed.delta.room for name in names for part in book.adapter(name).placed for placed in part)
+        return book.room(max(self.stacks(new=True).values(), key=len))
 
     def _counters(self, rate_scale: float) -> Counters:
         if self.start.commit is not None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from keeptune.core.errors import DataError
 from keeptune.engine import generation, single_query
-from keeptune.engine.generation import generate, sampled
+from keeptune.engine.generation import answer_limits, generate, sampled
 from keeptune.engine.rows import rows
 from tests.engine.adapted import LENGTHS, STACKS, adapted, texts
 
@@ -113,3 +114,30 @@ def test_finished_rows_leave_the_batch_and_change_nothing(monkeypatch):
     assert widths[-1] < len(prompts)
     monkeypatch.setattr(generation, "COMPACT_AT", 0.0)
     assert generate(model, Pads(), prompts, rows=STACKS * 2, **settings(stop_ids=early)) == stopping
+
+
+def test_an_answer_ends_where_the_learned_positions_end_and_is_known_to_be_unfinished():
+    model, rooms = adapted("gpt2", n_positions=16), [4, 2, 0, 6, 0]
+    prompts, settings = [text.tolist() for text in texts()], {"max_new_tokens": 12, "stop_ids": set()}
+    limits = [min(12, 16 - length - room) for length, room in zip(LENGTHS, rooms, strict=True)]
+    assert limits == [7, 11, 10, 6, 12]
+    assert answer_limits(model, prompts, 12, STACKS) == limits
+    for moments in ({}, {"temperature": 1.0}, {"batch_tokens": 20}):
+        made = generate(model, Pads(), prompts, rows=STACKS, **settings, **moments)
+        assert [len(answer) for answer in made] == limits
+    written = generate(model, Pads(), prompts, rows=STACKS, **settings)
+    for prompt, stack, answer in zip(prompts, STACKS, written, strict=True):
+        assert generate(model, Pads(), [prompt], rows=[stack], **settings) == [answer]
+
+
+def test_a_prompt_that_fills_the_learned_positions_gets_no_answer_and_a_longer_one_is_refused():
+    model = adapted("gpt2", n_positions=16)
+    full = texts([16])[0].tolist()
+    assert generate(model, Pads(), [full, full[:10]], rows=[None, None], **settings(stop_ids=set()))[0] == []
+    with pytest.raises(DataError, match=r"17 tokens.* 16 learned positions") as refused:
+        generate(model, Pads(), [[*full, 3]], rows=[None], **settings())
+    assert refused.value.code == "E-DATA-LONG"
+
+
+def test_positions_that_are_computed_end_no_answer():
+    assert answer_limits(adapted("llama"), [[3] * 60], 500) == [500]

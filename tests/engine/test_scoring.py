@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from keeptune.core.errors import DataError
 from keeptune.engine import scoring
 from keeptune.engine.rows import active
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import greedy_logprobs, token_logprobs
+from keeptune.engine.shared_prefix import group_logprobs
 from tests.engine.adapted import STACKS, adapted, texts
 
 LENGTHS = [5, 3, 6, 4, 2]
@@ -73,3 +75,14 @@ def test_the_same_call_gives_the_same_numbers():
 def test_nothing_to_score_is_no_scores():
     assert token_logprobs(adapted(), []) == []
     assert token_logprobs(adapted(), [Scored([5, 6], 2)]) == [[]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_may_fill_the_learned_positions_and_no_more(dtype):
+    model = adapted("gpt2", n_positions=16).to(dtype)
+    full, longer = (Scored(text.tolist(), 1) for text in texts([16, 17]))
+    assert len(token_logprobs(model, [full], adapters=[()])[0]) == 15
+    for ask in (lambda: token_logprobs(model, [full, longer]), lambda: group_logprobs(model, [[longer, longer]])):
+        with pytest.raises(DataError, match=r"17 tokens.* 16 learned positions") as refused:
+            ask()
+        assert refused.value.code == "E-DATA-LONG"

@@ -38,6 +38,16 @@ def tiny(seed=0, **changes):
     return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **settings)).eval()
 
 
+def learned(positions, seed=0):
+    """A GPT-2, which has a table of so many positions and none beyond."""
+    torch.manual_seed(seed)
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer().eos_token_id}
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": positions, "initializer_range": 0.2}
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gpt2", vocab_size=len(tokenizer()), **sizes, **ends)
+    ).eval()
+
+
 def with_adapter(scope, folder):
     """A LoRA that matters, attached as `own`, with the checkpoint that names it."""
     from keeptune.methods import LoRA

@@ -14,7 +14,7 @@ from keeptune.evaluations._judge import Duel, agreed, judged
 from keeptune.evaluations._likelihood import context_of
 from keeptune.recipes import pairwise as module
 from keeptune.recipes.pairwise import KEY, SHEET, count_votes, pairwise
-from tests.evaluations.tiny_subject import context, tiny, tokenizer
+from tests.evaluations.tiny_subject import context, learned, tiny, tokenizer
 
 DUELS = [Duel("Say one.", "old one", "new one"), Duel("Say two.", "same", "same"), Duel("Say three.", "old", "new")]
 
@@ -124,3 +124,9 @@ def test_a_request_that_fills_the_context_is_refused_with_its_length():
     with pytest.raises(DataError, match=f"context is {longest:,}") as refused:
         module._answers("side", ["one", "one " * longest], 4, context(subject))
     assert refused.value.code == "E-DATA-LONG"
+
+
+def test_an_answer_of_a_model_with_learned_positions_ends_with_them():
+    subject = Subject(learned(64), tokenizer())
+    said = module._answers("side", ["one", "one " * 40], 128, context(subject))
+    assert all(len(tokenizer()(answer)["input_ids"]) < 64 for answer in said)
