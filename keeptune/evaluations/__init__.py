@@ -108,6 +108,7 @@ class Context:
         batch_tokens: tokens of one forward pass; fixed for a run, because it moves the last bits of a score.
         progress: told about the items done.
         cache: folder of measured scores, shared by runs; None measures anew.
+        left_out: parts of `data` and `suite` that lost items longer than the context; None where nobody looked.
     """
 
     subject: Callable[[Checkpoint], Subject]
@@ -118,6 +119,7 @@ class Context:
     batch_tokens: int = 8192
     progress: Progress | None = None
     cache: Path | None = None
+    left_out: list[dict[str, Any]] | None = None
 
     def rows(self, source: str, split: str = "test") -> list[Example]:
         """The rows `source/split` of the data; the whole of `source` when it was not split.

@@ -25,6 +25,7 @@ from keeptune.recipes.recipe import Recipe, load_recipe
 from keeptune.recipes.run import run_recipe
 from keeptune.recipes.start import write_recipe
 from keeptune.recipes.weights_dtype import with_dtype
+from keeptune.recipes.within_context import within_context
 from keeptune.recipes.workshop import Workshop
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
@@ -132,6 +133,7 @@ class _Look:
         self.target = target
         self.material: Material = gather(self.recipe, output, workshop, self.base, progress)
         context = context_of(self.recipe.model_copy(update={"proof": None}), workshop, self.material, self.base, output)
+        context = within_context(context, [workshop.subject(self.base)], target)
         dev = f"{target.data}/dev"
         self.context: Context = replace(context, data={**context.data, dev: list(context.data.get(dev, ()))[:MOST_DEV]})
         self.situation = self._situation(goal)

@@ -254,7 +254,7 @@ class Execution:
             cost=self._cost(),
             provenance=provenance_of(self.run, context.suite),
         )
-        certificate["sequential"] = looked.told
+        certificate["sequential"], certificate["left_out"] = looked.told, context.left_out
         certificate["selection"] = {"test_seen_in": test_seen_in(self.recipe)}
         if self.recipe.proof.diagnose:
             source = str(getattr(self.recipe.proof.target, "data", ""))

@@ -23,6 +23,7 @@ from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material
+from keeptune.recipes.within_context import within_context
 
 if TYPE_CHECKING:
     from keeptune.core.signals import StopRequest
@@ -64,7 +65,7 @@ def refuse_unknown_margins(margins: Margins, suite: Suite) -> None:
 def context_of(
     recipe: Recipe, workshop: Workshop, material: Material, base: Checkpoint, folder: Path | None
 ) -> Context:
-    """The context of a run's evaluations."""
+    """The context of a run's evaluations, without what is longer than the base's context."""
     from keeptune.models.device import scoring_tokens
 
     suite = suite_of(recipe.proof.suite, folder, recipe.proof.items) if recipe.proof else None
@@ -75,7 +76,7 @@ def context_of(
         suite = replace(suite, tasks=(*suite.tasks, *asked))
     if suite is not None and recipe.proof is not None:
         refuse_unknown_margins(recipe.proof.margins, suite)
-    return Context(
+    context = Context(
         subject=workshop.subject,
         base=base,
         data=material.examples(),
@@ -84,6 +85,8 @@ def context_of(
         batch_tokens=scoring_tokens(workshop.shared(base).model.device),
         cache=cache_folder(),
     )
+    target = recipe.proof.target if recipe.proof and isinstance(recipe.proof.target, Target) else None
+    return within_context(context, [workshop.subject(base)], target)
 
 
 def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluation]:

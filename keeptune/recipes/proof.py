@@ -34,6 +34,7 @@ from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.recipe import Model
 from keeptune.recipes.run import finished
 from keeptune.recipes.sources import refuse_new_labels
+from keeptune.recipes.within_context import within_context
 from keeptune.recipes.workshop import Workshop
 from keeptune.recipes.yaml_file import read_yaml
 from keeptune.report.language import Language
@@ -216,6 +217,7 @@ class Pair:
         assert context.suite is not None, "a proof asks a suite"
         refuse_unknown_margins(self.margins, context.suite)
         chosen, speaks = self._evaluations(context)
+        context = self._readable(context)
         drift = [Drift(data=ROWS)] if speaks and not is_endpoint(self.base.base) else []
         with measured() as usage:
             run.enter("baseline")
@@ -237,7 +239,7 @@ class Pair:
             level=looked.level,
             whole=before,
         )
-        certificate["sequential"] = looked.told
+        certificate["sequential"], certificate["left_out"] = looked.told, context.left_out
         if self.diagnose:
             certificate = with_diagnosis(
                 certificate, looked.base, looked.adapted, self.adapted, context, workshop, ROWS
@@ -254,11 +256,22 @@ class Pair:
             suite = context.suite = replace(suite, tasks=(), generations=())
         served = is_endpoint(self.base.base)
         general = [Served(), *([Harness()] if suite.harness else [])] if served else general_of(subject, suite)
-        if "test" not in self.files:
+        target = self._target()
+        if target is None:
             return general, subject.speaks
-        target = Target.model_validate({"data": ROWS, "metric": self.metric})
         shifted = [target.model_copy(update={"split": "ood"})] if "ood" in self.files else []
         return [target, *general, *shifted, *([FormatDrift(data=ROWS)] if subject.speaks else [])], subject.speaks
+
+    def _readable(self, context: Context) -> Context:
+        """Without what is longer than the context of one of the two."""
+        names = {f"{ROWS}/{part}": name for part, name in NAMES.items()}
+        return within_context(
+            context, [context.subject(one) for one in (self.base, self.adapted)], self._target(), names
+        )
+
+    def _target(self) -> Target | None:
+        """What is asked of the target's rows; None without any."""
+        return Target.model_validate({"data": ROWS, "metric": self.metric}) if "test" in self.files else None
 
     def _adapted(self, chosen: list[Evaluation], before: list[Score], context: Context, run: Run) -> Looked:
         """Scores of the adapted model: of everything, or of parts until the verdict stands."""
@@ -281,7 +294,7 @@ class Pair:
         """What the training file holds of everything that is measured; None when nobody said what was trained on."""
         if "train" not in self.files:
             return None
-        own = {NAMES[part]: self.files[part].examples for part in ("test", "ood") if part in self.files}
+        own = {NAMES[part]: context.rows(ROWS, part) for part in ("test", "ood") if part in self.files}
         return seen_by(self.files["train"].examples, {**own, **suite_parts(context.suite, before)})
 
     def _counts(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def run_recipe(
 
 def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]:
     """The result of a run as the command line prints it."""
+    from keeptune.recipes.within_context import left_out_lines
     from keeptune.report.run_files import talked_to
     from keeptune.report.sentence import verdict_sentence
     from keeptune.report.words import SIGN
@@ -65,6 +66,7 @@ def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]
     verdict = certificate["verdict"]
     lines = [
         f"{SIGN[verdict]} {verdict}  {verdict_sentence(certificate)}",
+        *left_out_lines(certificate),
         *told(folder),
         "",
         f"certificate  {folder / 'certificate.html'}",

@@ -198,6 +198,8 @@ CHINESE: Mapping[str, str] = {
     "scope": "适用范围",
     "seeds": "种子",
     "deployment": "部署方式",
+    "Longer than the context of {context} tokens, and left out of both sides: {count}": "长于上下文（{context} 个词元），两侧都不计入：{count}",
+    "left out": "不计入",
     "always on: proven as it answers everybody": "始终启用：按它对所有人的回答来证明",
     "routed: proven with the adapter off outside its task": "仅在任务中启用：任务之外关闭适配器来证明",
     "power, from the numbers of items": "检验力，仅由题数推算",

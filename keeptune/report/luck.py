@@ -42,6 +42,7 @@ def luck(certificate: Mapping[str, Any]) -> Markup:
         + _single_seeds(certificate.get("seeds"))
         + _needed(power.get("attained") or {})
         + _left_out(excluded)
+        + _too_long(certificate.get("left_out") or [])
     )
 
 
@@ -165,3 +166,15 @@ def _left_out(excluded: Sequence[Mapping[str, Any]]) -> Markup:
                        for one in excluded]  # fmt: skip
     told = say("Left out of the verdict: {count}", count=len(excluded))
     return folded(told, table(titles, rows, numeric=frozenset({1, 2})))
+
+
+def _too_long(parts: Sequence[Mapping[str, Any]]) -> Markup:
+    """Items that one of the models cannot read whole."""
+    if not parts:
+        return Markup("")
+    rows: list[Row] = [[one["name"], f"{one['of']:,}", f"{one['items']:,}"] for one in parts]
+    told = say(
+        "Longer than the context of {context} tokens, and left out of both sides: {count}",
+        context=f"{parts[0]['context']:,}", count=f"{sum(one['items'] for one in parts):,}",
+    )  # fmt: skip
+    return folded(told, table([say("measured"), say("items"), say("left out")], rows, numeric=frozenset({1, 2})))

@@ -72,6 +72,7 @@ def build(
         "margins": dict(margins),
         "level": level,
         "sequential": None,
+        "left_out": None,
         "provenance": dict(provenance),
     }
 

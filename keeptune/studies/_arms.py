@@ -18,6 +18,7 @@ from keeptune.recipes.execute import Options, execute
 from keeptune.recipes.material import Material, encoded
 from keeptune.recipes.measuring import measure
 from keeptune.recipes.recipe import Recipe
+from keeptune.recipes.within_context import within_context
 from keeptune.stages._progress import Progress
 from keeptune.stages.train import Train
 from keeptune.studies import Plain, Work
@@ -101,4 +102,5 @@ def scored(work: Work, checkpoint: Checkpoint, material: Material) -> Score:
         batch_tokens=scoring_tokens(work.workshop.shared(work.recipe.model.checkpoint).model.device),
         cache=cache_folder(),
     )
+    context = within_context(context, [context.subject(checkpoint)], target)
     return measure("arm", [target], checkpoint, context, Progress(quiet=True), work.stop)[0]

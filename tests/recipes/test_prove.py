@@ -7,11 +7,12 @@ import json
 import pytest
 
 from keeptune.core.checkpoint import Checkpoint
-from keeptune.core.errors import ModelError, RecipeError
+from keeptune.core.errors import DataError, ModelError, RecipeError
 from keeptune.core.files import write_json
 from keeptune.models import precision
 from keeptune.recipes import proof as proof_module
 from keeptune.recipes.proof import pair_from, prove_pair
+from tests.evaluations.tiny_subject import learned, tiny, tokenizer
 from tests.methods.test_templates import folder_of
 
 WORDS = "red green blue black white brown grey pink".split()
@@ -128,3 +129,45 @@ def test_a_diagnosis_of_two_models_needs_no_training_rows_and_uses_them_where_th
     found = proof(work, diagnose=True, **more)["certificate"]["diagnosis"]
     assert found["kinds"] == ["unchanged"]
     assert ("training_like" in found["behaviour"]) == trained
+
+
+@pytest.fixture
+def contexts(work):
+    """Models whose contexts are 200 rotary positions and 96 learned ones."""
+    for name, model in (("wide", tiny(max_position_embeddings=200)), ("narrow", learned(96))):
+        model.save_pretrained(work / name)
+        tokenizer().save_pretrained(work / name)
+    return work
+
+
+def between(work, before, after, **more):
+    return prove_pair(str(work / before), str(work / after), work / "proof", suite=str(work / "suite.yaml"),
+                      target=work / "task.jsonl", **more)  # fmt: skip
+
+
+def longer(path, row):
+    path.write_text(path.read_text() + row + "\n")
+
+
+@pytest.mark.parametrize(("before", "after", "context"), [("wide", "narrow", 96), ("wide", "wide", 200)])
+def test_what_is_longer_than_the_smaller_context_is_left_out_of_both_sides_by_name(contexts, before, after, context):
+    long = "word " * (context + 10)
+    longer(contexts / "task.jsonl", json.dumps({"text": long, "label": "red"}))
+    longer(contexts / "doors.jsonl", json.dumps({"prompt": "The door is", "options": [" shut", long], "gold": 0}))
+    longer(contexts / "requests.txt", long)
+    longer(contexts / "prose.jsonl", json.dumps({"text": long}))
+    done = between(contexts, before, after, metric="label_accuracy")
+    told = done["certificate"]["left_out"]
+    names = {"target": 13, "doors": 41, "unrelated requests": 5}
+    assert told == [{"name": name, "items": 1, "of": of, "context": context} for name, of in names.items()]
+    assert done["certificate"]["target"]["n"] == 12
+    assert f"1 of 41 items of 'doors': longer than the context of {context} tokens" in done["text"]
+    assert "left out of both sides: 3" in (contexts / "proof" / "certificate.html").read_text()
+
+
+def test_a_target_whose_rows_are_all_too_long_is_refused_with_the_context(contexts):
+    rows = [{"text": "word " * 120 + word, "label": word} for word in WORDS]
+    (contexts / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="of the 8 rows of 'target' fits the context of 96 tokens") as refused:
+        between(contexts, "wide", "narrow")
+    assert refused.value.code == "E-DATA-LONG"

@@ -22,7 +22,8 @@ from tests.stages.scores import accuracy, answers, corpus, flipped, suite
 
 KEYS = {
     "schema", "verdict", "unchanged", "target", "retention", "drift", "format", "deployment", "ood", "power",
-    "noise_floor", "cost", "diagnosis", "selection", "sequential", "seeds", "scope", "margins", "level", "provenance",
+    "noise_floor", "cost", "diagnosis", "selection", "sequential", "left_out", "seeds", "scope", "margins", "level",
+    "provenance",
 }  # fmt: skip
 PART = {"base", "adapted", "delta", "low", "high", "margin", "verdict", "n", "higher_is_better", "level"}
 TASK = {*PART, "name", "chance", "flips_right_to_wrong", "flips_wrong_to_right", "discordance"}
