@@ -130,7 +130,14 @@ class Spec(BaseModel):
             ) from None
 
 
-def validate(spec: type[Any], data: Any, *, file: str | None = None, lines: dict[str, int] | None = None) -> Any:
+def validate(
+    spec: type[Any],
+    data: Any,
+    *,
+    file: str | None = None,
+    lines: dict[str, int] | None = None,
+    under: tuple[str, ...] = (),
+) -> Any:
     """Builds `spec` from plain data, or raises one `RecipeError` that lists every fault with its place.
 
     Args:
@@ -138,13 +145,14 @@ def validate(spec: type[Any], data: Any, *, file: str | None = None, lines: dict
         data: what YAML or JSON gave.
         file: named in each error.
         lines: line number of each dotted key, when the file's parser knows them.
+        under: the keys under which the user wrote it.
     """
     try:
         return spec.model_validate(data)
     except ValidationError as error:
         problems = []
         for line in error.errors():
-            key = dotted(line["loc"])
+            key = dotted((*under, *line["loc"]))
             code = {"unknown_key": "E-CONFIG-KEY", "unknown_name": "E-RECIPE-NAME"}.get(line["type"], "E-CONFIG-VALUE")
             where = {"file": file, "line": _line_of(line["loc"], lines or {}), "key": key or None}
             problems.append(

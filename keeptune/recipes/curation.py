@@ -89,7 +89,7 @@ def rules_of(thresholds: str, settings: Sequence[str], off: Sequence[str]) -> li
         if name not in names:
             raise RecipeError(f"no rule is called '{name}'.", code="E-USAGE", fix=did_you_mean(name, names))
     plain = with_overrides(plain, list(settings))
-    return [validate(Rule, {"name": name, **plain[name]}) for name in names if name not in off]
+    return [validate(Rule, {"name": name, **plain[name]}, under=(name,)) for name in names if name not in off]
 
 
 def _candidates(path: Path, prompt: str) -> tuple[list[Candidate], int]:

@@ -138,3 +138,10 @@ def test_settings_and_switches_reach_the_rules(forum):
     for wrong in ({"off": ["scor"]}, {"settings": ["scor.least=3"]}, {"settings": ["score.lest=3"]}):
         with pytest.raises(RecipeError):
             curate_files(files, forum / "e.jsonl", **wrong)
+
+
+@pytest.mark.parametrize("setting", ["score.least=q9", "score.lest=3"])
+def test_a_wrong_setting_is_named_as_it_was_written(setting):
+    with pytest.raises(RecipeError) as caught:
+        rules_of("relative", [setting], [])
+    assert caught.value.where["key"] == setting.partition("=")[0]
