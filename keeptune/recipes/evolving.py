@@ -83,7 +83,13 @@ def _rows(
 def _replay(model: str, rows: int, seed: int, max_tokens: int, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     settings = Generated.model_validate({"rows": rows, "max_tokens": max_tokens, "chats": 1.0})
     loaded = Workshop().shared(Model(name=model).checkpoint)
-    for example in self_text(loaded, settings, "replay", seed=seed, cache=cache_folder(), say=lambda _: None):
+    try:
+        written = self_text(loaded, settings, "replay", seed=seed, cache=cache_folder(), say=lambda _: None)
+    except DataError as error:
+        if error.code != "E-DATA-GENERATED":
+            raise
+        return
+    for example in written:
         counts["kept"] += 1
         if example.text is None:
             yield _row(example.id, example.prompt[-1].content, example.target)

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from keeptune.core.errors import DataError, MachineError, RecipeError
+from keeptune.recipes import self_text
 from keeptune.recipes.evol_instruct import DEEPER, eliminated_by, evolve
 from keeptune.recipes.evolving import evolve_file
 from keeptune.recipes.self_instruct import dropped_by, request, self_instruct, similar, tasks_in
@@ -158,6 +159,14 @@ def test_the_embedded_model_replays_itself_into_a_file_that_can_be_read(tmp_path
     assert all(row["messages"][1]["content"] for row in rows)
     with pytest.raises(RecipeError):
         evolve_file(None, output, "replay", "pocket", rows=4, seed=0)
+
+
+def test_a_replay_that_keeps_nothing_speaks_of_the_model_and_of_no_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(self_text, "_write", lambda *asked: [])
+    with pytest.raises(DataError) as caught:
+        evolve_file(None, tmp_path / "replay.jsonl", "replay", "pocket", rows=4, seed=0)
+    assert (caught.value.code, caught.value.where["key"]) == ("E-EVOLVE-NOTHING", "--model")
 
 
 @pytest.mark.slow
