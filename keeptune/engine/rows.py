@@ -41,11 +41,17 @@ def rows(model: PreTrainedModel, assignments: Sequence[Assignment], *, repeat: i
         repeat: rows of the batch per assignment: `num_beams` or `num_return_sequences` of `model.generate`.
 
     Raises:
-        PlanError: an unknown name (E-ADAPTER-NAME); at the forward pass, another number of rows (E-ROWS-COUNT).
+        PlanError: an unknown name (E-ADAPTER-NAME), or a name instead of a list (E-ROWS-LIST); at the forward pass,
+            another number of rows (E-ROWS-COUNT).
 
     >>> with rows(model, ["ana", "bo", None]):  # doctest: +SKIP
     ...     logits = model(**batch).logits
     """
+    if isinstance(assignments, str):
+        raise PlanError(
+            f"rows are served by a list with one entry per row, and '{assignments}' is a single name.",
+            code="E-ROWS-LIST", fix=f"Write ['{assignments}', ...], or active(model, '{assignments}') for every row.",
+        )  # fmt: skip
     stacks = [stack for stack in map(stack_of, assignments) for _ in range(repeat)]
     with _serve(model, Serving(stacks, repeat=repeat)):
         yield

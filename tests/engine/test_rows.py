@@ -52,6 +52,12 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         pass
 
 
+def test_a_name_in_the_place_of_a_list_is_refused_as_what_it_is():
+    with pytest.raises(PlanError, match="a list with one entry per row") as caught, rows(adapted(), "a"):
+        pass
+    assert caught.value.code == "E-ROWS-LIST"
+
+
 def test_another_number_of_rows_is_refused():
     model = adapted()
     for assigned in (["l"], ["l", None, "l"], [None], ["a"]):
