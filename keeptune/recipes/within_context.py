@@ -67,11 +67,17 @@ def left_out_lines(certificate: Mapping[str, Any]) -> list[str]:
 
 
 class _Reader:
-    """What one model can read: rows of `longest` tokens."""
+    """What one model can read: rows of `longest` tokens, less the learned positions that its adapters take."""
 
     def __init__(self, subject: Subject) -> None:
+        from keeptune.engine.book import book_of
+        from keeptune.engine.positions import table_of
+
         self.tokenizer, self.kind = subject.tokenizer, subject.kind
         self.longest = longest_row(subject.model.config.to_dict())
+        book = book_of(subject.model)
+        if book is not None and table_of(subject.model) is not None:
+            self.longest -= book.room(tuple(one.name for one in subject.adapters))
         self.encoder = encoder_of(self.tokenizer, None, self.kind)
         self.answers = Answers(self.tokenizer, self.kind)
         self.frame = len(self.answers.rows([Message("user", "a")], ["a"])[0].tokens)
