@@ -107,11 +107,11 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     use_attention(model)
     batch = batch.to(weight.device)
     states = states_TD.to(weight.device)[None]
-    with segments(batch.offsets) as packed:
+    with segments(batch.offsets, batch.parents) as packed:
         if obstacle(model, len(batch.tokens)) is None:
             return fused_hidden(model, packed, batch.positions, states[0], first=cut)
     reader = _module_at(model, layers, cut)
-    with _without(layers, cut), _entering(reader, states), segments(batch.offsets):
+    with _without(layers, cut), _entering(reader, states), segments(batch.offsets, batch.parents):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
     hidden: Tensor = output.last_hidden_state.squeeze(0)
     return hidden

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from keeptune.data.encode import Encoded
 from keeptune.methods import Head, LoRA, Prompt
 from keeptune.stages import _trunk
 from keeptune.stages._trunk import lowest_changed_layer
@@ -38,6 +39,21 @@ def test_weights_are_those_of_training_on_the_whole_model(tmp_path, monkeypatch)
     losses = [[line["loss"] for line in bench.metrics(name)] for name in ("trunk", "whole")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0][-1] < losses[0][0]
+
+
+def test_answers_to_one_prompt_train_above_a_trunk_as_on_the_whole_model(tmp_path, monkeypatch):
+    """Their prompt is a segment of its own, which the layers above the trunk attend to as those below."""
+    prompt = tuple(range(4, 16))
+    learned = (*[False] * len(prompt), *[True] * 3)
+    made = [Encoded(f"r{n}", "task", (*prompt[n % 2 :], 20 + n, 30 + n, 2), learned[n % 2 :]) for n in range(12)]
+    settings = {**SETTINGS, "work": {"data": {"task": SimpleNamespace(rows=tuple(made))}}}
+    bench = Bench(tmp_path)
+    bench.train("trunk", **settings)
+    monkeypatch.setattr(_trunk, "LIMIT_BYTES", 0)
+    bench.train("whole", **settings)
+    assert (cuts(bench, "trunk"), cuts(bench, "whole")) == ([1], [])
+    losses = [[line["loss"] for line in bench.metrics(name)] for name in ("trunk", "whole")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_second_run_reads_the_states_and_ends_in_the_same_bits(tmp_path, monkeypatch):
