@@ -10,6 +10,7 @@ from keeptune.core.example import Example, Message
 from keeptune.data.encoder import Encoded, Encoder, as_messages
 from keeptune.data.fitting import EncodedSet, Fitting, Problem, TooLong
 from keeptune.data.image_encoder import ImageEncoder
+from keeptune.data.pairs import paired, with_worse
 from keeptune.data.text_encoder import TextEncoder, by_answer
 
 __all__ = [
@@ -78,9 +79,11 @@ def together(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def encode_many(
-    encoder: Encoder | TextEncoder | ImageEncoder, examples: Sequence[Example]
+    encoder: Encoder | TextEncoder | ImageEncoder, examples: Sequence[Example], *, pairs: bool = False
 ) -> list[Encoded | DataError]:
-    """The row of each example, or why it has none."""
+    """The row of each example, or why it has none; with `pairs`, one with a worse answer gets two endings."""
+    if pairs:
+        return _pairs(encoder, examples)
     if isinstance(encoder, Encoder):
         return encoder.encode_many(examples)
     found: list[Encoded | DataError] = []
@@ -89,6 +92,23 @@ def encode_many(
             found.append(encoder.encode(example))
         except DataError as error:
             found.append(error)
+    return found
+
+
+def _pairs(encoder: Encoder | TextEncoder | ImageEncoder, examples: Sequence[Example]) -> list[Encoded | DataError]:
+    worse = iter(encode_many(encoder, [with_worse(one) for one in examples if one.rejected is not None]))
+    found: list[Encoded | DataError] = []
+    for example, row in zip(examples, encode_many(encoder, examples), strict=True):
+        other = None if example.rejected is None else next(worse)
+        if other is None or isinstance(row, DataError):
+            found.append(row)
+        elif isinstance(other, DataError):
+            found.append(other)
+        else:
+            try:
+                found.append(paired(row, other, example.line))
+            except DataError as error:
+                found.append(error)
     return found
 
 
@@ -102,6 +122,7 @@ def encode_all(
     most_dropped: float = 0.5,
     gather: bool = False,
     kind: str = "decoder",
+    pairs: bool = False,
 ) -> EncodedSet:
     """Encodes every example; a row longer than `context` meets the policy.
 
@@ -123,6 +144,7 @@ def encode_all(
         most_dropped: share of rows that may be dropped before that is an error.
         gather: rows that the template cannot write are counted as dropped and named instead of raised (for `check`).
         kind: of the model, as `encoder_of`.
+        pairs: rows that have a worse answer beside their own hold both, and neither is cut.
 
     Raises:
         DataError: E-DATA-LONG (refuse), E-DATA-NOTHING (no row teaches anything), E-DATA-DROPPED (too many dropped),
@@ -133,7 +155,7 @@ def encode_all(
     fitting = Fitting(too_long, context, encoder)
     parts = examples if kind != "encoder_decoder" else (part for one in examples for part in by_answer(one))
     for group in together(parts):
-        for example, row in zip(group, encode_many(encoder, group), strict=True):
+        for example, row in zip(group, encode_many(encoder, group, pairs=pairs), strict=True):
             if not isinstance(row, DataError):
                 fitting.add(row, example)
             elif gather:

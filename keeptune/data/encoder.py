@@ -11,6 +11,7 @@ from keeptune.core.errors import DataError
 from keeptune.core.example import Example, Message
 from keeptune.data.borders import AddedTokens, Borders
 from keeptune.data.control_tokens import ControlTokens, Span, Written, encodings, tokens_within
+from keeptune.data.fork import Fork
 from keeptune.data.rendering import beginning
 from keeptune.data.starts import LOST, UNSAID, Starts
 from keeptune.data.template import ChatTemplate, Rendered
@@ -29,6 +30,7 @@ class Encoded:
         learned: whether token i is a training target (predicted from the tokens before it); never the first.
         answer: of a conversation, what its last answer says; a head learns it as a label.
         starts: where its texts and answers begin, as far as that is known.
+        fork: of a pair of answers to one prompt, where the two endings begin; None: the row has one.
     """
 
     id: str
@@ -37,6 +39,23 @@ class Encoded:
     learned: tuple[bool, ...]
     answer: str | None = None
     starts: Starts = UNSAID
+    fork: Fork | None = None
+
+    @property
+    def endings(self) -> tuple[Encoded, ...]:
+        """The whole rows that it stands for: itself, or the prompt with the better and with the worse answer."""
+        if self.fork is None:
+            return (self,)
+        shared, second = self.fork
+        better = replace(self, tokens=self.tokens[:second], learned=self.learned[:second], fork=None)
+        tokens = (*self.tokens[:shared], *self.tokens[second:])
+        learned = (*self.learned[:shared], *self.learned[second:])
+        return better, replace(self, id=f"{self.id}#worse", tokens=tokens, learned=learned, answer=None, fork=None)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest ending."""
+        return max(len(row.tokens) for row in self.endings)
 
     @property
     def labels(self) -> list[int]:

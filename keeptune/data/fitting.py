@@ -88,7 +88,7 @@ class Fitting:
     def add(self, row: Encoded, example: Example) -> None:
         """Takes one encoded row."""
         self.source = example.source
-        length = len(row.tokens)
+        length = row.longest
         if not any(row.learned) and row.answer is None:
             self.drop("silent", "E-ROW-NOTHING", example, "it has no token to learn.")
         elif length <= self.context:
@@ -110,6 +110,8 @@ class Fitting:
             for piece in pieces:
                 self._take(piece)
             self._name("E-ROW-LONG", example, f"{what}: split into {len(pieces)} rows.")
+        elif row.fork is not None and self.too_long in ("cut", "split"):
+            self.drop("", "E-ROW-LONG", example, f"{what}. A pair of answers is never cut.")
         elif self.too_long == "cut" and (any(row.learned[: self.context]) or not any(row.learned)):
             self.counts.update(read=1, cut=1)
             tokens, learned = row.tokens[: self.context], row.learned[: self.context]

@@ -35,6 +35,7 @@ class PackedBatch:
             go on from there. None: every row stands alone.
         answers: what each row's answer says, or None: what a head learns.
         starts: of each row, where in it its texts and answers begin; None: nobody says.
+        pairs: (row of the better answer, row of the worse) of those that were given with two endings.
     """
 
     tokens: Tensor
@@ -48,6 +49,7 @@ class PackedBatch:
     parents: list[int] | None = None
     answers: list[str | None] | None = None
     starts: list[Starts] | None = None
+    pairs: Sequence[tuple[int, int]] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -84,6 +86,7 @@ class PackedBatch:
             parents=None if self.parents is None else _renumbered([self.parents[row] for row in rows], rows),
             answers=None if self.answers is None else [self.answers[row] for row in rows],
             starts=None if self.starts is None else [self.starts[row] for row in rows],
+            pairs=_renumbered_pairs(self.pairs, rows),
         )
         return part, index
 
@@ -115,6 +118,7 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
     assert rows, "a batch has at least one row"
     assert all(row.tokens for row in rows), "a row has at least one token"
     assert adapters is None or len(adapters) == len(rows), "one entry of adapters for each row"
+    rows, pairs, adapters = whole(rows, adapters)
     targets = [
         token if learned else IGNORED
         for row in rows
@@ -131,7 +135,32 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
         ids=[row.id for row in rows],
         answers=[row.answer for row in rows],
         starts=[row.starts for row in rows],
+        pairs=pairs,
     )
+
+
+Adapters = Sequence["tuple[str, ...] | None"]
+
+
+def whole(
+    rows: Sequence[Encoded], adapters: Adapters | None
+) -> tuple[list[Encoded], list[tuple[int, int]], Adapters | None]:
+    """Each ending of each row as a row, the pairs among them, and what serves them."""
+    found: list[Encoded] = []
+    pairs: list[tuple[int, int]] = []
+    of: list[int] = []
+    for place, row in enumerate(rows):
+        endings = row.endings
+        if len(endings) == 2:
+            pairs.append((len(found), len(found) + 1))
+        found += endings
+        of += [place] * len(endings)
+    return found, pairs, None if adapters is None else [adapters[place] for place in of]
+
+
+def _renumbered_pairs(pairs: Sequence[tuple[int, int]], rows: Sequence[int]) -> list[tuple[int, int]]:
+    places = {row: place for place, row in enumerate(rows)}
+    return [(places[one], places[other]) for one, other in pairs if one in places and other in places]
 
 
 def _renumbered(parents: Sequence[int], rows: Sequence[int]) -> list[int]:

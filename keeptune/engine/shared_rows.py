@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
 from keeptune.data.starts import UNSAID
-from keeptune.engine.batch import PackedBatch, pack
+from keeptune.engine.batch import PackedBatch, pack, whole
 from keeptune.engine.book import book_of
 from keeptune.engine.places import InputSlot, OutputSlot
 from keeptune.engine.rotary import depends_on_length
@@ -54,16 +54,18 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
     together, in the order in which they came.
 
     Args:
-        rows: encoded examples, each with at least one token.
+        rows: encoded examples, each with at least one token; of a pair, both endings.
         adapters: the adapters that serve each row.
     """
+    rows, pairs, adapters = whole(rows, adapters)
     groups = _groups(rows, adapters)
     if all(len(group) == 1 for group in groups):
-        return pack(rows, adapters=adapters)
+        return replace(pack(rows, adapters=adapters), pairs=pairs)
     parts: list[Encoded] = []
     parents: list[int] = []
     starts: list[int] = []
     served: list[Stack | None] = []
+    segments: dict[int, int] = {}
     for group in groups:
         first, shared = rows[group[0]], _beginning(rows[group[0]]) if len(group) > 1 else 0
         parent = len(parts) if shared else -1
@@ -73,14 +75,19 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
             starts.append(0)
             served.append(None if adapters is None else adapters[group[0]])
         for place in group:
-            row = rows[place]
+            row, segments[place] = rows[place], len(parts)
             parts.append(replace(row, tokens=row.tokens[shared:], learned=row.learned[shared:], starts=UNSAID))
             parents.append(parent)
             starts.append(shared)
             served.append(None if adapters is None else adapters[place])
     batch = pack(parts, adapters=None if adapters is None else served)
     moves = [start for start, length in zip(starts, batch.lengths, strict=True) for _ in range(length)]
-    return replace(batch, positions=batch.positions + torch.tensor(moves), parents=parents)
+    return replace(
+        batch,
+        positions=batch.positions + torch.tensor(moves),
+        parents=parents,
+        pairs=[(segments[better], segments[worse]) for better, worse in pairs],
+    )
 
 
 def _beginning(row: Encoded) -> int:

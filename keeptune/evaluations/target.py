@@ -1,4 +1,4 @@
-"""The task itself, on its held-out rows: exact match, label accuracy, ROUGE, token F1, bits per byte."""
+"""The task itself, on its held-out rows: exact match, label accuracy, ROUGE, token F1, bits per byte, preference."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from keeptune.evaluations._text_match import METRICS
 
 MOST_LABELS = 500
 Metric = Literal[
-    "exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte", "cloze_accuracy"
-]
+    "exact_match", "label_accuracy", "rouge_1", "rouge_2", "rouge_l", "token_f1", "bits_per_byte", "cloze_accuracy",
+    "preference_accuracy",
+]  # fmt: skip
 
 
 class Target(Evaluation):
@@ -41,8 +42,8 @@ class Target(Evaluation):
     metric: Metric = Field(
         "exact_match",
         description="label_accuracy ranks the labels by likelihood or by a head, bits_per_byte reads the answer or the "
-        "text, cloze_accuracy ranks the labels by how well each fills its place in a masked language model; the others "
-        "score a greedy answer",
+        "text, cloze_accuracy ranks the labels by how well each fills its place in a masked language model, "
+        "preference_accuracy asks whether the better answer of a pair is likelier; the others score a greedy answer",
     )
     split: Literal["dev", "test", "ood"] = Field("test", description="which rows: dev to select, test to prove")
     labels: tuple[str, ...] | None = Field(None, description="the possible answers; those of the data when absent")
@@ -65,13 +66,17 @@ class Target(Evaluation):
                 return [self._by_likelihood(subject, rows, self._labels(context), context)]
             if self.metric == "bits_per_byte":
                 return [self._by_bits(subject, rows, context)]
+            if self.metric == "preference_accuracy":
+                return [self._by_preference(subject, rows, context)]
             return [self._by_generation(subject, rows, context)]
 
     def reads(self, context: Context) -> Any:
         """Prompts, answers and labels."""
         rows = context.rows(self.data, self.split)
         labels = self._labels(context) if self.metric in LABELLED else []
-        return [[[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows], list(labels)]
+        worse = [row.rejected for row in rows] if self.metric == "preference_accuracy" else []
+        told = [[[row.id, [turn.to_dict() for turn in row.prompt], row.target] for row in rows], list(labels)]
+        return [*told, worse] if worse else told
 
     def _labels(self, context: Context) -> tuple[str, ...]:
         labels = self.labels or tuple(context.answers(self.data))
@@ -125,6 +130,25 @@ class Target(Evaluation):
             for row, value in zip(rows, bits, strict=True)
         ]
         return summarise(self.data, "target", self.metric, items, higher_is_better=False)
+
+    def _by_preference(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
+        """Whether log p(answer, end of turn | prompt) of the better answer is greater than of the worse one."""
+        if any(row.rejected is None for row in rows):
+            raise RecipeError(
+                f"preference_accuracy compares two answers to each row, and '{self.data}' has rows with one.",
+                code="E-RECIPE-METRIC",
+                fix="Name rows of the format `preference`, or another metric.",
+            )
+        answers = Answers(subject.tokenizer, subject.kind)
+        asked = [answers.rows(row.prompt, [row.target, str(row.rejected)]) for row in rows]
+        values = log_likelihoods(subject, [one for pair in asked for one in pair], context, self.data)
+        items = [
+            self._item(
+                row, row.target if better > worse else str(row.rejected), float(better > worse), context.seed, better
+            )
+            for row, better, worse in zip(rows, values[0::2], values[1::2], strict=True)
+        ]
+        return summarise(self.data, "target", self.metric, items, chance=0.5)
 
     def _by_generation(self, subject: Subject, rows: Sequence[Example], context: Context) -> Score:
         given = free_answers(subject, [row.prompt for row in rows], self.max_new_tokens, context, self.data)

@@ -80,6 +80,7 @@ class Loss(Spec, shelf="keeptune.losses"):
     Attributes:
         needs_reference: it compares with the checkpoint that the stage started from.
         reads_labels: it learns the labels of a head.
+        reads_pairs: it compares the better with the worse answer of a row.
         weighs: its count is the sum of the weights of its tokens.
         pulls: it runs over no row, but over the weights: `pull` instead of `terms`.
         alters: the model is given other tokens than the rows have: `given`.
@@ -87,6 +88,7 @@ class Loss(Spec, shelf="keeptune.losses"):
 
     needs_reference: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
+    reads_pairs: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     pulls: ClassVar[bool] = False
     alters: ClassVar[bool] = False
@@ -95,10 +97,15 @@ class Loss(Spec, shelf="keeptune.losses"):
     weight: float = Field(1.0, gt=0, le=1e6, description="its factor in the objective")
 
     def rows(self, batch: PackedBatch) -> Tensor:
-        """Positions [N] of the batch that this loss runs over: those with a target, in segments of `on`."""
+        """Positions [N] of the batch that this loss runs over: those with a target, in segments of `on`.
+
+        The worse answer of a pair is none of them.
+        """
         import torch
 
         learned = batch.targets != -100
+        for _, worse in batch.pairs:
+            learned[batch.offsets[worse] : batch.offsets[worse + 1]] = False
         if self.on is not None:
             for source, start, end in zip(batch.sources, batch.offsets[:-1], batch.offsets[1:], strict=True):
                 if source != self.on:

@@ -102,7 +102,7 @@ class _Plan(NamedTuple):
         for place, own in few(head, rows):
             narrow = product_CV[own]
             others = [] if self.beside is None or second_CV is None else [self.beside[1].finished(second_CV[own])]
-            value, d = _judged(head, head.finished(narrow), others, place, self.criterion)
+            value, d = judged(head, head.finished(narrow), others, place, self.criterion)
             total += value
             if d_bias is not None:
                 d_bias += d.sum(0)
@@ -151,10 +151,10 @@ class _SumOverRows(torch.autograd.Function):
         return (*scaled, None)
 
 
-def _judged(
+def judged(
     head: Head, logits: Tensor, others: list[Tensor], place: slice, criterion: Criterion
 ) -> tuple[Tensor, Tensor]:
-    """The criterion's sum, and its gradient in h W^T + b."""
+    """What the criterion gives, and its gradient in h W^T + b."""
     bend = None if head.soft_cap is None else 1 - (logits / head.soft_cap).square_()
     value, d = criterion(logits, *others, place)
     if bend is not None:

@@ -31,22 +31,18 @@ def next_token(
 
     from keeptune.engine.native.kernels import serving
     from keeptune.losses._head_rows import sum_over_rows
+    from keeptune.losses._row_losses import cross_entropies
 
     rows = torch.nonzero(targets_T != -100).squeeze(-1)
     targets_N = targets_T[rows]
     weights_N = None if weights is None else weights[rows]
 
     def criterion(logits_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
-        target_C1 = targets_N[place].unsqueeze(-1)
-        gold_C1 = logits_CV.gather(1, target_C1)
-        largest_C1 = logits_CV.amax(dim=-1, keepdim=True)
-        odds_CV = logits_CV.sub_(largest_C1).exp_()
-        mass_C1 = odds_CV.sum(dim=-1, keepdim=True)
-        loss_C1 = largest_C1 + mass_C1.log() - gold_C1
-        weight_C1 = torch.ones_like(loss_C1) if weights_N is None else weights_N[place].unsqueeze(-1).to(loss_C1.dtype)
-        d_CV = odds_CV.mul_(weight_C1 / mass_C1)
-        d_CV.scatter_(1, target_C1, weight_C1 * torch.expm1(-loss_C1))
-        return (weight_C1 * loss_C1).sum(), d_CV
+        loss_C1, d_CV = cross_entropies(logits_CV, targets_N[place])
+        if weights_N is None:
+            return loss_C1.sum(), d_CV
+        weight_C1 = weights_N[place].unsqueeze(-1).to(loss_C1.dtype)
+        return (weight_C1 * loss_C1).sum(), d_CV.mul_(weight_C1)
 
     def in_place(product_CV: Tensor, place: slice) -> Tensor | None:
         if (kernels := serving(product_CV)) is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.digest import digest_of
 from keeptune.data.encode import Encoded, EncodedSet, Problem, encode_all
 from keeptune.data.fitting import TooLong
+from keeptune.data.fork import Fork
 from keeptune.data.starts import Starts
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from keeptune.core.example import Example
 
-REVISION = 4
+REVISION = 5
 """Raised when the same rows are encoded in another way."""
 FEWEST = 500
 """Rows; fewer are encoded again sooner than they are read."""
@@ -34,6 +35,7 @@ def encoded_once(
     context: int,
     template: str | None,
     kind: str,
+    pairs: bool = False,
 ) -> EncodedSet:
     """As `encode_all`, read from `cache` where these rows were encoded before.
 
@@ -45,21 +47,25 @@ def encoded_once(
         context: as `encode_all`.
         template: as `encode_all`.
         kind: as `encode_all`.
+        pairs: as `encode_all`.
 
     Raises:
         DataError: as `encode_all`; nothing is kept then.
     """
 
     def encoded() -> EncodedSet:
-        return encode_all(examples, tokenizer, too_long=too_long, context=context, template=template, kind=kind)
+        return encode_all(
+            examples, tokenizer, too_long=too_long, context=context, template=template, kind=kind, pairs=pairs
+        )
 
     if cache is None or len(examples) < FEWEST:
         return encoded()
     from keeptune.models.fingerprint import template_digest, tokenizer_digest
     from keeptune.models.tensor_store import TensorStore
 
-    with_what = [tokenizer_digest(tokenizer), template_digest(tokenizer), template, kind, too_long, context]
-    key = digest_of([REVISION, _versions(), *with_what, [_plain(example) for example in examples]])
+    with_what = [tokenizer_digest(tokenizer), template_digest(tokenizer), template, kind, too_long, context, pairs]
+    read = [[*_plain(example), example.rejected if pairs else None] for example in examples]
+    key = digest_of([REVISION, _versions(), *with_what, read])
     return unpacked(TensorStore(cache / "encoded").once(key, lambda: packed(encoded())))
 
 
@@ -73,6 +79,7 @@ def packed(encoded: EncodedSet) -> dict[str, Tensor]:
         "sources": [row.source for row in rows],
         "answers": [row.answer for row in rows],
         "starts": [row.starts for row in rows],
+        "forks": [row.fork for row in rows],
         "counts": dict(encoded.counts),
         "problems": [asdict(problem) for problem in encoded.problems],
         "notes": list(encoded.notes),
@@ -90,11 +97,14 @@ def unpacked(tensors: dict[str, Tensor]) -> EncodedSet:
     about = json.loads(tensors["about"].numpy().tobytes())
     tokens, learned = tuple(tensors["tokens"].tolist()), tuple(tensors["learned"].tolist())
     ends = list(accumulate(tensors["lengths"].tolist(), initial=0))
-    named = zip(pairwise(ends), about["ids"], about["sources"], about["answers"], about["starts"], strict=True)
+    told = (about[key] for key in ("ids", "sources", "answers", "starts", "forks"))
     rows = tuple(
-        Encoded(name, source, tokens[start:end], learned[start:end], answer, Starts(*map(tuple, starts)))
-        for (start, end), name, source, answer, starts in named
-    )
+        Encoded(
+            name, source, tokens[start:end], learned[start:end], answer,
+            Starts(*map(tuple, starts)), None if fork is None else Fork(*fork),
+        )
+        for (start, end), name, source, answer, starts, fork in zip(pairwise(ends), *told, strict=True)
+    )  # fmt: skip
     problems = tuple(Problem(**problem) for problem in about["problems"])
     return EncodedSet(rows, about["counts"], problems, tuple(about["notes"]))
 

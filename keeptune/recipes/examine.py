@@ -117,7 +117,8 @@ def examine(
             twins.see(seen)
             if len(found.answers) <= MOST_ANSWERS and example.text is None:
                 found.answers[example.target.strip()] += 1
-        for index, (example, encoded) in enumerate(zip(group, encode_many(encoder, group), strict=True), first):
+        rows = encode_many(encoder, group, pairs=feed.name in recipe.paired)
+        for index, (example, encoded) in enumerate(zip(group, rows, strict=True), first):
             if isinstance(encoded, DataError):
                 fitting.refuse(encoded, example)
             else:
@@ -126,7 +127,7 @@ def examine(
                 fitting.add(encoded, example)
                 if shown:
                     used = _used(before, fitting.counts, base.context)
-                    found.rows.append(check_view(encoded, base.tokenizer, used))
+                    found.rows += [check_view(ending, base.tokenizer, used) for ending in encoded.endings]
             step()
         first += len(group)
     fitted = fitting.result(0.5)

@@ -231,7 +231,7 @@ class Execution:
         stage = self.recipe.stages[index]
         folder = self.run.stage_folder(index, stage.label)
         for name, origin in stage.made_from().items():
-            data[name] = encoded(self.recipe, self.workshop.shared(self.base), read_made(folder, name))
+            data[name] = encoded(self.recipe, self.workshop.shared(self.base), read_made(folder, name), name)
             task |= {name} if origin in task else set()
 
     def _certify(self, before: list[Score], looked: Looked, checkpoint: Checkpoint, context: Context) -> dict[str, Any]:

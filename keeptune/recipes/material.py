@@ -95,20 +95,20 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
         sources[name] = Source(name, train=rows, digest=digest, counts={"read": len(rows), "kept": len(rows)})
     target = getattr(recipe.proof.target, "data", None) if recipe.proof and recipe.proof.target else None
     dev_rows = sources[target].dev if target else ()
-    train = {name: encoded(recipe, loaded, sources[name].train) for name in recipe.trained}
+    train = {name: encoded(recipe, loaded, sources[name].train, name) for name in recipe.trained}
     if loaded.anatomy.kind in ("decoder", "encoder_decoder"):  # an encoder's tokenizer puts separators between texts
         _require_texts(recipe, train)
     return Material(
         sources=sources,
         train=train,
-        dev=encoded(recipe, loaded, dev_rows) if dev_rows else None,
+        dev=encoded(recipe, loaded, dev_rows, str(target)) if dev_rows else None,
         target=target,
         generated=frozenset(generated),
     )
 
 
-def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...]) -> EncodedSet:
-    """Rows as the base takes them, by the recipe's template and policy."""
+def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...], source: str) -> EncodedSet:
+    """Rows of a source as the base takes them, by the recipe's template and policy."""
     return encoded_once(
         rows,
         loaded.tokenizer,
@@ -117,6 +117,7 @@ def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...]) -> Encode
         context=context_length(loaded),
         template=recipe.template,
         kind=loaded.anatomy.kind,
+        pairs=source in recipe.paired,
     )
 
 

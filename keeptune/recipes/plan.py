@@ -211,8 +211,9 @@ def _encoded(
             continue
         rows = sources[name].train
         found[name] = encode_all(
-            rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template, kind=kind
-        )
+            rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template, kind=kind,
+            pairs=name in recipe.paired,
+        )  # fmt: skip
     return with_made(recipe, found)
 
 

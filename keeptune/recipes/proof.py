@@ -169,7 +169,7 @@ def _one_back_end(
     wrong = None
     if not all(served):
         wrong = "one model is served and the other is not: the same item could score differently for that alone."
-    elif metric in (*LABELLED, "bits_per_byte"):
+    elif metric in (*LABELLED, "bits_per_byte", "preference_accuracy"):
         wrong = f"'{metric}' ranks likelihoods of chat answers, which no endpoint tells."
     elif diagnose or sequential:
         wrong = "a diagnosis and sequential sampling need the model itself."

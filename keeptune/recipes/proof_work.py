@@ -107,6 +107,9 @@ def _target(proof: Proof, rows: Sequence[Example], length: _Length, *, head: boo
     said = round(length.mean(row.target for row in rows) * len(rows))
     if target.metric == "bits_per_byte":
         return Reading(asked + said, said, 0)
+    if target.metric == "preference_accuracy":
+        both = said + round(length.mean(row.rejected or "" for row in rows) * len(rows))
+        return Reading(2 * asked + both, both, 0)
     return Reading(asked, 0, min(said, target.max_new_tokens * len(rows)))
 
 

@@ -166,6 +166,11 @@ class Recipe(Spec):
         named = dict.fromkeys(name for stage in self.stages for name in stage.sources())
         return [name for name in named if name in self.data]
 
+    @property
+    def paired(self) -> set[str]:
+        """The sources of which some stage learns the better and the worse answer of each row."""
+        return {name for stage in self.stages if isinstance(stage, Train) for name in stage.paired}
+
 
 def load_recipe(recipe: str | Path, settings: list[str] | None = None) -> Recipe:
     """A recipe from a file, or by the name of one that comes with keeptune.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from keeptune.core.counting import counted
@@ -140,8 +141,18 @@ def _embedded(name: str, settings: Embedded) -> Source:
     parts: dict[str, Any] = {
         part: tuple(replace(example, source=name) for example in rows) for part, rows in made.items()
     }
+    digest = task.digest()
+    if settings.worse:
+        parts = {part: tuple(_with_another(example, task.labels) for example in rows) for part, rows in parts.items()}
+        digest = digest_of([digest, "worse"])
     total = sum(len(rows) for rows in parts.values())
-    return Source(name, **parts, digest=task.digest(), counts={"read": total, "kept": total}, labels=task.labels)
+    return Source(name, **parts, digest=digest, counts={"read": total, "kept": total}, labels=task.labels)
+
+
+def _with_another(example: Example, labels: Sequence[str]) -> Example:
+    """The row with another label as its worse answer."""
+    others = [label for label in labels if label != example.target]
+    return replace(example, rejected=Random(f"worse/{example.id}").choice(others))
 
 
 def _facts(name: str, settings: InventedFacts) -> Source:

@@ -11,6 +11,7 @@ from keeptune.report.language import say
 SIGN = {"PASS": "✓", "GAINED": "✓", "FAIL": "✗", "LOST": "✗", "UNDECIDED": "?"}
 NAMES = {
     "label_accuracy": "label accuracy",
+    "preference_accuracy": "preference accuracy",
     "cloze_accuracy": "cloze accuracy",
     "exact_match": "exact match",
     "rouge_1": "ROUGE-1",

@@ -17,7 +17,11 @@ LIMIT_BYTES = 2 << 30
 
 
 def compared_rows(losses: Sequence[Loss], plan: Plan) -> list[Encoded]:
-    """The rows of a plan that some loss compares with the reference, each once."""
+    """The rows of a plan that some loss compares with the reference, each once; of a pair both endings."""
+    return [ending for row in _drawn(losses, plan) for ending in row.endings]
+
+
+def _drawn(losses: Sequence[Loss], plan: Plan) -> list[Encoded]:
     sources = [loss.on for loss in losses if loss.needs_reference]
     return [row for row in plan.unique_rows() if None in sources or row.source in sources]
 
@@ -39,10 +43,10 @@ class Compared:
     @classmethod
     def of(cls, losses: Sequence[Loss], plan: Plan) -> Compared:
         """Of a stage's losses and plan."""
-        rows = compared_rows(losses, plan)
+        rows, drawn = compared_rows(losses, plan), _drawn(losses, plan)
         return cls(
             tokens=sum(len(row.tokens) for row in rows),
-            again=plan.drawn_from({row.source for row in rows}) > len(rows),
+            again=plan.drawn_from({row.source for row in drawn}) > len(drawn),
             apart=len({(row.source, row.id) for row in rows}) == len(rows),
         )
 

@@ -100,7 +100,9 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
                 where={"key": "losses"},
                 fix=did_you_mean(loss.on, stage.shares),
             )
-    sets = {source: _drawn_from(stage, source, data[source].rows, seed) for source in stage.shares}
+    sets = {
+        source: _drawn_from(stage, source, _as_read(stage, source, data[source].rows), seed) for source in stage.shares
+    }
     batches = plan_batches(
         {source: [len(row.tokens) for row in rows] for source, rows in sets.items()},
         stage.shares,
@@ -112,6 +114,25 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
         packing=stage.packing,
     )
     return Plan(sets, batches, seed)
+
+
+def _as_read(stage: Train, source: str, rows: Sequence[Encoded]) -> Sequence[Encoded]:
+    """Rows with two endings where a loss reads pairs; elsewhere with the better one alone.
+
+    Raises:
+        DataError: a loss reads pairs where there is none (E-TRAIN-PAIRS).
+    """
+    if source not in stage.paired:
+        return [row.endings[0] for row in rows]
+    if not any(row.fork for row in rows):
+        loss = next(loss.name for loss in stage.losses if loss.reads_pairs and loss.on in (None, source))
+        raise DataError(
+            f"'{loss}' compares a better with a worse answer, and no row of '{source}' has both.",
+            code="E-TRAIN-PAIRS",
+            where={"key": f"data.{source}"},
+            fix="Name rows of the format `preference`, or restrict the loss with `on`.",
+        )
+    return rows
 
 
 def _drawn_from(stage: Train, source: str, rows: Sequence[Encoded], seed: int) -> Sequence[Encoded]:
@@ -131,4 +152,5 @@ def rows_digest(rows: Sequence[Encoded]) -> str:
         digest.update(array("q", row.tokens).tobytes())
         digest.update(bytes(row.learned))
         digest.update((row.answer or "").encode())
+        digest.update(b"" if row.fork is None else array("q", row.fork).tobytes())
     return digest.hexdigest()

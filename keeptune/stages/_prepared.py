@@ -47,7 +47,8 @@ def prepared(
     @cache
     def row_losses(source: str | None) -> tuple[float, ...]:
         assert objective.reference is not None, "a calibrated loss says that it needs a reference"
-        rows = [row for row in plan.unique_rows() if source in (None, row.source) and any(row.learned[1:])]
+        better = [row.endings[0] for row in plan.unique_rows() if source in (None, row.source)]
+        rows = [row for row in better if any(row.learned[1:])]
         return mean_losses(objective.reference, rows[:: max(1, len(rows) // MOST_ROWS)])
 
     losses = [loss.calibrated(row_losses) for loss in objective.losses]

@@ -70,11 +70,12 @@ def trunk_of(model: PreTrainedModel, plan: Plan, cache: Path | None) -> Trunk | 
         cache: the folder that runs share; None keeps the states in memory alone.
     """
     cut = lowest_changed_layer(model)
-    rows = plan.unique_rows()
+    drawn = plan.unique_rows()
+    rows = [ending for row in drawn for ending in row.endings]
     alone = can_share(model) or cut == len(anatomy_of(model).layers)  # above all layers, a head looks at whole rows
     family = FAMILIES.get(model.config.model_type)
     images = family is not None and family.kind == "image"  # their rows are pixels, which a trunk does not read
-    if images or cut == 0 or plan.drawn <= len(rows) or not alone or not _named_apart(rows):
+    if images or cut == 0 or plan.drawn <= len(drawn) or not alone or not _named_apart(rows):
         return None
     width = model.get_input_embeddings().weight
     if sum(len(row.tokens) for row in rows) * width.shape[1] * width.element_size() > LIMIT_BYTES:

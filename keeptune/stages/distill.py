@@ -57,6 +57,6 @@ class Distill(Train):
             raise ValueError(
                 f"'{plain}' would learn the model's own answers; on '{self.on}' take kl_to_base, or give it an 'on'"
             )
-        if any(loss.pulls or loss.reads_labels or loss.weighs for loss in self.losses):
+        if any(loss.pulls or loss.reads_labels or loss.reads_pairs or loss.weighs for loss in self.losses):
             raise ValueError("only losses over tokens can run beside the model's own answers: kl_to_base, next_token")
         return self

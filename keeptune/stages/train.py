@@ -124,6 +124,11 @@ class Train(Stage):
         """The sources that it trains on, and those that its losses look at."""
         return list(dict.fromkeys([*self.shares, *(source for loss in self.losses for source in loss.sources())]))
 
+    @property
+    def paired(self) -> set[str]:
+        """The sources of which a loss reads the better and the worse answer of each row."""
+        return {name for loss in self.losses if loss.reads_pairs for name in self.shares if loss.on in (None, name)}
+
     def fitted(self, data: Mapping[str, EncodedSet]) -> Self:
         """With the settings that only the data can decide: of its methods, and the shares of a mixture."""
         rows = (row for source in self.shares if source in data for row in data[source].rows)

@@ -70,7 +70,7 @@ def subset(work: Work, recipe: Recipe, material: Material, source: str, indices:
     return replace(
         material,
         sources={**material.sources, source: part},
-        train={**material.train, source: encoded(recipe, loaded, rows)},
+        train={**material.train, source: encoded(recipe, loaded, rows, source)},
     )
 
 

@@ -35,7 +35,7 @@ def held_out(work: Work, recipe: Recipe, material: Material, share: float) -> Ma
         digest = digest_of([source.digest, "held out", share, work.recipe.seed])
         sources[name] = replace(source, train=rows["train"], test=rows["test"], digest=digest)
         if name in train:
-            train[name] = encoded(recipe, loaded, rows["train"])
+            train[name] = encoded(recipe, loaded, rows["train"], name)
     return replace(material, sources=sources, train=train)
 
 

@@ -169,14 +169,15 @@ class Bench:
         loaded = self.work.workshop.shared(self.recipe.model.checkpoint)
         rows = tuple(replace(row, source=self.source) for row in rows)  # a stage knows its rows by their source
         part = replace(whole, train=rows, digest=digest_of([whole.digest, _digest(rows)]))
-        train = {**self.material.train, self.source: encoded(self.recipe, loaded, rows)}
+        train = {**self.material.train, self.source: encoded(self.recipe, loaded, rows, self.source)}
         return replace(self.material, sources={**self.material.sources, self.source: part}, train=train)
 
     def _whole(self, rows: Rows) -> Rows:
         if not rows:
             return rows
         loaded = self.work.workshop.shared(self.recipe.model.checkpoint)
-        kept = {row.id for row in encoded(self.recipe.model_copy(update={"too_long": "drop"}), loaded, rows).rows}
+        dropping = self.recipe.model_copy(update={"too_long": "drop"})
+        kept = {row.id for row in encoded(dropping, loaded, rows, self.source).rows}
         return tuple(row for row in rows if row.id in kept)
 
     def _scores(self, checkpoint: Checkpoint, exam: str) -> Plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_generated_answers_are_scored_against_their_references(monkeypatch, metr
     score = Target(metric=metric).measure(BASE, context(data=ROWS))[0]
     assert [item.score for item in score.items] == pytest.approx(wanted)
     assert [item.prediction for item in score.items] == said
+
+
+def test_preference_accuracy_holds_two_whole_answers_against_each_other():
+    rows = [replace(one, rejected=LABELS[(LABELS.index(one.target) + 1) % 3]) for one in ROWS["task/test"]]
+    subject = Subject(tiny(), tokenizer())
+    score = Target(metric="preference_accuracy").measure(BASE, context(subject, data={"task/test": rows}))[0]
+    assert (score.n, score.chance, score.higher_is_better) == (4, 0.5, True)
+    for item, example in zip(score.items, rows, strict=True):
+        values = []
+        for said in (example.target, example.rejected):
+            encoded = encode([*example.prompt, Message("assistant", said)], tokenizer())
+            values.append(slow_log_likelihood(subject.model, encoded.tokens, encoded.learned.index(True)))
+        assert item.score == float(values[0] > values[1])
+        assert item.prediction == (example.target if values[0] > values[1] else example.rejected)
+    assert 0 < score.value < 1, "the rows tell the answers apart"
+    with pytest.raises(RecipeError, match="'task' has rows with one"):
+        Target(metric="preference_accuracy").measure(BASE, context(subject, data=ROWS))
 
 
 def test_bits_per_byte_of_answers_and_of_plain_texts():

@@ -27,7 +27,12 @@ class Seen:
         self.hidden, self.base, self.head, self.reference_head = hidden, base, head, make_head(4)
         row_of = torch.tensor([0] * 4 + [1] * 7)
         self.batch = SimpleNamespace(
-            targets=targets, offsets=OFFSETS, sources=["task", "replay"], ids=["a", "b"], segment_of=lambda: row_of
+            targets=targets,
+            offsets=OFFSETS,
+            sources=["task", "replay"],
+            ids=["a", "b"],
+            pairs=[],
+            segment_of=lambda: row_of,
         )
 
     def reference(self, rows):

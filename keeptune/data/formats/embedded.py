@@ -21,3 +21,4 @@ class Embedded(Format):
     train: int = Field(170, gt=0, le=10_000, description="most training rows per label")
     dev: int = Field(25, gt=0, le=10_000, description="most dev rows per label")
     test: int = Field(50, gt=0, le=10_000, description="most test rows per label, and as many out of distribution")
+    worse: bool = Field(False, description="each row brings a worse answer too: another label, fixed by its id")

@@ -1,0 +1,79 @@
+"""What losses over pairs of answers share: how likely each answer is, and where its tokens stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from keeptune.losses import Loss, StepView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from keeptune.engine.batch import PackedBatch
+
+
+class Likelihoods(NamedTuple):
+    """Of P pairs: log p(answer | prompt), summed over the answer's tokens, and how many those are; each [P]."""
+
+    better: Tensor
+    worse: Tensor
+    better_tokens: Tensor
+    worse_tokens: Tensor
+
+
+class PairLoss(Loss):
+    """A loss with one term for each pair; its count is that of the pairs."""
+
+    reads_pairs: ClassVar[bool] = True
+
+    def pairs(self, batch: PackedBatch) -> list[tuple[int, int]]:
+        """(segment of the better answer, segment of the worse) of those on `on`."""
+        return [pair for pair in batch.pairs if self.on in (None, batch.sources[pair[0]])]
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """One position [P] for each pair: the first of its better answer."""
+        import torch
+
+        places = torch.arange(len(batch.targets), device=batch.targets.device)
+        learned = batch.targets != -100
+        first = [
+            places[batch.offsets[better] : batch.offsets[better + 1]][
+                learned[batch.offsets[better] : batch.offsets[better + 1]]
+            ][:1]
+            for better, _ in self.pairs(batch)
+        ]
+        return torch.cat(first) if first else places[:0]
+
+    def likelihoods(self, view: StepView) -> Likelihoods:
+        """What the model says of the answers; gradients flow."""
+        from keeptune.losses._row_losses import row_losses
+
+        rows, sides = self._positions(view.batch)
+        return self._summed(-row_losses(view.hidden[rows], view.batch.targets[rows], view.head), sides)
+
+    def reference_likelihoods(self, view: StepView) -> Likelihoods:
+        """What the reference says of them."""
+        from keeptune.losses._weighted_rows import base_losses
+
+        rows, sides = self._positions(view.batch)
+        return self._summed(-base_losses(view, rows), sides)
+
+    def _positions(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Positions [N] that predict a token of an answer, ascending, and the place of that answer: 2p or 2p + 1."""
+        import torch
+
+        side_T = torch.full_like(batch.targets, -1)
+        for number, pair in enumerate(self.pairs(batch)):
+            for side, segment in enumerate(pair):
+                side_T[batch.offsets[segment] : batch.offsets[segment + 1]] = 2 * number + side
+        rows = torch.nonzero((batch.targets != -100) & (side_T >= 0)).squeeze(-1)
+        return rows, side_T[rows]
+
+    @staticmethod
+    def _summed(logp_N: Tensor, sides_N: Tensor) -> Likelihoods:
+        import torch
+
+        count = int(sides_N.max()) + 1
+        sums = torch.zeros(count, dtype=logp_N.dtype, device=logp_N.device).index_add(0, sides_N, logp_N)
+        tokens = torch.bincount(sides_N, minlength=count).to(logp_N.dtype)
+        return Likelihoods(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2])
