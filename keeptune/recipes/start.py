@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +133,28 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
         notes.append(
             f"{counted(skipped, 'bad row is', 'bad rows are')} left out (`skip_bad`), the first: {reading.bad[0]}"
         )
-    if labels:
-        notes.append(f"{counted(len(labels), 'different answer')}: a label set, so the target is label accuracy")
-    if labels and kind not in ("encoder", "image") and asked_bare(examples, labels):
-        notes.append(BARE)
-    if labels and getattr(guess.format, "numbers", False):
-        meant = ", ".join(f"{label}: ..." for label in sorted(labels)[:3])
-        notes.append(f"the answers are numbers; a model learns words better: labels: {{{meant}}} in place of numbers")
+    notes += _of_answers(
+        examples, labels or (), writes=kind not in ("encoder", "image"), numbers=getattr(guess.format, "numbers", False)
+    )
     if named:
         told_parts = ", ".join(f"{name or 'unnamed'} {stated[name]:,}" for name in sorted(stated))
         notes.append(f"the column `split` decides what is held out: {told_parts}")
     notes.append(_effort(passes, minutes_of(output, passes.steps)))
     told = "\n".join([f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: keeptune check {output}"])
     return {"recipe": str(output), "format": guess.format.name, "rows": len(examples), "notes": notes, "text": told}
+
+
+def _of_answers(examples: Sequence[Example], labels: Sequence[str], *, writes: bool, numbers: bool) -> Iterator[str]:
+    """What is to be known of the rows' answers."""
+    if labels:
+        yield f"{counted(len(labels), 'different answer')}: a label set, so the target is label accuracy"
+    if any(example.rejected is not None for example in examples):
+        yield "rows have a worse answer too: `losses: [dpo]` learns from both (recipe `dpo`); this one the better"
+    if labels and writes and asked_bare(examples, labels):
+        yield BARE
+    if labels and numbers:
+        meant = ", ".join(f"{label}: ..." for label in sorted(labels)[:3])
+        yield f"the answers are numbers; a model learns words better: labels: {{{meant}}} in place of numbers"
 
 
 def kind_of(model: str) -> str:

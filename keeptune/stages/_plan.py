@@ -74,7 +74,7 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
 
     Raises:
         RecipeError: a source does not exist (E-TRAIN-SOURCE), or a loss runs over none (E-TRAIN-LOSS).
-        DataError: a source has nothing to learn from (E-TRAIN-NOTHING).
+        DataError: a source has nothing to learn from (E-TRAIN-NOTHING), or a loss over pairs has none (E-TRAIN-PAIRS).
     """
     for source in stage.shares:
         if source not in data:
@@ -100,9 +100,8 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
                 where={"key": "losses"},
                 fix=did_you_mean(loss.on, stage.shares),
             )
-    sets = {
-        source: _drawn_from(stage, source, _as_read(stage, source, data[source].rows), seed) for source in stage.shares
-    }
+    _require_pairs(stage, data)
+    sets = {name: _drawn_from(stage, name, _as_read(stage, name, data[name].rows), seed) for name in stage.shares}
     batches = plan_batches(
         {source: [len(row.tokens) for row in rows] for source, rows in sets.items()},
         stage.shares,
@@ -117,22 +116,22 @@ def plan_steps(stage: Train, data: Mapping[str, EncodedSet], seed: int, overhead
 
 
 def _as_read(stage: Train, source: str, rows: Sequence[Encoded]) -> Sequence[Encoded]:
-    """Rows with two endings where a loss reads pairs; elsewhere with the better one alone.
+    """Rows with two endings where a loss reads pairs; elsewhere with the better one alone."""
+    return rows if source in stage.paired else [row.endings[0] for row in rows]
 
-    Raises:
-        DataError: a loss reads pairs where there is none (E-TRAIN-PAIRS).
-    """
-    if source not in stage.paired:
-        return [row.endings[0] for row in rows]
-    if not any(row.fork for row in rows):
-        loss = next(loss.name for loss in stage.losses if loss.reads_pairs and loss.on in (None, source))
-        raise DataError(
-            f"'{loss}' compares a better with a worse answer, and no row of '{source}' has both.",
-            code="E-TRAIN-PAIRS",
-            where={"key": f"data.{source}"},
-            fix="Name rows of the format `preference`, or restrict the loss with `on`.",
-        )
-    return rows
+
+def _require_pairs(stage: Train, data: Mapping[str, EncodedSet]) -> None:
+    """Refuses a loss over pairs where no row that it reads has two answers."""
+    for loss in stage.losses:
+        read = [source for source in stage.shares if loss.on in (None, source)]
+        if loss.reads_pairs and not any(row.fork for source in read for row in data[source].rows):
+            named = " and ".join(f"'{source}'" for source in read)
+            raise DataError(
+                f"'{loss.name}' compares a better with a worse answer, and no row of {named} has both.",
+                code="E-TRAIN-PAIRS",
+                where={"key": f"data.{read[0]}"},
+                fix="Name rows of the format `preference`.",
+            )
 
 
 def _drawn_from(stage: Train, source: str, rows: Sequence[Encoded], seed: int) -> Sequence[Encoded]:

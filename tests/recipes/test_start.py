@@ -60,6 +60,18 @@ def rows_of(tmp_path, rows):
     return file
 
 
+def test_rows_with_a_worse_answer_point_to_what_learns_from_both(tmp_path):
+    data, recipe = tmp_path / "pairs.jsonl", tmp_path / "recipe.yaml"
+    rows = [{"prompt": f"say word {n}", "chosen": f"here is {n} {n}", "rejected": "no"} for n in range(60)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = write_recipe(data, "pocket", recipe)
+    assert told["format"] == "preference"
+    assert sum("`losses: [dpo]`" in note for note in told["notes"]) == 1
+    both = ["stages[0].losses=[dpo]", "proof.target.metric=preference_accuracy"]
+    assert load_recipe(recipe, both).paired == {"task", "replay"}
+    assert load_recipe(recipe).paired == set()
+
+
 def test_an_encoder_is_given_a_head_first_and_no_text_to_replay(tmp_path, encoder):
     labelled = [{"text": f"w{n % 40} w7", "label": ("low", "high")[n % 2]} for n in range(80)]
     write_recipe(rows_of(tmp_path, labelled), encoder, tmp_path / "recipe.yaml")

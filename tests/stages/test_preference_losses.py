@@ -18,6 +18,7 @@ from keeptune.losses.next_token import NextToken
 from keeptune.stages import _training
 from tests.stages.test_step import gradients, objective
 from tests.stages.test_train import FULL
+from tests.stages.tiny_training import rows
 
 LORA = {"method": {"name": "lora", "rank": 4}}
 TOP = {"name": "lora", "rank": 4, "targets": [f"model.layers.1.self_attn.{name}_proj" for name in "qv"]}
@@ -166,6 +167,13 @@ def test_training_makes_the_better_answers_likelier(bench):
     assert losses[-1] < 0.5
 
 
+def test_a_loss_over_pairs_reads_those_of_the_sources_that_have_some(bench):
+    data = {"task": SimpleNamespace(rows=tuple(pairs(count=8))), "replay": rows("replay", 8)}
+    losses = ["dpo", {"name": "next_token", "on": "replay"}]
+    bench.train("run", **LORA, data={"task": 0.7, "replay": 0.3}, losses=losses, work={"data": data})
+    assert {"dpo", "next_token"} <= set(bench.metrics("run")[0])
+
+
 def test_rows_with_one_answer_are_refused_by_name(bench):
     with pytest.raises(DataError, match="no row of 'task' has both") as caught:
         bench.train("run", **LORA, losses=["dpo"])
@@ -176,8 +184,8 @@ def test_a_stage_without_a_loss_over_pairs_reads_the_better_answers(bench):
     """The same weights as from rows that never had a worse answer."""
     forked = pairs(count=10)
     made = []
-    for name, rows in (("forked", forked), ("plain", [row.endings[0] for row in forked])):
-        data = {"task": SimpleNamespace(rows=tuple(rows))}
+    for name, given in (("forked", forked), ("plain", [row.endings[0] for row in forked])):
+        data = {"task": SimpleNamespace(rows=tuple(given))}
         made.append(bench.train(name, **LORA, losses=["next_token"], work={"data": data}))
     one, two = (bench.open(checkpoint).model.state_dict() for checkpoint in made)
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse answer to one prompt; training on them as they are learns the better one."""
+"""Pairs of a better and a worse answer to one prompt; losses over pairs learn both, all others the better one."""
 
 from __future__ import annotations
 
