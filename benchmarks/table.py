@@ -36,6 +36,7 @@ PROCESSORS = {
 }
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
+    "preference": "The DPO step against TRL's preference trainer with PEFT",
     "new_shapes": "The first product of a shape",
     "step_cost": "What LoRA costs, and the share of the processor's peak",
     "memory": "Peak memory",
@@ -178,6 +179,7 @@ AGAINST = ["what", "peer", "faster", "ours", "peer's"]
 BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "train_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
+    "preference": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "new_shapes": (["product", "rows", "first time", "later"], twice),
     "step_cost": (["what", "whose", "median"], cost),
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),

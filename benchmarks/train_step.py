@@ -84,8 +84,17 @@ ENTRIES = {
 
 
 @contextmanager
-def running(entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path) -> Iterator[dict[str, Contestant]]:
-    """The contestants' processes, each with its trainer built and waiting."""
+def running(
+    entries: Mapping[str, Entry],
+    rows: Path,
+    model: Path,
+    folder: Path,
+    *,
+    trainer: str = "step",
+    batch: int = workload.ROWS_PER_STEP,
+    losses: Sequence[Mapping[str, Any]] = ({"name": "next_token"},),
+) -> Iterator[dict[str, Contestant]]:
+    """The contestants' processes, each with its trainer built and waiting; the peers run `peers.trl_<trainer>`."""
     with ExitStack() as stack:
         children = {}
         for name, entry in entries.items():
@@ -93,10 +102,10 @@ def running(entries: Mapping[str, Entry], rows: Path, model: Path, folder: Path)
             place.mkdir()
             settings = {
                 "model": str(model), "rows": str(rows), "output": str(place / "output"), "rank": RANK,
-                "batch": workload.ROWS_PER_STEP, "lr": 2e-4, "dtype": entry.dtype, "config": entry.config,
+                "batch": batch, "losses": list(losses), "lr": 2e-4, "dtype": entry.dtype, "config": entry.config,
             }  # fmt: skip
             python = sys.executable if entry.environment is None else python_of(entry.environment)
-            module = f"benchmarks.peers.{'own' if entry.environment is None else 'trl'}_step"
+            module = f"benchmarks.peers.{'own_step' if entry.environment is None else f'trl_{trainer}'}"
             children[name] = stack.enter_context(Contestant(python, module, settings, place / "log"))
         yield children
 

@@ -60,13 +60,13 @@ def draw_rows(count: int, seed: int, vocabulary: int = SHAPE["vocab_size"]) -> l
     """Rows with `input_ids` and `completion_mask`."""
     generator, rows = random.Random(seed), []
     for _ in range(count):
-        prompt, answer = _length(generator, *PROMPT), _length(generator, *ANSWER)
+        prompt, answer = length(generator, *PROMPT), length(generator, *ANSWER)
         tokens = [generator.randrange(3, vocabulary) for _ in range(prompt + answer)]
         rows.append({"input_ids": tokens, "completion_mask": [0] * prompt + [1] * answer})
     return rows
 
 
-def grouped_by_length(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+def grouped_bylength(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The rows in batches of similar length; the batches in random order."""
     span, batches = MEGABATCH * ROWS_PER_STEP, []
     for start in range(0, len(rows), span):
@@ -89,5 +89,6 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def _length(generator: random.Random, median: float, spread: float, shortest: int, longest: int) -> int:
+def length(generator: random.Random, median: float, spread: float, shortest: int, longest: int) -> int:
+    """A log-normal number within its bounds."""
     return min(longest, max(shortest, round(median * generator.lognormvariate(0.0, spread))))

@@ -21,9 +21,10 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
 
     Args:
         settings: `model` (a folder), `rows` (a file), `rank`, `batch`, `lr`, `dtype` of the frozen weights, `output`
-            (a folder for the run).
+            (a folder for the run), `losses` of the stage.
         turns: the pipe.
     """
+    from benchmarks.peers.same_start import same_start
     from benchmarks.peers.session import planned, session_of
     from benchmarks.peers.stepwise import Stepwise
     from keeptune.core.run import Run
@@ -39,7 +40,9 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
     rows = json.loads(Path(settings["rows"]).read_text(encoding="utf-8"))
     plan = planned(rows, settings["batch"])
     with Run.open(Path(settings["output"])) as run:
-        session = session_of(settings["model"], settings["dtype"], plan, run, settings["rank"], settings["lr"])
+        named = (settings[name] for name in ("rank", "lr", "losses"))
+        session = session_of(settings["model"], settings["dtype"], plan, run, *named)
+        same_start(session.objective.masters.named)
         trainer = StepTrainer(session, run.folder, [Watched(turns)])
         turns.answer(versions={name: version(name) for name in ("keeptune", "transformers", "torch")})
         trainer.train()

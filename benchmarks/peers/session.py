@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.spec import validate
 from keeptune.data.encode import Encoded, EncodedSet
+from keeptune.data.pairs import paired
 from keeptune.losses import Loss
 from keeptune.models.load import load
 from keeptune.stages import Stage, StageWork
@@ -28,11 +29,22 @@ WHOLE = 10_000_000
 
 
 def encoded(rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-    """Rows of `input_ids` and `completion_mask` as keeptune's own."""
-    return [
-        Encoded(f"r{number}", SOURCE, tuple(row["input_ids"]), tuple(map(bool, row["completion_mask"])))
-        for number, row in enumerate(rows)
-    ]
+    """Rows of `input_ids` and `completion_mask`, or of a prompt and two answers, as keeptune's own."""
+    return [_pair(number, row) if "chosen_ids" in row else _row(number, row) for number, row in enumerate(rows)]
+
+
+def _row(number: int, row: dict[str, Any]) -> Encoded:
+    return Encoded(f"r{number}", SOURCE, tuple(row["input_ids"]), tuple(map(bool, row["completion_mask"])))
+
+
+def _pair(number: int, row: dict[str, Any]) -> Encoded:
+    asked, better, worse = (row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return paired(
+        *(
+            _row(number, {"input_ids": [*asked, *said], "completion_mask": [0] * len(asked) + [1] * len(said)})
+            for said in (better, worse)
+        )
+    )
 
 
 def planned(rows: Sequence[dict[str, Any]], batch: int) -> Plan:
@@ -55,20 +67,28 @@ def objective_of(model: PreTrainedModel) -> Objective:
     )
 
 
-def session_of(model: Path, dtype: str, plan: Plan, run: Run, rank: int, lr: float) -> Session:
-    """The session that the train stage makes for LoRA with a constant rate; the plan is given instead of drawn."""
+def session_of(
+    model: Path, dtype: str, plan: Plan, run: Run, rank: int, lr: float, losses: Sequence[dict[str, Any]]
+) -> Session:
+    """The session that the train stage makes for LoRA with a constant rate; the plan is given instead of drawn.
+
+    No row comes twice in the plan that it would draw: what pays for the second time only is left out, as by the peers.
+    """
+    rows = tuple(plan.unique_rows())
     settings = {
         "name": "train",
         "method": {"name": "lora", "rank": rank},
         "optimizer": {"name": "adamw", "lr": lr, "schedule": "constant", "warmup": 0.0},
+        "losses": list(losses),
         "steps": len(plan),
+        "batch_tokens": max(1, sum(len(row.tokens) for row in rows) // (2 * len(plan))),
     }
     work = StageWork(
         run=run,
         folder=run.stage_folder(0, "train"),
         index=0,
         seed=0,
-        data={SOURCE: EncodedSet(rows=tuple(plan.rows(0)), counts={})},
+        data={SOURCE: EncodedSet(rows=rows, counts={})},
         open=lambda checkpoint: load(checkpoint.base, dtype=checkpoint.dtype, device="cpu"),
     )
     session = Attempt(validate(Stage, settings), Checkpoint(str(model), dtype=dtype), work, 1.0).session

@@ -9,9 +9,11 @@ from keeptune.engine.native import kernels as native
 from keeptune.losses import Loss
 from keeptune.methods import LoRA
 from keeptune.stages._masters import Masters
+from keeptune.stages._reference import Reference
 from keeptune.stages._step import Objective
 from tests.engine.test_packed import rows_of
 from tests.flop_count import FlopCount
+from tests.stages.test_preference_losses import pairs
 from tests.tiny_models import tiny_model
 
 LENGTHS = [21, 9, 33, 14, 14]
@@ -41,10 +43,15 @@ def useful(rows, *, causal: bool = False) -> int:
     return frozen + updates - lowest + attention + head
 
 
-def executed(rows, dtype, **settings) -> int:
+def model_of(dtype, **settings):
     sizes = {"hidden_size": D, "intermediate_size": F, "num_attention_heads": HEADS, "num_key_value_heads": HEADS // 2}
     model = tiny_model("llama", num_hidden_layers=LAYERS, vocab_size=VOCABULARY, **sizes).to(dtype)
     LoRA(rank=RANK, **settings).attach(model, "one")
+    return model
+
+
+def executed(rows, dtype, **settings) -> int:
+    model = model_of(dtype, **settings)
     losses = [Loss.find("next_token")()]
     goal = Objective(model, Masters(model), losses, {"task": ("one",)}, None, micro_batch_tokens=10**6)
     with FlopCount() as count:
@@ -65,6 +72,33 @@ def test_a_lora_step_executes_at_most_1_05_times_the_useful_arithmetic(dtype, le
         monkeypatch.setattr(native, "compiled", lambda _: None)
     rows = rows_of(lengths)
     assert useful(rows, causal=kernels) <= executed(rows, dtype) <= 1.05 * useful(rows)
+
+
+def test_a_step_over_pairs_computes_each_prompt_once_and_the_head_on_answers_alone(monkeypatch):
+    """DPO with the adapter off as the reference: a step as above on the tokens of a pair, and one forward pass."""
+    monkeypatch.setattr(native, "compiled", lambda _: None)
+    batch, model = pairs(count=6, prompt=60), model_of(torch.float32)
+    goal = Objective(
+        model, Masters(model), [Loss.find("dpo")()], {"task": ("one",)},
+        Reference(model, {"task": ()}, copied=False), micro_batch_tokens=10**6,
+    )  # fmt: skip
+    with FlopCount() as count:
+        goal.backward(batch)
+    tokens = squares = 0
+    for prompt in {row.tokens[: row.fork.shared] for row in batch}:
+        own = [
+            len(ending.tokens) - len(prompt)
+            for row in batch if row.tokens[: row.fork.shared] == prompt for ending in row.endings
+        ]  # fmt: skip
+        tokens += len(prompt) + sum(own)
+        squares += len(prompt) ** 2 + sum(n * (n + len(prompt)) for n in own)
+    learned = sum(sum(row.learned) for row in batch)
+    frozen = 2 * tokens * LAYERS * sum(i * o for i, o in MAPS)
+    updates = 6 * tokens * LAYERS * RANK * sum(i + o for i, o in MAPS)
+    lowest = 2 * tokens * sum(i * o + RANK * i for i, o in ATTENTION)
+    step = 2 * frozen + updates - lowest + 6 * 2 * LAYERS * D * squares + 4 * learned * D * VOCABULARY
+    reference = frozen + 2 * 2 * LAYERS * D * squares + 2 * learned * D * VOCABULARY
+    assert step + reference <= count.total <= 1.05 * (step + reference)
 
 
 def test_padding_and_a_head_on_every_position_would_be_noticed():
