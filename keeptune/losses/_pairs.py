@@ -34,15 +34,10 @@ class PairLoss(Loss):
         """One position [P] for each pair: the first of its better answer."""
         import torch
 
-        places = torch.arange(len(batch.targets), device=batch.targets.device)
         learned = batch.targets != -100
-        first = [
-            places[batch.offsets[better] : batch.offsets[better + 1]][
-                learned[batch.offsets[better] : batch.offsets[better + 1]]
-            ][:1]
-            for better, _ in self.pairs(batch)
-        ]
-        return torch.cat(first) if first else places[:0]
+        spans = [slice(*batch.offsets[better : better + 2]) for better, _ in self.pairs(batch)]
+        first = [span.start + int(learned[span].nonzero()[0]) for span in spans]
+        return torch.tensor(first, dtype=torch.long, device=learned.device)
 
     def likelihoods(self, view: StepView) -> Likelihoods:
         """What the model says of the answers; gradients flow."""
