@@ -164,14 +164,14 @@ def _choice_fits(task: ChoiceTask) -> Fits[Choice]:
 
 
 def _row_fits(target: Target, context: Context) -> Fits[Example]:
-    """By what the metric reads of a row: every label, the row's own answer, or the prompt alone."""
+    """By what the metric reads of a row: every label, the row's own answers, or the prompt alone."""
     labels = target.labels or tuple(context.answers(target.data)) if target.metric in LABELLED else ()
 
     def fits(reader: _Reader, row: Example) -> bool:
         if row.text is not None:
             return True
-        if target.metric == "bits_per_byte":
-            return reader.answered(row.prompt, [row.target])
+        if target.metric in ("bits_per_byte", "preference_accuracy"):
+            return reader.answered(row.prompt, [row.target, *filter(None, [row.rejected])])
         by_head = reader.kind == "encoder" and target.metric == "label_accuracy"
         return reader.answered(row.prompt, labels) if labels and not by_head else reader.asked(row.prompt)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from keeptune.core.checkpoint import AdapterRef
@@ -36,6 +38,13 @@ def test_a_row_counts_by_what_its_metric_reads(metric, kept):
     assert found.data["task/train"] == rows["task/train"]
     assert found.left_out == [{"name": "task, test", "items": 3 - len(kept), "of": 3, "context": 100}]
     assert left_out_lines({"left_out": found.left_out})[0].startswith(f"left out     {3 - len(kept)} of 3 items")
+
+
+def test_both_answers_of_a_pair_have_to_fit():
+    subject = Subject(tiny(max_position_embeddings=100), tokenizer())
+    rows = [replace(row("a", SHORT), rejected="blue"), replace(row("b", SHORT), rejected=LONG)]
+    found = within_context(context(subject, data={"task/test": rows}), [subject], Target(metric="preference_accuracy"))
+    assert [one.id for one in found.data["task/test"]] == ["a"]
 
 
 def test_virtual_tokens_take_learned_positions_from_the_text(tmp_path):
