@@ -66,7 +66,7 @@ def draw_rows(count: int, seed: int, vocabulary: int = SHAPE["vocab_size"]) -> l
     return rows
 
 
-def grouped_bylength(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+def grouped_by_length(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The rows in batches of similar length; the batches in random order."""
     span, batches = MEGABATCH * ROWS_PER_STEP, []
     for start in range(0, len(rows), span):
