@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from keeptune.data.starts import Starts
 
 IGNORED = -100
+Adapters = Sequence["tuple[str, ...] | None"]
+"""The adapters that serve each row; None is the base."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class PackedBatch:
         return replace(self, **moved)
 
 
-def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] | None = None) -> PackedBatch:
+def pack(rows: Sequence[Encoded], *, adapters: Adapters | None = None) -> PackedBatch:
     """Lays `rows` one after the other.
 
     targets[t] = tokens[t + 1] where t + 1 is a learned token of the same row, else -100.
@@ -137,9 +139,6 @@ def pack(rows: Sequence[Encoded], *, adapters: Sequence[tuple[str, ...] | None] 
         starts=[row.starts for row in rows],
         pairs=pairs,
     )
-
-
-Adapters = Sequence["tuple[str, ...] | None"]
 
 
 def whole(

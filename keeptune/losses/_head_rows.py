@@ -62,6 +62,18 @@ def many(count: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
+def products(head: Head, hidden_ND: Tensor, step: int) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of each product and the product, with the few rows that make it even, which are zero.
+
+    One block serves all rows: freed and made again, it would leave holes. The next product takes its place.
+    """
+    block: Tensor | None = None
+    for rows in many(len(hidden_ND), step):
+        block = head.product(hidden_ND[rows], into=block)
+        block[rows.stop - rows.start :] = 0
+        yield rows, block
+
+
 def log_mass(logits: Tensor, p: Tensor) -> Tensor:
     """Log sum_v exp(z_v) of each row [C, 1], from logits z [C, V] and their softmax p.
 
@@ -126,12 +138,9 @@ class _SumOverRows(torch.autograd.Function):
         d_weight = torch.zeros_like(weight_VD, dtype=head.wide) if wants_weight else None
         d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
         total = hidden_ND.new_zeros((), dtype=head.wide)
-        product_CV: Tensor | None = None  # one block for all rows: freed and made again, it would leave holes
         second_CV: Tensor | None = None
-        for rows in many(len(hidden_ND), plan.step):
+        for rows, product_CV in products(head, hidden_ND, plan.step):
             count = rows.stop - rows.start
-            product_CV = head.product(hidden_ND[rows], into=product_CV)
-            product_CV[count:] = 0
             second_CV = None if beside is None else beside[1].product(beside[0][rows], into=second_CV)
             total += plan.judged(product_CV[:count], rows, second_CV, d_bias)
             if d_hidden is not None:

@@ -1,4 +1,4 @@
-"""What losses over pairs of answers share: how likely each answer is, and where its tokens stand."""
+"""What losses over pairs of answers share: how likely each answer is or has become, and where its tokens stand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from keeptune.engine.batch import PackedBatch
 
 
-class Likelihoods(NamedTuple):
-    """Of P pairs: log p(answer | prompt), summed over the answer's tokens, and how many those are; each [P]."""
+class Answers(NamedTuple):
+    """Of P pairs: a sum over the tokens of each answer, in nats, and how many those are; each [P]."""
 
     better: Tensor
     worse: Tensor
@@ -39,19 +39,21 @@ class PairLoss(Loss):
         first = [span.start + int(learned[span].nonzero()[0]) for span in spans]
         return torch.tensor(first, dtype=torch.long, device=learned.device)
 
-    def likelihoods(self, view: StepView) -> Likelihoods:
-        """What the model says of the answers; gradients flow."""
+    def likelihoods(self, view: StepView) -> Answers:
+        """Log p(answer | prompt)."""
         from keeptune.losses._row_losses import row_losses
 
         rows, sides = self._positions(view.batch)
         return self._summed(-row_losses(view.hidden[rows], view.batch.targets[rows], view.head), sides)
 
-    def reference_likelihoods(self, view: StepView) -> Likelihoods:
-        """What the reference says of them."""
+    def log_ratios(self, view: StepView) -> Answers:
+        """Log p(answer | prompt) - log p0(answer | prompt), p0 the reference."""
+        from keeptune.losses._row_losses import row_losses
         from keeptune.losses._weighted_rows import base_losses
 
         rows, sides = self._positions(view.batch)
-        return self._summed(-base_losses(view, rows), sides)
+        now = row_losses(view.hidden[rows], view.batch.targets[rows], view.head)
+        return self._summed(base_losses(view, rows) - now, sides)
 
     def _positions(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Positions [N] that predict a token of an answer, ascending, and the place of that answer: 2p or 2p + 1."""
@@ -65,10 +67,10 @@ class PairLoss(Loss):
         return rows, side_T[rows]
 
     @staticmethod
-    def _summed(logp_N: Tensor, sides_N: Tensor) -> Likelihoods:
+    def _summed(values_N: Tensor, sides_N: Tensor) -> Answers:
         import torch
 
         count = int(sides_N.max()) + 1
-        sums = torch.zeros(count, dtype=logp_N.dtype, device=logp_N.device).index_add(0, sides_N, logp_N)
-        tokens = torch.bincount(sides_N, minlength=count).to(logp_N.dtype)
-        return Likelihoods(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2])
+        sums = values_N.new_zeros(count).index_add(0, sides_N, values_N)
+        tokens = torch.bincount(sides_N, minlength=count).to(values_N.dtype)
+        return Answers(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2])

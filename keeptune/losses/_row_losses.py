@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from keeptune.engine.native.kernels import serving
-from keeptune.losses._head_rows import few, judged, many, rows_at_once
+from keeptune.losses._head_rows import few, judged, products, rows_at_once
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -78,11 +78,8 @@ class _RowLosses(torch.autograd.Function):
         wants_hidden, wants_weight, wants_bias, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
         losses = hidden_ND.new_empty(len(hidden_ND), dtype=plan.head.wide)
-        product_CV: Tensor | None = None  # one block for all rows
-        for rows in many(len(hidden_ND), plan.step):
+        for rows, product_CV in products(plan.head, hidden_ND, plan.step):
             count = rows.stop - rows.start
-            product_CV = plan.head.product(hidden_ND[rows], into=product_CV)
-            product_CV[count:] = 0
             losses[rows] = plan.judged(product_CV[:count], rows)
             if d_hidden is not None:
                 d_hidden[rows] = (product_CV @ weight_VD)[:count]

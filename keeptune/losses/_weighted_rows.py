@@ -55,12 +55,10 @@ def weighted_next_token(
 @torch.no_grad()
 def token_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int | None = None) -> Tensor:
     """-log p(target) of each row, in nats [N]; nothing is differentiated."""
-    from keeptune.losses._head_rows import few, many, rows_at_once
+    from keeptune.losses._head_rows import few, products, rows_at_once
 
     losses = hidden_ND.new_empty(len(targets_N), dtype=head.wide)
-    product_CV: Tensor | None = None  # one block for all rows
-    for rows in many(len(targets_N), rows_at_once(head, chunk)):
-        product_CV = head.product(hidden_ND[rows], into=product_CV)
+    for rows, product_CV in products(head, hidden_ND, rows_at_once(head, chunk)):
         for place, own in few(head, rows):
             logits = head.finished(product_CV[own])
             losses[place] = torch.nn.functional.cross_entropy(logits, targets_N[place], reduction="none")

@@ -30,8 +30,8 @@ class DPO(PairLoss):
         """The sum over the pairs, and their number."""
         from torch.nn.functional import softplus
 
-        now, then = self.likelihoods(view), self.reference_likelihoods(view)
-        margin_P = self.beta * ((now.better - then.better) - (now.worse - then.worse))
+        moved = self.log_ratios(view)
+        margin_P = self.beta * (moved.better - moved.worse)
         loss_P = softplus(-margin_P)
         if self.smoothing:
             loss_P = (1 - self.smoothing) * loss_P + self.smoothing * softplus(margin_P)

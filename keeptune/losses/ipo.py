@@ -26,8 +26,7 @@ class IPO(PairLoss):
 
     def terms(self, view: StepView) -> tuple[Tensor, int]:
         """The sum over the pairs, and their number."""
-        now, then = self.likelihoods(view), self.reference_likelihoods(view)
-        better_P = (now.better - then.better) / now.better_tokens
-        worse_P = (now.worse - then.worse) / now.worse_tokens
-        loss_P = (better_P - worse_P - 1 / (2 * self.tau)).square()
+        moved = self.log_ratios(view)
+        margin_P = moved.better / moved.better_tokens - moved.worse / moved.worse_tokens
+        loss_P = (margin_P - 1 / (2 * self.tau)).square()
         return loss_P.sum(), len(loss_P)
