@@ -1,76 +1,21 @@
-"""TRL's supervised trainer with PEFT's LoRA, one step at a time, through its public interface.
-
-Run by the parent with the interpreter of the peer's environment. The rows are tokenised already, so what is timed is
-TRL's own loop: its collator, its loss, its optimiser, its clipping.
-"""
+"""TRL's supervised trainer with PEFT's LoRA, one step at a time."""
 
 from __future__ import annotations
 
 import json
 import sys
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
-from peft import LoraConfig
-from torch.utils.data import SequentialSampler
-from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.peers.pipe import Turns
-from benchmarks.peers.stepwise import Stepwise
+from benchmarks.peers.trl_common import InOrder, race
 
 
-class InOrder(SFTTrainer):  # type: ignore[misc]
-    """The trainer on rows in the order given, so that every contestant sees the same batch in the same round."""
-
-    def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
-
-
-def main(settings: dict[str, Any], turns: Turns) -> None:
-    """Builds the trainer and lets it run; it ends when the parent stops asking.
-
-    Args:
-        settings: `model` (a folder), `rows` (a file), `rank`, `batch`, `lr`, `dtype` of the weights, or None for
-            TRL's own choice, and `config`: further settings of SFTConfig.
-        turns: the pipe.
-    """
-    rows = json.loads(Path(settings["rows"]).read_text(encoding="utf-8"))
-    given = settings["config"]
-    if settings["dtype"] is not None:
-        given = {**given, "model_init_kwargs": {"dtype": settings["dtype"]}}
-    config = SFTConfig(
-        output_dir=settings["output"],
-        per_device_train_batch_size=settings["batch"],
-        learning_rate=settings["lr"],
-        lr_scheduler_type="constant",
-        completion_only_loss=True,
-        max_steps=len(rows) // settings["batch"],
-        logging_first_step=True,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-        **given,
-    )
-    stepwise = Stepwise(turns)
-    trainer = InOrder(
-        model=settings["model"],
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(settings["model"]),
-        peft_config=LoraConfig(
-            r=settings["rank"], lora_alpha=2 * settings["rank"], lora_dropout=0.0, target_modules="all-linear"
-        ),
-        callbacks=[stepwise],
-    )
-    turns.answer(versions={name: version(name) for name in ("trl", "peft", "transformers", "torch")})
-    trainer.train()
+class Trainer(InOrder, SFTTrainer):  # type: ignore[misc]
+    """On rows in the order given."""
 
 
 if __name__ == "__main__":
     pipe = Turns()
-    main(json.loads(sys.argv[1]), pipe)
+    race(json.loads(sys.argv[1]), pipe, SFTConfig, Trainer, completion_only_loss=True, logging_first_step=True)
     pipe.wait()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
+
+from benchmarks.peers.trl_common import lora
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -44,9 +45,7 @@ def main(settings: dict[str, Any]) -> None:
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(plan["model"]),
-        peft_config=LoraConfig(
-            r=plan["rank"], lora_alpha=2 * plan["rank"], lora_dropout=0.0, target_modules="all-linear"
-        ),
+        peft_config=lora(plan["rank"]),
     )
     trainer.train()
     trainer.model.save_pretrained(settings["output"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
@@ -14,6 +13,7 @@ from keeptune.recipes.hands import place_of
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.recipes.start import write_recipe
+from tests.benchmarks.gz_rows import gz_rows
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -21,8 +21,7 @@ def test_the_recipe_that_init_writes_reads_a_task_with_its_words(name, tmp_path)
     task = TASKS[name]
     column = task.prompt[task.prompt.index("{") + 1 : -1]
     rows = [{column: f"w{n} is x{n} y{n} ?", task.label: ("Sports", "World")[n % 2]} for n in range(400)]
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    path = gz_rows(tmp_path / "rows.jsonl.gz", rows)
     write_recipe(path, "pocket", tmp_path / "recipe.yaml")
     recipe = load_recipe(str(tmp_path / "recipe.yaml"), task.settings)
     read = read_sources(recipe, tmp_path)["task"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-
 import pytest
 
 from benchmarks import instructions
@@ -12,6 +9,7 @@ from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.studies._instruction_wordings import read_plan
 from scripts.pocket import corpus
+from tests.benchmarks.gz_rows import gz_rows
 
 DIALOGUE = "#Person1#: Hello.\n#Person2#: Hi, who is it?\n#Person1#: Me.\n#Person2#: Come in.\n#Person1#: Thanks."
 
@@ -19,9 +17,7 @@ DIALOGUE = "#Person1#: Hello.\n#Person2#: Hi, who is it?\n#Person1#: Me.\n#Perso
 @pytest.fixture
 def data(tmp_path):
     def write(name, rows):
-        path = tmp_path / "data" / f"{name}.jsonl.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        gz_rows(tmp_path / "data" / f"{name}.jsonl.gz", rows)
 
     def asked(stem, count, **more):
         return [{"instruction": f"{stem} {i}", "input": "", "output": f"{i}", **more} for i in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from xml.etree import ElementTree
 
@@ -16,6 +15,7 @@ from keeptune.data.bare_requests import asked_bare
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
 from keeptune.studies._lineup import arm_recipe
+from tests.benchmarks.gz_rows import gz_rows
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -38,8 +38,7 @@ def test_an_arm_is_a_recipe_of_the_shelf_with_one_setting_turned(name, tmp_path)
 @pytest.mark.parametrize("name", ["trec", "trec_bare"])
 def test_the_recipe_of_questions_reads_its_file(name, tmp_path):
     rows = [{"text": f"w{n} is x{n} y{n} ?", "label_coarse": ("NUM", "LOC")[n % 2]} for n in range(60)]
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    path = gz_rows(tmp_path / "rows.jsonl.gz", rows)
     recipe = tmp_path / "trec.yaml"
     recipe.write_text(TREC.format(path=path, prompt=json.dumps(TASKS[name].prompt)), encoding="utf-8")
     task = read_sources(load_recipe(str(recipe)), tmp_path)["task"]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-
 import pytest
 
 from benchmarks.selection_texts import LETTERS, QUERIES, RECIPES, prepare
 from keeptune.recipes.recipe import load_recipe
 from keeptune.recipes.sources import read_sources
+from tests.benchmarks.gz_rows import gz_rows
 
 
 @pytest.fixture
 def data(tmp_path):
     def write(name, rows):
-        path = tmp_path / "data" / f"{name}.jsonl.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        gz_rows(tmp_path / "data" / f"{name}.jsonl.gz", rows)
 
     write("nlu/banking77_train", [{"text": f"card {n}", "category": f"c{n % 5}"} for n in range(200)])
     parts = {"train": 60, "val": 2500, "test": 31, "oos_test": 9}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from types import SimpleNamespace
@@ -10,15 +11,23 @@ import pytest
 import torch
 
 from keeptune.core.errors import DataError
+from keeptune.core.spec import validate
 from keeptune.data.encode import Encoded
 from keeptune.data.fork import Fork
 from keeptune.engine.batch import pack
+from keeptune.engine.scored import Scored
+from keeptune.engine.scoring import token_logprobs
 from keeptune.engine.shared_rows import pack_shared
+from keeptune.losses import Loss
 from keeptune.losses.next_token import NextToken
 from keeptune.stages import _training
+from keeptune.stages._masters import Masters
+from keeptune.stages._reference import Reference
+from keeptune.stages._step import Objective
 from tests.stages.test_step import gradients, objective
 from tests.stages.test_train import FULL
 from tests.stages.tiny_training import rows
+from tests.tiny_models import tiny_model
 
 LORA = {"method": {"name": "lora", "rank": 4}}
 TOP = {"name": "lora", "rank": 4, "targets": [f"model.layers.1.self_attn.{name}_proj" for name in "qv"]}
@@ -65,6 +74,26 @@ def test_a_loss_is_the_mean_of_its_formula_over_pairs(name):
     result = goal.backward(batch)
     assert result.loss == pytest.approx(sum(terms) / len(terms), rel=1e-6)
     assert goal.value(batch) == pytest.approx(result.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "t5"])
+def test_other_families_read_pairs_too(family):
+    """A learned position, a soft cap, an encoder before the answer: against the scores of whole rows."""
+    batch, model = pairs(), tiny_model(family)
+    base = copy.deepcopy(model).requires_grad_(False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)))
+    stacks = {"task": ()}
+    reference = Reference(base, stacks, copied=True)
+    loss = validate(Loss, {"name": "dpo", "beta": 0.3})
+    found = Objective(model, Masters(model), [loss], stacks, reference, micro_batch_tokens=10**6).value(batch)
+    rows = [Scored(ending.tokens, ending.learned.index(True)) for row in batch for ending in row.endings]
+    now, then = ([sum(values) for values in token_logprobs(of, rows)] for of in (model, base))
+    moved = [one - other for one, other in zip(now, then, strict=True)]
+    wanted = [math.log1p(math.exp(-0.3 * (w - v))) for w, v in zip(moved[0::2], moved[1::2], strict=True)]
+    assert found == pytest.approx(sum(wanted) / len(wanted), rel=1e-4)
+    assert abs(found - math.log(2)) > 1e-3, "the model has moved"
 
 
 @pytest.mark.parametrize("name", FORMULAS)
