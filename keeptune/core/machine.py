@@ -72,11 +72,11 @@ def dtype_finding(auto: str) -> Finding:
     return Finding("dtype", f"auto takes {auto}")
 
 
-def kernels_finding(*, compiled: bool) -> Finding:
-    """Whether there are kernels made for this processor (`engine/native`)."""
+def kernels_finding(device: str, *, compiled: bool) -> Finding:
+    """Whether there are kernels made for this device, `cpu` or `cuda` (`engine/kernels`)."""
     if compiled:
-        return Finding("kernels", "compiled for this processor")
-    fix = "install a C compiler with OpenMP (gcc)"
+        return Finding("kernels", f"compiled for this {'processor' if device == 'cpu' else 'GPU'}")
+    fix = "install a C compiler with OpenMP (gcc)" if device == "cpu" else "install triton and a C compiler (gcc)"
     return Finding("kernels", "none: training takes longer", True, fix)
 
 

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from keeptune.engine.native.kernels import serving
+from keeptune.engine.kernel_contract import AttentionKernels
+from keeptune.engine.kernels import serving
 
 if TYPE_CHECKING:
     from keeptune.engine.segments import Segments
@@ -45,8 +46,12 @@ def _faster(query: Tensor) -> bool:
     """SDPA's own gradient is slow in bfloat16 alone; the kernel is faster than it in float32 too."""
     if query.dtype == torch.bfloat16:
         return True
-    kernels = serving(query)
-    return kernels is not None and kernels.attends(query.shape[2])
+    return _kernels(query) is not None
+
+
+def _kernels(query: Tensor, *others: Tensor) -> AttentionKernels | None:
+    found = serving(query, *others)
+    return found if isinstance(found, AttentionKernels) and found.attends(query.shape[2]) else None
 
 
 def attend_rows(
@@ -91,7 +96,7 @@ class _AttendRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, log_sums = ctx.saved_tensors
         spread: Spread = ctx.spread
-        if (kernels := serving(query, key, value, gradient)) and kernels.attends(query.shape[2]):
+        if kernels := _kernels(query, key, value, gradient):
             found = kernels.attention_back(query, key, value, gradient, log_sums, spread.offsets, ctx.scale)
             return *found, None, None
         given = [spread.out(x) for x in (query, key, value, gradient, log_sums[:, :, None])]

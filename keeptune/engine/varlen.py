@@ -6,8 +6,11 @@ shared key heads are its own.
 
 from __future__ import annotations
 
-import importlib.util
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from collections.abc import Set
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,7 +30,7 @@ def suits(query: Tensor, packed: Segments, window: int | None, dropout: float) -
         and query.shape[-1] <= WIDEST
         and dropout == 0.0
         and torch.cuda.get_device_capability(query.device) >= OLDEST
-        and importlib.util.find_spec("torch.nn.attention.varlen") is not None
+        and {"scale", "window_size"} <= _arguments()
     )
 
 
@@ -40,6 +43,10 @@ def attend_rows(
     bounds = packed.bounds(query.device)
     # The kernel counts the keys to the left of a query's own.
     left = -1 if window is None else window - 1
+    # Shared key heads are always the kernel's own, and later versions of torch want to be told.
+    shared: dict[str, Any] = {}
+    if "enable_gqa" in _arguments():
+        shared["enable_gqa"] = key.shape[1] != query.shape[1]
     output = varlen_attn(
         query,
         key,
@@ -50,7 +57,17 @@ def attend_rows(
         packed.longest,
         scale=scale,
         window_size=(left, 0),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **shared,
     )
     assert isinstance(output, Tensor), "nothing beside the output was asked for"
     return output
+
+
+@functools.cache
+def _arguments() -> Set[str]:
+    """Those of the kernel in this version of torch; none where it has no such kernel."""
+    try:
+        kernel = import_module("torch.nn.attention.varlen").varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(kernel).parameters)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from keeptune.engine.native.kernels import serving
+from keeptune.engine.kernels import serving
 from keeptune.losses._head_rows import few, judged, products, rows_at_once
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def row_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int |
         hidden_ND: final-norm hidden states of the rows.
         targets_N: the token that each row predicts.
         head: the model's head; it gets a gradient only if its weight requires one.
-        chunk: rows of logits held at a time; unset: as many as 31 MB allow (64 MiB on a GPU).
+        chunk: rows of logits held at a time; unset: as many as 31 MB allow (256 MiB on a GPU).
 
     Returns:
         [N], float32; float64 for a float64 head.

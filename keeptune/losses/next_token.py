@@ -22,14 +22,14 @@ def next_token(
         targets_T: the token that position t must predict (already shifted); -100 = none.
         head: the model's head; it gets a gradient only if its weight requires one.
         weights: w_t per position [T]; unset: 1.
-        chunk: rows of logits held at a time; unset: as many as 31 MB allow (64 MiB on a GPU).
+        chunk: rows of logits held at a time; unset: as many as 31 MB allow (256 MiB on a GPU).
 
     Returns:
         A scalar (float32; float64 for float64 hidden states); divide by the number of tokens for the mean.
     """
     import torch
 
-    from keeptune.engine.native.kernels import serving
+    from keeptune.engine.kernels import serving
     from keeptune.losses._head_rows import sum_over_rows
     from keeptune.losses._row_losses import cross_entropies
 

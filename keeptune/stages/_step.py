@@ -24,7 +24,7 @@ from keeptune.data.packing import filled
 from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.cloze import cloze_logits
 from keeptune.engine.head import Head, head_of
-from keeptune.engine.native.kernels import compiled
+from keeptune.engine.kernels import kernels_of
 from keeptune.engine.packed import packed_states
 from keeptune.engine.padded import States
 from keeptune.engine.readout import Answer, answers
@@ -279,7 +279,9 @@ class Objective:
         states = packed_states(self.model, batch, layers=layers)
         if self.model.body_path != self._path:
             self._path = self.model.body_path
-            self.event("forward_pass", path=self._path, kernels=compiled(self.model.dtype) is not None)
+            self.event(
+                "forward_pass", path=self._path, kernels=kernels_of(self.model.device, self.model.dtype) is not None
+            )
         return states
 
     def _halve(self, rows: Sequence[Encoded], error: Exception) -> None:

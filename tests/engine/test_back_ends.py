@@ -83,17 +83,33 @@ def called(monkeypatch, *, suits, window=None, dtype=torch.float32):
 
 
 @pytest.fixture
-def flash(monkeypatch):
-    """A kernel for rows of any length that runs anywhere: the loop, with the arguments of torch's."""
+def installed(monkeypatch):
+    """Puts a kernel where torch has its own."""
+
+    def install(kernel):
+        monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=kernel))
+        varlen._arguments.cache_clear()
+
+    yield install
+    varlen._arguments.cache_clear()
+
+
+@pytest.fixture(params=["told of shared heads", "not told"])
+def flash(request, installed):
+    """A kernel for rows of any length that runs anywhere: the loop, with the arguments of torch's; 2.11's has fewer."""
     calls = []
 
     def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
-        calls.append((cu_seq_q.dtype, max_q, max_k, window_size, enable_gqa))
+        assert enable_gqa
+        return older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
+        calls.append((cu_seq_q.dtype, max_q, max_k, window_size))
         assert torch.equal(cu_seq_q, cu_seq_k)
         window = None if window_size[0] < 0 else window_size[0] + 1
         return slow(query, key, value, cu_seq_q.tolist(), window, scale)
 
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=varlen_attn))
+    installed(older if request.param == "not told" else varlen_attn)
     return calls
 
 
@@ -101,7 +117,7 @@ def flash(monkeypatch):
 def test_on_a_gpu_one_kernel_takes_all_rows_and_their_window(monkeypatch, flash, window):
     asked, output = called(monkeypatch, suits={"varlen"}, window=window)
     assert asked == ["varlen"]
-    assert flash == [(torch.int32, 13, 13, (-1 if window is None else 3, 0), True)]
+    assert flash == [(torch.int32, 13, 13, (-1 if window is None else 3, 0))]
     torch.testing.assert_close(output.double(), slow(*states(), window=window).detach(), rtol=0, atol=1e-5)
 
 
@@ -121,7 +137,7 @@ def test_on_a_processor_bfloat16_rows_within_the_window_go_by_matrix_products(mo
     torch.testing.assert_close(output.double(), slow(*states(), window=window).detach(), rtol=0, atol=tolerance)
 
 
-def test_the_kernel_of_a_gpu_is_for_half_precision_on_ampere_and_later(monkeypatch):
+def test_the_kernel_of_a_gpu_is_for_half_precision_on_ampere_and_later(monkeypatch, installed):
     def suits(*, cuda=True, dtype=torch.bfloat16, width=64, dropout=0.0, capability=(9, 0)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         query = SimpleNamespace(is_cuda=cuda, dtype=dtype, shape=(25, 4, width), device="cuda:0")
@@ -137,3 +153,5 @@ def test_the_kernel_of_a_gpu_is_for_half_precision_on_ampere_and_later(monkeypat
         {"capability": (7, 5)},
     ):
         assert not suits(**unfit)
+    installed(lambda query, key, value, is_causal: None)
+    assert not suits(), "a kernel that knows no window and no scale"

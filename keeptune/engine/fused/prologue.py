@@ -4,8 +4,9 @@
     SwiGLU    x = a(t) u,  a(t) = t sigmoid(t)                  dt = g u (s + a (1 - s)),  du = g a,  s = sigmoid(t)
 
 g is the gradient in x. Statistics and products run in float32 (float64 for float64 inputs); results have the dtype of
-the inputs. Values are rounded where transformers' modules round, so that they are theirs bitwise. The backward pass has
-no such model: where there are kernels (`engine/native`), it runs them, and the value that it needs again is theirs.
+the inputs. Values are rounded where transformers' modules round, so that on a processor they are theirs bitwise. The
+backward pass has no such model: where there are kernels (`engine/kernels`), it runs them, and the value that it needs
+again is theirs. On a GPU the forward pass runs them too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from keeptune.engine.native.kernels import Back, serving
+from keeptune.engine.kernel_contract import Back
+from keeptune.engine.kernels import serving, serving_forward
 
 
 class Prologue(Protocol):
@@ -59,6 +61,8 @@ class RMSNorm:
 
     def value(self, *inputs: Tensor) -> Tensor:
         """h: (..., D) to (..., D)."""
+        if kernels := serving_forward(inputs[0], self.weight):
+            return kernels.norm(inputs[0], self.weight, self.epsilon)
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
@@ -87,6 +91,8 @@ class SwiGLU:
     def value(self, *inputs: Tensor) -> Tensor:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
+        if kernels := serving_forward(gate, up):
+            return kernels.gated(gate, up)
         return functional.silu(gate) * up
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from keeptune.engine.native.kernels import serving
+from keeptune.engine.kernels import serving
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

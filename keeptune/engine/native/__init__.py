@@ -9,9 +9,8 @@
 | `attention.c`   | the gradient of causal attention over packed rows                                 |
 | `next_token.c`  | cross-entropy and its gradient, in place of the logits                            |
 | `library.py`    | compiles them once, keeps the result in the user's cache, loads it                |
-| `trial.py`      | compares each with its formula before it may serve                                |
 | `kernels.py`    | the same as functions of tensors                                                  |
 
 Each does in one pass over memory what takes torch five to fifteen, and rounds where torch's operators would only where
-somebody relies on it. Without a compiler, with another dtype or on a GPU, torch's operators run (`docs/decisions/009`).
+somebody relies on it. Without a compiler or with another dtype, torch's operators run (`docs/decisions/009`).
 """

@@ -1,4 +1,4 @@
-"""The kernels as functions of tensors: `serving` gives them where they read the tensors at hand, else None.
+"""The kernels of a processor as functions of tensors.
 
 All tensors are of one dtype, bfloat16 or float32, and lie densely in a processor's memory, but for what is said to be
 otherwise; results are new. Whatever is added up is float32.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from ctypes import CDLL
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from keeptune.engine.kernel_contract import Back
+from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native.library import loaded
 
 WIDEST = 16
@@ -24,28 +25,12 @@ READ = {torch.bfloat16: (), torch.float32: ("-DFLOAT32",)}
 """What they read, and what tells the compiler so."""
 
 
-class Back(NamedTuple):
-    """What a backward pass gives: the value again where it was wanted, and the gradient in each input."""
-
-    value: Tensor | None
-    gradients: tuple[Tensor, ...]
-
-
-def serving(*tensors: Tensor) -> Kernels | None:
-    """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise."""
-    dtype = tensors[0].dtype
-    dense = all(x.dtype == dtype and x.device.type == "cpu" and x.is_contiguous() for x in tensors)
-    return compiled(dtype) if dense else None
-
-
 @functools.cache
 def compiled(dtype: torch.dtype) -> Kernels | None:
     """The kernels that read `dtype`; they are compiled, and tried against their formulas, if they never were."""
     if dtype not in READ:
         return None
-    from keeptune.engine.native.trial import agree
-
-    found = loaded(lambda library: agree(Kernels(library, dtype)), READ[dtype])
+    found = loaded(lambda library: agree(Kernels(library, dtype), dtype), READ[dtype])
     return None if found is None else Kernels(found, dtype)
 
 

@@ -12,8 +12,9 @@ from keeptune.engine import causal_rows
 from keeptune.engine.fused import rotation
 from keeptune.engine.fused.prologue import RMSNorm, SwiGLU
 from keeptune.engine.head import Head
+from keeptune.engine.kernel_trial import agree
+from keeptune.engine.kernels import serving
 from keeptune.engine.native import kernels as native
-from keeptune.engine.native.trial import agree
 from keeptune.engine.segments import Segments
 from keeptune.losses.next_token import next_token
 
@@ -204,15 +205,15 @@ def test_threads_change_no_bit(dtype, kernels):
 
 def test_other_tensors_are_not_served(dtype):
     x = drawn(dtype, 4, 6)
-    assert native.serving(x, x[:2]) is not None
-    assert native.serving(x, x.to(next(other for other in native.READ if other != dtype))) is None
-    assert native.serving(x.double()) is None
-    assert native.serving(x.T) is None
-    assert native.serving(x.to("meta")) is None
+    assert serving(x, x[:2]) is not None
+    assert serving(x, x.to(next(other for other in native.READ if other != dtype))) is None
+    assert serving(x.double()) is None
+    assert serving(x.T) is None
+    assert serving(x.to("meta")) is None
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_they_are_tried_by_whoever_computes_first_with_gradients_or_without(mode, kernels):
     """A run measures its base before it trains, so that the trial often begins where no gradient is wanted."""
     with mode():
-        assert agree(kernels)
+        assert agree(kernels, kernels.dtype)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keeptune.engine.native.kernels import Kernels
+from keeptune.engine.kernel_contract import AttentionKernels, ForwardKernels, Kernels
 
-CLOSE = {torch.bfloat16: 2**-7, torch.float32: 2**-20}
-"""Of the norm of what is expected; a number is within 2^-8 or 2^-24 of it, and some are rounded more than once."""
+CLOSE = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}
+"""Of the norm of what is expected; a number is within half a unit of it, and some are rounded more than once."""
 
 Compared = Iterator[tuple[Tensor, Tensor]]
+Drawn = Callable[..., Tensor]
 
 
-def agree(kernels: Kernels) -> bool:
-    """Whether all of them do; asked for the first time by whoever computes, with gradients or without."""
+def agree(kernels: Kernels, dtype: torch.dtype, device: torch.device | None = None) -> bool:
+    """Whether all of them do; asked for the first time by whoever computes, with gradients or without.
+
+    Args:
+        kernels: of any device.
+        dtype: that they read.
+        device: where; a processor unless it is said.
+    """
     draw = torch.Generator().manual_seed(0)
-    trials = (_norm, _gated, _rotation, _attention, _next_token)
-    close = CLOSE[kernels.dtype]
+    drawn = partial(_drawn, draw, dtype, device)
     with torch.inference_mode(mode=False), torch.enable_grad():
-        pairs = [pair for trial in trials for pair in trial(kernels, draw)]
-    return all((got.double() - expected).norm() <= close * expected.norm() for got, expected in pairs)
+        pairs = [pair for trial in (_norm, _gated, _rotation, _next_token) for pair in trial(kernels, drawn)]
+        if isinstance(kernels, AttentionKernels):
+            pairs += _attention(kernels, drawn)
+        if isinstance(kernels, ForwardKernels):
+            pairs += _forward(kernels, drawn)
+    return all((got.double() - expected).norm() <= CLOSE[dtype] * expected.norm() for got, expected in pairs)
 
 
-def _drawn(kernels: Kernels, draw: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=draw).to(kernels.dtype)
+def _drawn(draw: torch.Generator, dtype: torch.dtype, device: torch.device | None, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=draw).to(device, dtype)
 
 
 def _slopes(value: Tensor, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -38,8 +49,8 @@ def _wide(*tensors: Tensor) -> list[Tensor]:
     return [x.double().requires_grad_() for x in tensors]
 
 
-def _norm(kernels: Kernels, draw: torch.Generator) -> Compared:
-    weight, h, g = (_drawn(kernels, draw, *shape) for shape in ((40,), (3, 40), (3, 40)))
+def _norm(kernels: Kernels, drawn: Drawn) -> Compared:
+    weight, h, g = (drawn(*shape) for shape in ((40,), (3, 40), (3, 40)))
     (wide,) = _wide(h)
     formula = weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
     value, (slope,) = kernels.norm_back(g, h, weight, 1e-5)
@@ -48,8 +59,8 @@ def _norm(kernels: Kernels, draw: torch.Generator) -> Compared:
     yield slope, _slopes(formula, g, wide)[0]
 
 
-def _gated(kernels: Kernels, draw: torch.Generator) -> Compared:
-    gate, up, g = (_drawn(kernels, draw, 3, 40) for _ in range(3))
+def _gated(kernels: Kernels, drawn: Drawn) -> Compared:
+    gate, up, g = (drawn(3, 40) for _ in range(3))
     wide = _wide(gate, up)
     formula = functional.silu(wide[0]) * wide[1]
     value, slopes = kernels.gated_back(g, gate, up)
@@ -58,8 +69,8 @@ def _gated(kernels: Kernels, draw: torch.Generator) -> Compared:
     yield from zip(slopes, _slopes(formula, g, *wide), strict=True)
 
 
-def _rotation(kernels: Kernels, draw: torch.Generator) -> Compared:
-    x, angles = _drawn(kernels, draw, 3, 2, 40), torch.randn(3, 1, 20, generator=draw)
+def _rotation(kernels: Kernels, drawn: Drawn) -> Compared:
+    x, angles = drawn(3, 2, 40), drawn(3, 1, 20).float()
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.double().chunk(2, -1)
     turned = kernels.rotate(x, cos, sin)
@@ -67,11 +78,11 @@ def _rotation(kernels: Kernels, draw: torch.Generator) -> Compared:
     yield kernels.rotate(turned, cos, sin, back=True), x.double()
 
 
-def _attention(kernels: Kernels, draw: torch.Generator) -> Compared:
+def _attention(kernels: AttentionKernels, drawn: Drawn) -> Compared:
     lengths, scale = (7, 1, 61), 0.3
     total = sum(lengths)
-    q, g = (_drawn(kernels, draw, total, 4, 32) for _ in range(2))
-    k, v = (_drawn(kernels, draw, total, 2, 32) for _ in range(2))
+    q, g = (drawn(total, 4, 32) for _ in range(2))
+    k, v = (drawn(total, 2, 32) for _ in range(2))
     wide, outputs, sums, at = _wide(q, k, v), [], [], 0
     for length in lengths:
         heads = [x[at : at + length].transpose(0, 1) for x in wide]
@@ -86,11 +97,18 @@ def _attention(kernels: Kernels, draw: torch.Generator) -> Compared:
     yield from zip(found, _slopes(torch.cat(outputs), g, *wide), strict=True)
 
 
-def _next_token(kernels: Kernels, draw: torch.Generator) -> Compared:
-    logits, weights = 3 * _drawn(kernels, draw, 4, 50), torch.rand(4, generator=draw)
-    targets = torch.randint(50, (4,), generator=draw)
+def _next_token(kernels: Kernels, drawn: Drawn) -> Compared:
+    logits, weights = 3 * drawn(4, 5_000), drawn(4).float().abs()
+    targets = torch.tensor([0, 30, 4_100, 4_999], device=logits.device)
     (wide,) = _wide(logits)
     formula = weights * functional.cross_entropy(wide, targets, reduction="none")
     (expected,) = torch.autograd.grad(formula.sum(), wide)
     yield kernels.next_token(logits, targets, weights), formula
     yield logits, expected
+
+
+def _forward(kernels: ForwardKernels, drawn: Drawn) -> Compared:
+    weight, h, up = (drawn(*shape) for shape in ((40,), (3, 40), (3, 40)))
+    wide, wide_up = h.double(), up.double()
+    yield kernels.norm(h, weight, 1e-5), weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    yield kernels.gated(h, up), functional.silu(wide) * wide_up
