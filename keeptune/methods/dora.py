@@ -63,6 +63,7 @@ class DoRA(Method):
         self.lora.start(model, [Placed(place, delta.direction) for place, delta, _ in placed], seed)
         with torch.no_grad():
             for _, delta, _ in placed:
+                delta.to(model.device)  # where the weight is that its lengths are taken of
                 delta.lora_magnitude_vector.copy_(delta.lengths())
 
     def cost(self, shape: ModelShape) -> Cost:
