@@ -24,6 +24,10 @@ aten = torch.ops.aten
 # A GPU's tensor takes indices from a processor; copies go both ways.
 MIXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 COPIES = {aten.copy_.default}
+# Whoever asks for a number, or for how many there are, waits for all that the GPU has still to do.
+WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default}
+waits: list[str] = []
+"""What was waited for since somebody emptied this list."""
 
 
 class OnGPU(torch.Tensor):
@@ -64,6 +68,7 @@ class OnGPU(torch.Tensor):
         raise TypeError("a tensor of a GPU has no array: copy it to the processor first")
 
     def tolist(self) -> Any:
+        waits.append("tolist")
         return self.held.tolist()
 
     def untyped_storage(self) -> Any:
@@ -87,6 +92,9 @@ class OnGPU(torch.Tensor):
                 stray = isinstance(x, torch.Tensor) and not isinstance(x, OnGPU) and x.dim()
                 if stray and not (function in MIXED and number > 0 and not x.is_floating_point()):
                     raise RuntimeError(f"{function}: tensors on two devices, cuda:0 and cpu {tuple(x.shape)}")
+        masks = function in MIXED and any(x.dtype == torch.bool for x in given[1:] if isinstance(x, torch.Tensor))
+        if function in WAITS or masks:
+            waits.append(str(function))
         # Below Python, where autograd makes tensors like others, torch believes that these lie on a processor.
         found = function(*tree_map(bare, args), **tree_map(bare, kwargs))
         if function._schema.is_mutable:
@@ -153,6 +161,7 @@ def _moved(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if wanted == "cuda" and not isinstance(x, OnGPU):
         x = _ToGPU.apply(x)
     elif wanted == "cpu" and isinstance(x, OnGPU):
+        waits.append("to the processor")
         x = _FromGPU.apply(x)
     return TO(x, *rest, **kwargs) if rest or kwargs else x
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,6 +52,17 @@ class PackedBatch:
     answers: list[str | None] | None = None
     starts: list[Starts] | None = None
     pairs: Sequence[tuple[int, int]] = ()
+    _known: dict[str, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def known(self, what: str, find: Callable[[], Tensor]) -> Tensor:
+        """What depends on this batch alone, found once.
+
+        Found on a processor before the batch goes to a GPU, it goes along. On the GPU, to ask how many positions there
+        are is to wait for all that it has still to do.
+        """
+        if what not in self._known:
+            self._known[what] = find()
+        return self._known[what]
 
     @property
     def lengths(self) -> list[int]:
@@ -105,7 +116,9 @@ class PackedBatch:
         """The same batch with its tensors on `device`."""
         moved: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "positions", "targets", "weights")}
         moved = {name: None if tensor is None else tensor.to(device) for name, tensor in moved.items()}
-        return replace(self, **moved)
+        found = replace(self, **moved)
+        found._known.update({what: tensor.to(device) for what, tensor in self._known.items()})
+        return found
 
 
 def pack(rows: Sequence[Encoded], *, adapters: Adapters | None = None) -> PackedBatch:

@@ -103,14 +103,17 @@ class Loss(Spec, shelf="keeptune.losses"):
         """
         import torch
 
-        learned = batch.targets != -100
-        for _, worse in batch.pairs:
-            learned[batch.offsets[worse] : batch.offsets[worse + 1]] = False
-        if self.on is not None:
-            for source, start, end in zip(batch.sources, batch.offsets[:-1], batch.offsets[1:], strict=True):
-                if source != self.on:
-                    learned[start:end] = False
-        return torch.nonzero(learned).squeeze(-1)
+        def find() -> Tensor:
+            learned = batch.targets != -100
+            for _, worse in batch.pairs:
+                learned[batch.offsets[worse] : batch.offsets[worse + 1]] = False
+            if self.on is not None:
+                for source, start, end in zip(batch.sources, batch.offsets[:-1], batch.offsets[1:], strict=True):
+                    if source != self.on:
+                        learned[start:end] = False
+            return torch.nonzero(learned).squeeze(-1)
+
+        return batch.known(f"targets of {self.on or 'every source'}", find)
 
     def given(self, batch: PackedBatch, model: PreTrainedModel) -> PackedBatch:
         """What the model is given in place of a batch."""

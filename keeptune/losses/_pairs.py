@@ -34,17 +34,22 @@ class PairLoss(Loss):
         """One position [P] for each pair: the first of its better answer."""
         import torch
 
-        learned = batch.targets != -100
-        spans = [slice(*batch.offsets[better : better + 2]) for better, _ in self.pairs(batch)]
-        first = [span.start + int(learned[span].nonzero()[0]) for span in spans]
-        return torch.tensor(first, dtype=torch.long, device=learned.device)
+        def find() -> Tensor:
+            learned = batch.targets != -100
+            spans = [slice(*batch.offsets[better : better + 2]) for better, _ in self.pairs(batch)]
+            first = [span.start + int(learned[span].nonzero()[0]) for span in spans]
+            return torch.tensor(first, dtype=torch.long, device=learned.device)
+
+        self._positions(batch)
+        return batch.known(f"pairs of {self._whose}", find)
 
     def likelihoods(self, view: StepView) -> Answers:
         """Log p(answer | prompt)."""
         from keeptune.losses._row_losses import row_losses
 
         rows, sides = self._positions(view.batch)
-        return self._summed(-row_losses(view.hidden[rows], view.batch.targets[rows], view.head), sides)
+        losses = row_losses(view.hidden[rows], view.batch.targets[rows], view.head)
+        return self._summed(-losses, sides, 2 * len(self.pairs(view.batch)))
 
     def log_ratios(self, view: StepView) -> Answers:
         """Log p(answer | prompt) - log p0(answer | prompt), p0 the reference."""
@@ -53,24 +58,29 @@ class PairLoss(Loss):
 
         rows, sides = self._positions(view.batch)
         now = row_losses(view.hidden[rows], view.batch.targets[rows], view.head)
-        return self._summed(base_losses(view, rows) - now, sides)
+        return self._summed(base_losses(view, rows) - now, sides, 2 * len(self.pairs(view.batch)))
 
     def _positions(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Positions [N] that predict a token of an answer, ascending, and the place of that answer: 2p or 2p + 1."""
         import torch
 
-        side_T = torch.full_like(batch.targets, -1)
-        for number, pair in enumerate(self.pairs(batch)):
-            for side, segment in enumerate(pair):
-                side_T[batch.offsets[segment] : batch.offsets[segment + 1]] = 2 * number + side
-        rows = torch.nonzero((batch.targets != -100) & (side_T >= 0)).squeeze(-1)
-        return rows, side_T[rows]
+        def find() -> Tensor:
+            side_T = torch.full_like(batch.targets, -1)
+            for number, pair in enumerate(self.pairs(batch)):
+                for side, segment in enumerate(pair):
+                    side_T[batch.offsets[segment] : batch.offsets[segment + 1]] = 2 * number + side
+            rows = torch.nonzero((batch.targets != -100) & (side_T >= 0)).squeeze(-1)
+            return torch.stack([rows, side_T[rows]])
+
+        rows, sides = batch.known(f"answers of pairs of {self._whose}", find)
+        return rows, sides
+
+    @property
+    def _whose(self) -> str:
+        return self.on or "every source"
 
     @staticmethod
-    def _summed(values_N: Tensor, sides_N: Tensor) -> Answers:
-        import torch
-
-        count = int(sides_N.max()) + 1
-        sums = values_N.new_zeros(count).index_add(0, sides_N, values_N)
-        tokens = torch.bincount(sides_N, minlength=count).to(values_N.dtype)
+    def _summed(values_N: Tensor, sides_N: Tensor, count: int) -> Answers:
+        nothing = values_N.new_zeros(count)
+        sums, tokens = (nothing.index_add(0, sides_N, each) for each in (values_N, values_N.new_ones(len(values_N))))
         return Answers(sums[0::2], sums[1::2], tokens[0::2], tokens[1::2])

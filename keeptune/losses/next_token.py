@@ -29,13 +29,17 @@ def next_token(
     """
     import torch
 
+    rows = torch.nonzero(targets_T != -100).squeeze(-1)
+    return _sum(hidden_TD[rows], targets_T[rows], head, None if weights is None else weights[rows], chunk)
+
+
+def _sum(hidden_ND: Tensor, targets_N: Tensor, head: Head, weights_N: Tensor | None, chunk: int | None) -> Tensor:
+    """The same of rows that all have a target."""
+    import torch
+
     from keeptune.engine.kernels import serving
     from keeptune.losses._head_rows import sum_over_rows
     from keeptune.losses._row_losses import cross_entropies
-
-    rows = torch.nonzero(targets_T != -100).squeeze(-1)
-    targets_N = targets_T[rows]
-    weights_N = None if weights is None else weights[rows]
 
     def criterion(logits_CV: Tensor, place: slice) -> tuple[Tensor, Tensor]:
         loss_C1, d_CV = cross_entropies(logits_CV, targets_N[place])
@@ -50,7 +54,7 @@ def next_token(
         weights_C = None if weights_N is None else weights_N[place].to(torch.float32)
         return kernels.next_token(product_CV, targets_N[place], weights_C).sum()
 
-    return sum_over_rows(hidden_TD[rows], head, criterion, chunk, in_place=in_place)
+    return sum_over_rows(hidden_ND, head, criterion, chunk, in_place=in_place)
 
 
 class NextToken(Loss):
@@ -60,4 +64,4 @@ class NextToken(Loss):
         """The sum over `rows`, and their number."""
         rows, batch = self.rows(view.batch), view.batch
         weights = None if batch.weights is None else batch.weights[rows]
-        return next_token(view.hidden[rows], batch.targets[rows], view.head, weights), len(rows)
+        return _sum(view.hidden[rows], batch.targets[rows], view.head, weights, None), len(rows)

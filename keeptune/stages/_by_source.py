@@ -11,6 +11,14 @@ from keeptune.losses import Loss, StepView
 
 if TYPE_CHECKING:
     from keeptune.data.encode import Encoded
+    from keeptune.engine.batch import PackedBatch
+
+
+def each_source(loss: Loss, batch: PackedBatch) -> list[Loss]:
+    """The loss on each source of a batch by itself; one that is of a source already is that alone."""
+    if loss.on is not None:
+        return [loss]
+    return [loss.model_copy(update={"on": source}) for source in dict.fromkeys(batch.sources)]
 
 
 class BySource:
@@ -25,13 +33,12 @@ class BySource:
         if loss.on is not None:
             return loss.terms(view)
         parts: list[tuple[Tensor, float]] = []
-        for source in dict.fromkeys(view.batch.sources):
-            one = loss.model_copy(update={"on": source})
+        for one in each_source(loss, view.batch):
             if not len(one.rows(view.batch)):
                 continue
             value, own = one.terms(view)
             parts.append((value, own))
-            key, seen = (name, source), value.detach().double()
+            key, seen = (name, str(one.on)), value.detach().double()
             self._sums[key] = self._sums[key] + seen if key in self._sums else seen
             self._counts[key] = self._counts.get(key, 0.0) + own
         total = parts[0][0]

@@ -31,7 +31,7 @@ from keeptune.engine.readout import Answer, answers
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses import Loss
 from keeptune.stages._anchor import Anchor
-from keeptune.stages._by_source import BySource
+from keeptune.stages._by_source import BySource, each_source
 from keeptune.stages._kept import KeptReference
 from keeptune.stages._masters import Masters
 from keeptune.stages._random import RandomState
@@ -186,10 +186,19 @@ class Objective:
         whole_rows = any(loss.reads_labels for loss in self.losses)
         packing = pack if whole_rows or not can_share(self.model) else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
-        given = [served(batch, self.stacks).to(device) for batch in batches]
+        given = [served(batch, self.stacks) for batch in batches]
+        for batch in given:
+            self._find_rows(batch)
+        given = [batch.to(device) for batch in given]
         for loss in self.losses:
             given = [loss.given(batch, self.model) for batch in given]
         return given
+
+    def _find_rows(self, batch: PackedBatch) -> None:
+        """What each loss runs over, while the batch is on the processor (`PackedBatch.known`)."""
+        for loss in self.losses:
+            for one in (loss, *each_source(loss, batch)):
+                one.rows(batch)
 
     def _backward(self, batches: list[PackedBatch], apart: BySource) -> StepResult:
         learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]

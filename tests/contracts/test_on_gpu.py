@@ -14,14 +14,19 @@ from keeptune.engine.batch import pack
 from keeptune.engine.generation import generate
 from keeptune.engine.head import head_of
 from keeptune.engine.packed import packed_hidden
+from keeptune.losses import Loss
 from keeptune.losses.next_token import next_token
 from keeptune.methods import LoRA, Method
+from keeptune.stages._masters import Masters
+from keeptune.stages._step import Objective
 from tests.contracts.test_methods import NAMES, small
 from tests.engine.adapted import LENGTHS as PROMPTS
 from tests.engine.adapted import STACKS, adapted, texts
 from tests.engine.test_generation import Pads, settings
 from tests.engine.test_packed import LENGTHS, rows_of
-from tests.pretend_gpu import GPU, OnGPU, pretend_gpu
+from tests.pretend_gpu import GPU, OnGPU, pretend_gpu, waits
+from tests.stages.test_preference_losses import pairs
+from tests.stages.tiny_training import rows as made
 from tests.tiny_models import CONFIGS, SEQ2SEQ, tiny_model
 
 
@@ -94,6 +99,37 @@ def test_rows_in_16_bits_go_through_one_kernel_of_attention(monkeypatch):
         LoRA(rank=2).attach(model, "one")
         step(model)
     assert calls == [(4, 0)] * model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("losses", [["next_token"], ["dft"], ["simpo"]])
+def test_nothing_waits_for_the_gpu_between_a_forward_pass_and_its_backward_pass(losses, monkeypatch):
+    """Rows that a loss runs over are found before the batch goes there; else the backward pass could not be queued."""
+    order: list[str] = []
+
+    def told(name, function):
+        def call(*given, **named):
+            before.extend(waits)
+            waits.clear()
+            result = function(*given, **named)
+            order.extend([f"{name}: waits {wait}" for wait in waits])
+            return result
+
+        return call
+
+    before: list[str] = []
+    rows = pairs("task") if losses == ["simpo"] else [*made("task", 6).rows, *made("replay", 4).rows]
+    with pretend_gpu():
+        model = tiny_model("llama").to("cuda")
+        LoRA(rank=2).attach(model, "one")
+        stacks = {"task": ("one",), "replay": ("one",)}
+        goal = Objective(model, Masters(model), [Loss.find(name)() for name in losses], stacks, None, 10**6)
+        monkeypatch.setattr(goal, "_pieces", told("forward", goal._pieces))
+        monkeypatch.setattr(torch.autograd, "backward", told("backward", torch.autograd.backward))
+        waits.clear()
+        result = goal.backward(rows)
+    assert result.norm > 0
+    allowed = 2 if losses == ["dft"] else 0  # for each source it divides by weights that only the pass itself gives
+    assert len(order) == allowed, order
 
 
 def test_what_pretends_to_be_a_gpu_refuses_what_a_gpu_refuses():
