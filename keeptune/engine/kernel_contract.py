@@ -58,10 +58,9 @@ class AttentionKernels(Kernels, Protocol):
 
 @runtime_checkable
 class ForwardKernels(Kernels, Protocol):
-    """What those of a GPU compute besides.
+    """What those of a GPU compute besides, for the forward pass of a training step.
 
-    A processor's forward pass is left to torch, so that a base is transformers' base bit by bit. A GPU's is so in no
-    case: its products choose the order of their sums by the number of rows.
+    Where a model is measured torch's operators run, so that a base is transformers' base bit by bit.
     """
 
     def norm(self, input: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -26,7 +26,7 @@ def serving(*tensors: Tensor) -> Kernels | None:
 
 
 def serving_forward(*tensors: Tensor) -> ForwardKernels | None:
-    """As `serving`, for a forward pass: on a GPU alone."""
+    """As `serving`, for the forward pass of a training step: on a GPU alone."""
     found = None if tensors[0].device.type == "cpu" else serving(*tensors)
     return found if isinstance(found, ForwardKernels) else None
 

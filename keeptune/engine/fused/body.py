@@ -91,7 +91,8 @@ class Decoder:
         stream = stream + change
         norm, feeding = _norm(block.post_attention_layernorm), block.mlp
         gate, up = self._maps(norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
-        (change,) = self._maps(SwiGLU(), [gate, up], f"{path}.mlp", feeding, ("down",))
+        gated = SwiGLU(learns=torch.is_grad_enabled())
+        (change,) = self._maps(gated, [gate, up], f"{path}.mlp", feeding, ("down",))
         return stream + change
 
     def _attend(self, module: Any, *flat: Tensor) -> Tensor:
@@ -136,4 +137,4 @@ class Decoder:
 
 
 def _norm(module: Any) -> RMSNorm:
-    return RMSNorm(module.weight, module.variance_epsilon)
+    return RMSNorm(module.weight, module.variance_epsilon, learns=torch.is_grad_enabled())

@@ -4,9 +4,9 @@
     SwiGLU    x = a(t) u,  a(t) = t sigmoid(t)                  dt = g u (s + a (1 - s)),  du = g a,  s = sigmoid(t)
 
 g is the gradient in x. Statistics and products run in float32 (float64 for float64 inputs); results have the dtype of
-the inputs. Values are rounded where transformers' modules round, so that on a processor they are theirs bitwise. The
-backward pass has no such model: where there are kernels (`engine/kernels`), it runs them, and the value that it needs
-again is theirs. On a GPU the forward pass runs them too.
+the inputs. Values are rounded where transformers' modules round, so that they are theirs bitwise. The backward pass has
+no such model: where there are kernels (`engine/kernels`), it runs them, and the value that it needs again is theirs. So
+does a GPU in the forward pass of a training step; where nothing learns, a model is measured, and there bits count.
 """
 
 from __future__ import annotations
@@ -54,14 +54,16 @@ class RMSNorm:
     Attributes:
         weight: w, (D,), frozen.
         epsilon: eps.
+        learns: the pass trains, so that the value may be a kernel's.
     """
 
     weight: Tensor
     epsilon: float
+    learns: bool = False
 
     def value(self, *inputs: Tensor) -> Tensor:
         """h: (..., D) to (..., D)."""
-        if kernels := serving_forward(inputs[0], self.weight):
+        if self.learns and (kernels := serving_forward(inputs[0], self.weight)):
             return kernels.norm(inputs[0], self.weight, self.epsilon)
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
@@ -85,13 +87,20 @@ class RMSNorm:
         return (wide * inverse).to(dtype).mul_(self.weight)
 
 
+@dataclass(frozen=True)
 class SwiGLU:
-    """The gated unit of Llama-like feed-forward layers (Shazeer 2020, arXiv:2002.05202)."""
+    """The gated unit of Llama-like feed-forward layers (Shazeer 2020, arXiv:2002.05202).
+
+    Attributes:
+        learns: the pass trains, so that the value may be a kernel's.
+    """
+
+    learns: bool = False
 
     def value(self, *inputs: Tensor) -> Tensor:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
-        if kernels := serving_forward(gate, up):
+        if self.learns and (kernels := serving_forward(gate, up)):
             return kernels.gated(gate, up)
         return functional.silu(gate) * up
 
