@@ -62,6 +62,7 @@ def write(
     seeds: Sequence[int],
     quick: bool = False,
     by_units: bool = False,
+    part: str = "",
     **more: Any,
 ) -> dict[str, Any]:
     """Writes `results/<name>.json` and prints its rows; a quick look is printed only.
@@ -72,10 +73,11 @@ def write(
         seeds: of whatever was drawn.
         quick: fewer rounds than a figure needs.
         by_units: one record for each kind of processor, `results/<name>.<units>.json`: what is found depends on them.
+        part: one record for each of several kinds of work, `results/<name>.<part>.json`.
         more: what else belongs to the record.
     """
     report = {
-        "command": " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]]),
+        "command": command(name),
         "machine": machine(),
         "versions": versions("keeptune", "torch", "transformers", "peft", "numpy"),
         "seeds": list(seeds),
@@ -87,6 +89,15 @@ def write(
     if not quick:
         RESULTS.mkdir(exist_ok=True)
         text = json.dumps(report, indent=1) + "\n"
-        file = f"{name}.{units(report['machine'])}.json" if by_units else f"{name}.json"
-        (RESULTS / file).write_text(text, encoding="utf-8")
+        place(name, units(report["machine"]) if by_units else part).write_text(text, encoding="utf-8")
     return report
+
+
+def command(name: str) -> str:
+    """The command line that runs."""
+    return " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
+
+
+def place(name: str, part: str = "") -> Path:
+    """The file of a record, or of a part of it."""
+    return RESULTS / (f"{name}.{part}.json" if part else f"{name}.json")

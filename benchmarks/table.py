@@ -37,6 +37,7 @@ PROCESSORS = {
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
     "preference": "The DPO step against TRL's preference trainer with PEFT",
+    "gpu_step": "The training step on a GPU",
     "new_shapes": "The first product of a shape",
     "step_cost": "What LoRA costs, and the share of the processor's peak",
     "memory": "Peak memory",
@@ -59,9 +60,15 @@ def page() -> str:
     for name, title in TITLES.items():
         for file in sorted(RESULTS.glob(f"{name}.json")) + sorted(RESULTS.glob(f"{name}.*.json")):
             report = json.loads(file.read_text(encoding="utf-8"))
-            where = "" if file.stem == name else f", on {PROCESSORS[units(report['machine'])]}"
-            parts.append(section(name, title + where, report))
+            parts.append(section(name, title + ("" if file.stem == name else where(report)), report))
     return "\n".join(parts)
+
+
+def where(report: dict[str, Any]) -> str:
+    """On what a record was measured, where there are several of a benchmark."""
+    if "gpu" in report:
+        return f": {report['work']}, on {report['gpu']['name']}"
+    return f", on {PROCESSORS[units(report['machine'])]}"
 
 
 def section(name: str, title: str, report: dict[str, Any]) -> str:
@@ -78,12 +85,17 @@ def conditions(report: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "keeptune")
     units = ", ".join(flag for flag in machine["flags"] if flag.startswith(("amx", "avx512_bf16"))) or "no bf16 units"
     text = f"{machine['processor']} ({units}), {machine['cores']} cores; {libraries}"
+    if "gpu" in report:
+        gpu = report["gpu"]
+        text = f"{gpu['name']}, {gpu['memory_gib']} GiB, driver {gpu['driver']}, CUDA {gpu['cuda']}; {text}"
     for key in ("rounds", "seeds"):
         if report.get(key):
             values = report[key] if isinstance(report[key], list) else [report[key]]
             text += f"; {key} {', '.join(map(str, values))}"
     if "steps_a_turn" in report:
-        text += f"; steps of a turn {report['steps_a_turn']}, the last is timed"
+        timed = report.get("timed_steps", 1)
+        shown = "the last is timed" if timed == 1 else f"the last {timed} are timed, by the GPU's events"
+        text += f"; steps of a turn {report['steps_a_turn']}, {shown}"
     return text + "."
 
 
@@ -120,6 +132,21 @@ def step(row: Row) -> list[str]:
     what, *rest = speed(row)
     roof = f"{row['roof']['median']:.2f}x" if "roof" in row else "not measured"
     return [what, row["own"], *rest, roof]
+
+
+def on_gpu(row: Row) -> list[str]:
+    """Ours and the peer's, with a slash between; a peer that did not run says why."""
+    sides = [row[name] for name in ("own_side", "peer_side") if name in row]
+    faster = spread(row["speed"]) if "speed" in row else row.get("failed", "")
+    shown = [
+        [f"{one['tokens_per_second']:,}" for one in sides],
+        [f"{one['supervised_per_second']:,}" for one in sides],
+        [f"{100 * one['utilisation']['median']:.1f}%" for one in sides],
+        [f"{one['peak_gib']:.1f}" for one in sides],
+        [f"{one['seconds_until_ready']:.0f} s" for one in sides],
+        [f"{one['first_step_seconds']:.1f} s" for one in sides],
+    ]
+    return [row["what"], row["peer"] or "", faster, *(" / ".join(pair) for pair in shown)]
 
 
 def cost(row: Row) -> list[str]:
@@ -176,10 +203,15 @@ def waiting(row: Row) -> list[str]:
 
 
 AGAINST = ["what", "peer", "faster", "ours", "peer's"]
+ON_GPU = [
+    *("what", "peer", "faster", "tokens a second, ours / peer's", "supervised", "useful share of the best product"),
+    *("GiB at most", "from start to ready", "first step"),
+]
 BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "train_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "preference": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
+    "gpu_step": (ON_GPU, on_gpu),
     "new_shapes": (["product", "rows", "first time", "later"], twice),
     "step_cost": (["what", "whose", "median"], cost),
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),

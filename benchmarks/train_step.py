@@ -103,6 +103,7 @@ def running(
             settings = {
                 "model": str(model), "rows": str(rows), "output": str(place / "output"), "rank": RANK,
                 "batch": batch, "losses": list(losses), "lr": 2e-4, "dtype": entry.dtype, "config": entry.config,
+                "device": "cpu", "turns": "steps",
             }  # fmt: skip
             python = sys.executable if entry.environment is None else python_of(entry.environment)
             module = f"benchmarks.peers.{'own_step' if entry.environment is None else f'trl_{trainer}'}"

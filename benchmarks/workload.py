@@ -11,7 +11,10 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import dtype as Dtype
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 32_000,
@@ -32,16 +35,25 @@ ANSWER = (75, 0.86, 10, 400)
 MEGABATCH = 50  # batches that length grouping sorts at a time, as transformers does
 
 
-def write_model(folder: Path, seed: int, **changes: Any) -> Path:
-    """Saves the model with a tokenizer of made-up words; the same weights for everybody."""
+def write_model(folder: Path, seed: int, *, dtype: Dtype | None = None, device: str = "cpu", **changes: Any) -> Path:
+    """Saves the model with a tokenizer of made-up words; the same weights for everybody.
+
+    Args:
+        folder: to write to.
+        seed: of the weights.
+        dtype: of the weights; None: float32.
+        device: where they are drawn.
+        changes: to `SHAPE`.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     shape = {**SHAPE, **changes}
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape), dtype=torch.float32)
-    model.save_pretrained(folder)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape), dtype=dtype or torch.float32)
+    model.save_pretrained(folder, max_shard_size="5GB")
     words = {f"w{number}": number for number in range(shape["vocab_size"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -20,30 +20,38 @@ def main(settings: dict[str, Any], turns: Turns) -> None:
     """Builds the session and lets it run; it ends when the parent stops asking.
 
     Args:
-        settings: `model` (a folder), `rows` (a file), `rank`, `batch`, `lr`, `dtype` of the frozen weights, `output`
-            (a folder for the run), `losses` of the stage.
+        settings: `model` (a folder), `rows` (a file), `rank`, `batch`, `lr`, `dtype` of the frozen weights, `device`,
+            `output` (a folder for the run), `losses` of the stage, `turns` (`steps` or `spans`).
         turns: the pipe.
     """
+    from transformers import TrainerCallback
+
     from benchmarks.peers.same_start import same_start
-    from benchmarks.peers.session import planned, session_of
-    from benchmarks.peers.stepwise import Stepwise
+    from benchmarks.peers.session import WHOLE, planned, session_of
+    from benchmarks.peers.spanwise import watcher
     from keeptune.core.run import Run
     from keeptune.stages._trainer import StepTrainer
 
-    class Watched(Stepwise):
-        """The loss of each step, which the trainer itself knows."""
+    class Losses(TrainerCallback):  # type: ignore[misc]
+        """The loss of each step, which the trainer itself knows; asked before the watcher answers."""
 
-        def on_step_end(self, *arguments: Any, **named: Any) -> None:
-            self.losses.append(trainer.result.loss)
-            super().on_step_end(*arguments, **named)
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            watching.losses.append(trainer.result.loss)
+
+    def forms() -> dict[str, Any]:
+        """Which way the passes went, and how much at a time: memory may have cut a batch."""
+        objective = session.objective
+        cut = None if objective.micro_batch_tokens == WHOLE else objective.micro_batch_tokens
+        return {"settings": {"path": objective.model.body_path, "micro_batch_tokens": cut}}
 
     rows = json.loads(Path(settings["rows"]).read_text(encoding="utf-8"))
     plan = planned(rows, settings["batch"])
     with Run.open(Path(settings["output"])) as run:
-        named = (settings[name] for name in ("rank", "lr", "losses"))
-        session = session_of(settings["model"], settings["dtype"], plan, run, *named)
+        named = {name: settings[name] for name in ("dtype", "device", "rank", "lr", "losses")}
+        session = session_of(settings["model"], plan, run, **named)
         same_start(session.objective.masters.named)
-        trainer = StepTrainer(session, run.folder, [Watched(turns)])
+        watching = watcher(settings, turns, forms)
+        trainer = StepTrainer(session, run.folder, [Losses(), watching])
         turns.answer(versions={name: version(name) for name in ("keeptune", "transformers", "torch")})
         trainer.train()
 

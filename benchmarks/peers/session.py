@@ -68,7 +68,15 @@ def objective_of(model: PreTrainedModel) -> Objective:
 
 
 def session_of(
-    model: Path, dtype: str, plan: Plan, run: Run, rank: int, lr: float, losses: Sequence[dict[str, Any]]
+    model: Path,
+    plan: Plan,
+    run: Run,
+    *,
+    dtype: str,
+    device: str,
+    rank: int,
+    lr: float,
+    losses: Sequence[dict[str, Any]],
 ) -> Session:
     """The session that the train stage makes for LoRA with a constant rate; the plan is given instead of drawn.
 
@@ -89,7 +97,7 @@ def session_of(
         index=0,
         seed=0,
         data={SOURCE: EncodedSet(rows=rows, counts={})},
-        open=lambda checkpoint: load(checkpoint.base, dtype=checkpoint.dtype, device="cpu"),
+        open=lambda checkpoint: load(checkpoint.base, dtype=checkpoint.dtype, device=device),
     )
     session = Attempt(validate(Stage, settings), Checkpoint(str(model), dtype=dtype), work, 1.0).session
     session.plan = plan
