@@ -6,10 +6,10 @@
     KEEPTUNE_PEERS=DIR python -m benchmarks.gpu_step --rehearse            # a tiny model on the processor; prints
 
 As `train_step`: every contestant runs its own training loop in its own process on the same rows in the same order, rank
-16 on all linear maps, AdamW, clipping, and the losses of the first step have to agree to 2e-3. A turn is some steps that
-are timed together by the GPU's events, behind a few in which caches fill again. `--together` says how many peers stand
-beside us at a time: with 8B one, and whoever waits lends its cached memory to the others. What was found is written
-after each such comparison, and a comparison with peers that the record has not yet is added to it.
+16 on all linear maps, AdamW, clipping, and the losses of the first step have to agree to 2e-3. A turn is some steps
+that are timed together by the GPU's events, behind a few in which caches fill again. `--together` says how many peers
+stand beside us at a time: with 8B one, and whoever waits lends its cached memory to the others. What was found is
+written after each such comparison, and a comparison with peers that the record has not yet is added to it.
 
 Utilisation is the useful arithmetic of a step (`flops`: no padding, nothing computed twice) in the seconds it took,
 over the rate of the best bfloat16 product that was found on the same card between the turns of the same run.

@@ -16,9 +16,9 @@ class Spanwise(TrainerCallback):  # type: ignore[misc]
     """Waits before a turn, and answers when the step behind its last one is about to begin.
 
     The steps that lead in are timed apart: memory that was given back for the others comes back in them. The span is
-    the rest. Both go from the beginning of a step to the beginning of another, so that whatever the loop does once a step,
-    collating and logging too, is counted once a step; and inside a span nobody waits for the GPU who would not wait
-    anyway.
+    the rest. Both go from the beginning of a step to the beginning of another, so that whatever the loop does once a
+    step, collating and logging too, is counted once a step; and inside a span nobody waits for the GPU who would not
+    wait anyway.
 
     Args:
         turns: the pipe.
