@@ -16,7 +16,8 @@ from benchmarks.peers.build import interpreter
 from benchmarks.peers.pipe import Contestant
 
 TRL = ("trl", "peft", "datasets")
-SHORT = ("OutOfMemoryError", "E-MEMORY-GPU")
+SHORT = "out of memory"
+SHORT_WORDS = ("OutOfMemoryError", "E-MEMORY-GPU")
 """What is said where memory is short."""
 
 
@@ -133,7 +134,7 @@ class Started:
     Attributes:
         children: their processes.
         seconds: from the start of each to its answer that it stands.
-        failures: why others do not stand: `out of memory`, or `failed`.
+        failures: why others do not stand any more: `out of memory`, or what was said.
     """
 
     children: dict[str, Contestant] = field(default_factory=dict)
@@ -146,10 +147,15 @@ class Started:
             return work()
         except (RuntimeError, BrokenPipeError) as error:
             said = str(error)
-            self.failures[name] = "out of memory" if any(word in said for word in SHORT) else "failed"
-            print(f"{name}: {said}", file=sys.stderr)
-            self.children.pop(name, None)
+            self.leaves(name, SHORT if any(word in said for word in SHORT_WORDS) else said)
             return None
+
+    def leaves(self, name: str, reason: str) -> None:
+        """Out, its memory free for the others; says why."""
+        print(f"{name}: {reason}", file=sys.stderr)
+        self.failures[name] = reason
+        if name in self.children:
+            self.children.pop(name).close()
 
 
 @contextmanager

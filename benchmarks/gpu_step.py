@@ -6,10 +6,11 @@
     KEEPTUNE_PEERS=DIR python -m benchmarks.gpu_step --rehearse            # a tiny model on the processor; prints
 
 As `train_step`: every contestant runs its own training loop in its own process on the same rows in the same order, rank
-16 on all linear maps, AdamW, clipping, and the losses of the first step have to agree to 2e-3. A turn is some steps
-that are timed together by the GPU's events, behind a few in which caches fill again. `--together` says how many peers
-stand beside us at a time: with 8B one, and whoever waits lends its cached memory to the others. What was found is
-written after each such comparison, and a comparison with peers that the record has not yet is added to it.
+16 on all linear maps, AdamW, clipping. Before the rounds the losses of the first step have to agree to 2e-3; whoever
+starts from another one is not timed, and the command fails. A turn is some steps that are timed together by the GPU's
+events, behind a few in which caches fill again. `--together` says how many peers stand beside us at a time: with 8B
+one, and whoever waits lends its cached memory to the others. What was found is written after each such comparison, and
+a comparison with peers that the record has not yet is added to it.
 
 Utilisation is the useful arithmetic of a step (`flops`: no padding, nothing computed twice) in the seconds it took,
 over the rate of the best bfloat16 product that was found on the same card between the turns of the same run.
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from benchmarks.gpu_contestants import DEFAULT, ENTRIES, Started, fitting, running
+from benchmarks.gpu_contestants import DEFAULT, ENTRIES, SHORT, Started, fitting, running
 from benchmarks.gpu_workload import SHAPES, Work, supervised, written
 from benchmarks.interleave import interleaved, ratio
 from benchmarks.peers.pipe import Contestant
@@ -64,12 +65,15 @@ class Race:
 
 
 def race(started: Started, roof: Contestant, rounds: int, seed: int, *, lend: bool) -> Race:
-    """The turns of all who stand; whoever fails in its first turn is out."""
+    """The turns of all who stand; whoever fails in its first turn, or starts from another loss than we, is out."""
     found = Race()
     for name, child in list(started.children.items()):
         answer = started.trying(name, partial(child.ask, **FIRST, lend=lend))
         if answer is not None:
             found.first[name] = answer
+    if "own" not in found.first:
+        raise SystemExit(f"Our own step did not run: {started.failures['own']}")
+    check_losses(started, {name: answer["losses"][0] for name, answer in found.first.items()})
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in started.children}
 
     def turn(name: str) -> Callable[[int], float]:
@@ -86,6 +90,13 @@ def race(started: Started, roof: Contestant, rounds: int, seed: int, *, lend: bo
     interleaved({**{name: turn(name) for name in answers}, "product": product}, rounds, seed, warm=WARM)
     found.answers = {name: given[WARM:] for name, given in answers.items()}
     return found
+
+
+def check_losses(started: Started, first: dict[str, float]) -> None:
+    """Everybody starts from the same loss: A is random, B is zero, the weights and rows are the same."""
+    for name, loss in first.items():
+        if abs(loss - first["own"]) >= LIMIT:
+            started.leaves(name, f"starts at a loss of {loss}, not {first['own']}")
 
 
 def steps_of(rounds: int) -> int:
@@ -136,16 +147,11 @@ def alone(found: Race, started: Started, work: Work, turns: list[list[Any]]) -> 
 
 
 def beside(peer: str, found: Race, started: Started, work: Work, turns: list[list[Any]]) -> dict[str, Any]:
-    """The row of one peer: both sides, and their ratio turn by turn.
-
-    Raises:
-        AssertionError: the first losses differ.
-    """
+    """The row of one peer: both sides and their ratio turn by turn, or that its memory was short."""
     row = {**alone(found, started, work, turns), "peer": ENTRIES[peer].says, "role": ENTRIES[peer].role}
     if peer in started.failures:
         return {**row, "failed": started.failures[peer]}
     own, other = (found.first[name]["losses"][0] for name in ("own", peer))
-    assert abs(own - other) < LIMIT, f"{peer} starts at a loss of {other}, not {own}"
     seconds, ours = ([answer["seconds"] for answer in found.answers[name]] for name in (peer, "own"))
     return {
         **row,
@@ -175,26 +181,23 @@ def compare(
         }  # fmt: skip
         started = stack.enter_context(running(["own", *peers], work, given, folder, rehearsed=asked.rehearse))
         found = race(started, roof, asked.rounds, asked.seed, lend=work.shape == "8b")
-        if "own" in started.failures:
-            raise SystemExit(f"Our own step did not run: {started.failures['own']}.")
         counted = timed_rows(rows, work.batch, asked.rounds)
         if not peers:
             results.append(alone(found, started, work, counted))
-        for peer in peers:
-            try:
-                results.append(beside(peer, found, started, work, counted))
-            except AssertionError as error:
-                print(f"not comparable: {error}", file=sys.stderr)
+        told = [peer for peer in peers if started.failures.get(peer, SHORT) == SHORT]
+        results += [beside(peer, found, started, work, counted) for peer in told]
     return results, roof.ready["gpu"]
 
 
 def kept(part: str, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Rows of other peers that stand in the record, before the new ones, and the commands that made all of them."""
+    """Rows of other peers that the same libraries gave, before the new ones, and the commands that made all of them."""
     command = record.command("gpu_step")
     file = record.place("gpu_step", part)
     if not file.exists():
         return list(rows), command
     report = json.loads(file.read_text(encoding="utf-8"))
+    if report["versions"] != record.versions(*record.LIBRARIES):
+        return list(rows), command
     commands = [one for one in report["command"].splitlines() if one != command]
     new = {(row["what"], row["peer"]) for row in rows}
     others = [row for row in report["rows"] if (row["what"], row["peer"]) not in new]

@@ -12,6 +12,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 UNITS = ("amx_bf16", "avx512_bf16")
+LIBRARIES = ("keeptune", "torch", "transformers", "peft", "numpy")
 FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512f", "avx2")
 
 
@@ -79,7 +80,7 @@ def write(
     report = {
         "command": command(name),
         "machine": machine(),
-        "versions": versions("keeptune", "torch", "transformers", "peft", "numpy"),
+        "versions": versions(*LIBRARIES),
         "seeds": list(seeds),
         **more,
         "rows": list(rows),

@@ -6,6 +6,7 @@ run. What libraries print to the standard output goes to the error stream; the a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -76,7 +77,8 @@ class Contestant:
         """Asks for no more; a child that does not end by itself is ended."""
         assert self.process.stdin is not None, "it was opened with a pipe"
         assert self.process.stdout is not None, "it was opened with a pipe"
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -146,8 +146,8 @@ def stood(**failures):
     return Started(children={"own": child, "trl": child}, seconds={"own": 20.0, "trl": 30.0}, failures=failures)
 
 
-def found(loss=11.8):
-    answers = {"own": stub(1.0), "trl": stub(3.0, [loss], gib=7)}
+def found():
+    answers = {"own": stub(1.0), "trl": stub(3.0, gib=7)}
     return Race(answers=answers, first={name: each[0] for name, each in answers.items()}, rates=[5e14, 8e14])
 
 
@@ -184,14 +184,20 @@ def test_utilisation_is_useful_arithmetic_over_the_best_product():
     assert share["lowest"] == round(STEPS * arithmetic / 8e14 / 2.0, 4)
 
 
-def test_sides_that_start_from_other_losses_are_not_compared():
-    gpu_step.beside("trl", found(11.8 + LIMIT / 2), stood(), WORK, TURNS)
-    with pytest.raises(AssertionError, match="starts at a loss"):
-        gpu_step.beside("trl", found(11.8 + LIMIT * 2), stood(), WORK, TURNS)
+def test_whoever_starts_from_another_loss_is_not_timed():
+    def child(loss):
+        return SimpleNamespace(ask=lambda **_: stub(1.0, [loss])[0], close=lambda: closed.append(loss))
+
+    closed = []
+    started = Started(children={"own": child(11.8), "trl": child(11.8 + LIMIT / 2), "unsloth": child(11.8 + LIMIT * 2)})
+    raced = gpu_step.race(started, SimpleNamespace(ask=lambda: {"rate": 1.0}), rounds=3, seed=0, lend=True)
+    assert {name: len(answers) for name, answers in raced.answers.items()} == {"own": 3, "trl": 3}
+    assert started.failures["unsloth"].startswith("starts at a loss of")
+    assert closed == [11.8 + LIMIT * 2]
 
 
 def test_a_peer_without_memory_has_a_row_that_says_so():
-    short = Started(children={"trl": None})
+    short = Started(children={"trl": SimpleNamespace(close=lambda: None)})
 
     def dies():
         raise RuntimeError("its last words:\ntorch.OutOfMemoryError: CUDA out of memory.")
