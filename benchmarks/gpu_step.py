@@ -9,8 +9,8 @@ As `train_step`: every contestant runs its own training loop in its own process 
 16 on all linear maps, AdamW, clipping. Before the rounds the losses of the first step have to agree to 2e-3; whoever
 starts from another one is not timed, and the command fails. A turn is some steps that are timed together by the GPU's
 events, behind a few in which caches fill again. `--together` says how many peers stand beside us at a time: with 8B
-one, and whoever waits lends its cached memory to the others. What was found is written after each such comparison, and
-a comparison with peers that the record has not yet is added to it.
+one, and whoever waits lends its cached memory to the others; `out of memory` means beside their weights. What was found
+is written after each such comparison, and a comparison with peers that the record has not yet is added to it.
 
 Utilisation is the useful arithmetic of a step (`flops`: no padding, nothing computed twice) in the seconds it took,
 over the rate of the best bfloat16 product that was found on the same card between the turns of the same run.
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks import record
 from benchmarks.gpu_contestants import DEFAULT, ENTRIES, SHORT, Started, fitting, running
@@ -97,6 +98,11 @@ def check_losses(started: Started, first: dict[str, float]) -> None:
     for name, loss in first.items():
         if abs(loss - first["own"]) >= LIMIT:
             started.leaves(name, f"starts at a loss of {loss}, not {first['own']}")
+
+
+def lends(work: Work) -> bool:
+    """Whether what one holds while it waits could be what another lacks."""
+    return work.shape == "8b" or work.rows == "full"
 
 
 def steps_of(rounds: int) -> int:
@@ -180,7 +186,7 @@ def compare(
             "attention": asked.attention,
         }  # fmt: skip
         started = stack.enter_context(running(["own", *peers], work, given, folder, rehearsed=asked.rehearse))
-        found = race(started, roof, asked.rounds, asked.seed, lend=work.shape == "8b")
+        found = race(started, roof, asked.rounds, asked.seed, lend=lends(work))
         counted = timed_rows(rows, work.batch, asked.rounds)
         if not peers:
             results.append(alone(found, started, work, counted))
@@ -239,6 +245,8 @@ def options() -> argparse.Namespace:
 def main() -> int:
     """Measures and writes the record."""
     asked = options()
+    if not asked.rehearse and not torch.cuda.is_available():
+        raise SystemExit("This measurement needs a GPU; `--rehearse` shows on the processor that everything else runs.")
     work = Work(asked.shape, asked.rows, asked.batch or BATCH[asked.shape, asked.rows])
     if asked.rehearse:
         work = Work("tiny", asked.rows, asked.batch or 2, length=64)

@@ -240,6 +240,13 @@ def test_a_rehearsal_leaves_no_record(monkeypatch, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"what": "x"}
 
 
+def test_without_a_gpu_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_step", "--shape", "8b"])
+    with pytest.raises(SystemExit, match="needs a GPU"):
+        gpu_step.main()
+
+
 def test_events_stand_around_a_span_with_the_device_at_rest(monkeypatch):
     calls = []
 
