@@ -216,7 +216,7 @@ def write(work: Work, rows: list[dict[str, Any]], gpu: Any, asked: argparse.Name
     if asked.rehearse:
         record.write("gpu_step", rows, seeds=[asked.seed], quick=True, **settings)
         return
-    part = ".".join([f"{work.shape}-{work.rows}", re.sub(r"\W+", "-", gpu["name"].lower())])
+    part = ".".join([f"{work.shape}-{work.rows}-{work.batch}", re.sub(r"\W+", "-", gpu["name"].lower())])
     both, commands = kept(part, rows)
     named = {"work": work.says, "gpu": gpu, "command": commands}
     record.write("gpu_step", both, seeds=[asked.seed], part=part, **settings, **named)
@@ -239,6 +239,7 @@ def options() -> argparse.Namespace:
     asked.together = asked.together or (1 if asked.shape == "8b" else 3)
     asked.rounds = 2 if asked.rehearse else asked.rounds
     record.without_paths(MODELS=asked.models)
+    asked.models = asked.models and asked.models.resolve()
     return asked
 
 

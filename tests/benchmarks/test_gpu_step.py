@@ -222,7 +222,7 @@ def test_the_record_keeps_other_peers_and_its_page_names_the_card(monkeypatch, t
         monkeypatch.setattr(sys, "argv", ["gpu_step", "--only", peer])
         gpu_step.write(WORK, [row | {"peer": peer}], GPU, asked)
     (file,) = tmp_path.iterdir()
-    assert file.name == "gpu_step.8b-full.nvidia-h100-80gb-hbm3.json"
+    assert file.name == "gpu_step.8b-full-2.nvidia-h100-80gb-hbm3.json"
     report = json.loads(file.read_text())
     assert [each["peer"] for each in report["rows"]] == ["one", "two"]
     assert report["command"] == "python -m benchmarks.gpu_step --only one\npython -m benchmarks.gpu_step --only two"
