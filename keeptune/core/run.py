@@ -19,9 +19,9 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.commit import MANIFEST, sweep, verify, write_commit
 from keeptune.core.digest import digest_of
 from keeptune.core.disk import disk_errors, prepare_folder
-from keeptune.core.errors import MachineError, ModelError, RecipeError
+from keeptune.core.errors import KeeptuneError, MachineError, ModelError, RecipeError
 from keeptune.core.events import cut_broken_end, now, read_lines
-from keeptune.core.exactness import differences, refusal
+from keeptune.core.exactness import REFUSED, Found, differences, nameless, refusal
 from keeptune.core.files import append_line, atomic_write, jsonable, make_folder, read_json, write_json
 from keeptune.core.items import read_scores, write_scores
 from keeptune.core.lock import Holder, RunLock
@@ -33,6 +33,8 @@ HEARTBEAT_SECONDS = 1.0
 
 MADE = ("stages", "metrics.jsonl", "scores.json")
 """What a run folder holds once something was measured or trained."""
+PROVEN = ("scores.json", "certificate.json")
+"""What a folder without an exactness set, such as that of several seeds, may hold and not lose."""
 ENDED = ("interrupted", "failed", "done")
 FOLLOWS = {
     "new": ("checking", *ENDED),
@@ -115,6 +117,23 @@ class Run:
         self._write_state(detail)
         self.event("state", state=state, detail=detail)
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """From `checking` to `done`; an error ends as `failed` or `interrupted`, in the state and in the block.
+
+        Who is refused because the folder holds something else leaves it in the state that it was in.
+        """
+        before = self._state
+        self.enter("checking")
+        try:
+            yield
+        except KeeptuneError as error:
+            ended = "interrupted" if error.exit_code == 75 else "failed"
+            refused = error.code == REFUSED and before in ENDED
+            self.enter(before if refused else ended, f"{error.code} {error.what}"[:500])
+            raise
+        self.enter("done")
+
     def event(self, kind: str, **fields: Any) -> None:
         """Appends to `events.jsonl`. `n` counts on across restarts, for a clock may jump back."""
         self._append("events.jsonl", {"n": self._events, "time": now(), "kind": kind, **fields}, durable=True)
@@ -193,21 +212,30 @@ class Run:
             return None
         return checkpoint
 
-    def check_exactness(self, current: Mapping[str, Any]) -> None:
+    def check_exactness(
+        self, current: Mapping[str, Any], refused: Callable[[Path, Found], RecipeError] = refusal
+    ) -> None:
         """Stores the exactness set of a new run; compares a resumed run with it.
 
         A run that ended before it measured or trained anything, as by a setting that the model refuses, is new.
         With `fork` a difference replaces the stored set and sets `forked`: take weights only, count steps from zero.
 
+        Args:
+            current: the set, plain data.
+            refused: the error for what differs, in the words of whoever works here.
+
         Raises:
-            RecipeError: something differs (E-RESUME-DIFFERENT), each difference listed.
+            RecipeError: something differs, each difference listed, or nobody knows how what is there was made
+                (E-RESUME-DIFFERENT).
         """
         path, new = self.folder / "exactness.json", jsonable(current)
         stored = self._stored_exactness()
+        if stored is None and not self.fork and any((self.folder / name).exists() for name in PROVEN):
+            raise nameless(self.folder)
         if stored is not None and any((self.folder / name).exists() for name in MADE):
             found = differences(stored, new)
             if found and not self.fork:
-                raise refusal(self.folder, found)
+                raise refused(self.folder, found)
             if found:
                 self.forked = True
                 self.event("forked", differences=[list(entry) for entry in found])

@@ -10,7 +10,6 @@ from typing import Any
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.digest import digest_of
-from keeptune.core.errors import KeeptuneError
 from keeptune.core.files import read_json
 from keeptune.core.machine import free_memory, give_back_memory
 from keeptune.core.run import Run
@@ -83,17 +82,8 @@ def execute(
     progress = progress or Progress(quiet=True)
     if dtype is None:
         recipe, dtype = with_dtype(recipe, folder)
-    with Run.open(folder, fork=options.fork) as held, held.signals(_stopping(progress)):
-        held.enter("checking")
-        try:
-            certificate = Execution(
-                recipe, held, recipe_folder, options, progress, workshop, material, dtype=dtype
-            ).go()
-        except KeeptuneError as error:
-            held.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
-            raise
-        held.enter("done")
-        return certificate
+    with Run.open(folder, fork=options.fork) as held, held.signals(_stopping(progress)), held.at_work():
+        return Execution(recipe, held, recipe_folder, options, progress, workshop, material, dtype=dtype).go()
 
 
 class Execution:
@@ -124,11 +114,12 @@ class Execution:
 
     def go(self) -> dict[str, Any] | None:
         """Checks, measures, trains, measures, proves."""
-        self.run.write_recipe(self.recipe.to_dict())
+        asked = self.recipe
         material = self._timed("reading", self._gather)
         self.recipe = fitted(self.recipe, material)
         loaded = self.workshop.shared(self.base)
         self.run.check_exactness(exactness_of(self.recipe, material, loaded))
+        self.run.write_recipe(asked.to_dict())
         self.run.write_manifest(manifest_of(self.recipe, material, loaded, self.dtype, self.options.command))
         self.run.event("dtype", **self.dtype.to_dict())
         self.jobs = self._jobs(material)

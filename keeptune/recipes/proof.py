@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.checkpoint import AdapterRef, Checkpoint
-from keeptune.core.errors import KeeptuneError, RecipeError
+from keeptune.core.errors import RecipeError
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
 from keeptune.core.usage import measured
@@ -33,6 +33,7 @@ from keeptune.recipes.measuring import general_of, measure, refuse_unknown_margi
 from keeptune.recipes.provenance import PACKAGES
 from keeptune.recipes.recipe import Model
 from keeptune.recipes.run import finished
+from keeptune.recipes.same_proof import asked_of, shown_again
 from keeptune.recipes.sources import refuse_new_labels
 from keeptune.recipes.within_context import within_context
 from keeptune.recipes.workshop import Workshop
@@ -114,14 +115,8 @@ def prove_pair(
         base, adapted, _readings(files, metric), metric, suite, fixed, progress, force, diagnose,
         cast(Language, lang), sequential,
     )  # fmt: skip
-    with Run.open(output) as run, run.signals():
-        run.enter("checking")
-        try:
-            certificate = pair.certificate(run)
-        except KeeptuneError as error:
-            run.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
-            raise
-        run.enter("done")
+    with Run.open(output) as run, run.signals(), run.at_work():
+        certificate = pair.certificate(run)
     return finished(output, certificate)
 
 
@@ -201,7 +196,7 @@ class Pair:
     sequential: bool = False
 
     def certificate(self, run: Run) -> dict[str, Any]:
-        """Measures both sides, writes the certificate and its page."""
+        """That of an equal proof that stands here; else measures both sides, writes it and its page."""
         from keeptune.models.device import scoring_tokens
         from keeptune.report.page import write_certificate
 
@@ -216,6 +211,17 @@ class Pair:
         )
         assert context.suite is not None, "a proof asks a suite"
         refuse_unknown_margins(self.margins, context.suite)
+        certificate = shown_again(run, self._asked(context), served=is_endpoint(self.base.base))
+        if certificate is None:
+            certificate = self._measured(context, workshop, run)
+            run.write_json("certificate.json", certificate)
+        else:
+            self.progress.say("proven before, nothing to do")
+        write_certificate(run.folder, self.lang)
+        return certificate
+
+    def _measured(self, context: Context, workshop: Workshop, run: Run) -> dict[str, Any]:
+        """Measures both sides, and takes the verdict."""
         chosen, speaks = self._evaluations(context)
         context = self._readable(context)
         drift = [Drift(data=ROWS)] if speaks and not is_endpoint(self.base.base) else []
@@ -244,8 +250,6 @@ class Pair:
             certificate = with_diagnosis(
                 certificate, looked.base, looked.adapted, self.adapted, context, workshop, ROWS
             )
-        run.write_json("certificate.json", certificate)
-        write_certificate(run.folder, self.lang)
         return certificate
 
     def _evaluations(self, context: Context) -> tuple[list[Evaluation], bool]:
@@ -299,6 +303,19 @@ class Pair:
 
     def _counts(self) -> dict[str, Any]:
         return {NAMES[part]: dict(reading.counts) for part, reading in self.files.items()}
+
+    def _asked(self, context: Context) -> dict[str, Any]:
+        """Everything that the numbers hang on."""
+        assert context.suite is not None, "a proof asks a suite"
+        sides = {"before": self.base, "after": self.adapted}
+        models = {
+            side: one.to_dict() if is_endpoint(one.base) else [one.dtype, one.quantize, context.subject(one).identity()]
+            for side, one in sides.items()
+        }
+        data = {NAMES[part]: reading.digest for part, reading in self.files.items()}
+        plain = {"margins": self.margins.to_dict(), "metric": self.metric if "test" in self.files else None}
+        flags = {"force": self.force, "diagnose": self.diagnose, "sequential": self.sequential}
+        return asked_of(models, data, context.suite.stamp(), {**plain, **flags})
 
     def _provenance(self, context: Context) -> dict[str, Any]:
         sides = {"before": self.base, "after": self.adapted}

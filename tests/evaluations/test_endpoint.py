@@ -143,3 +143,9 @@ def test_a_proof_of_two_served_models_ends_in_a_certificate(served, tmp_path, mo
     )
     assert done["certificate"]["unchanged"]
     assert (tmp_path / "proof" / "certificate.html").is_file()
+    # Another model may answer at the same address by now, so that the proof is neither shown again nor written over.
+    held = (tmp_path / "proof" / "certificate.json").read_bytes()
+    with pytest.raises(RecipeError, match="nobody can tell whether the same models answer") as refused:
+        prove_pair(f"{served[1]}#a", f"{served[1]}#b", tmp_path / "proof", suite=str(tmp_path / "suite.yaml"))
+    assert refused.value.code == "E-RESUME-DIFFERENT"
+    assert (tmp_path / "proof" / "certificate.json").read_bytes() == held

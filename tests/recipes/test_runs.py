@@ -153,10 +153,14 @@ def test_a_tiny_run_needs_the_memory_that_was_forecast_whether_it_measures_its_b
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(work):
     run_recipe("recipe.yaml", work / "run", [], quiet=True, skip_base=True)
+    recipe = (work / "run" / "recipe.yaml").read_bytes()
     with pytest.raises(RecipeError) as caught:
         run_recipe("recipe.yaml", work / "run", ["seed=4"], quiet=True, skip_base=True)
     assert caught.value.code == "E-RESUME-DIFFERENT"
     assert "seed: 3 -> 4" in str(caught.value)
+    # What the folder holds is still the run that was done, by its own recipe.
+    assert (work / "run" / "recipe.yaml").read_bytes() == recipe
+    assert json.loads((work / "run" / "state.json").read_text())["state"] == "done"
 
 
 def test_a_model_against_itself_is_unchanged(work):
