@@ -7,7 +7,7 @@ at p. Each row is moved by the prefixes that serve it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,21 @@ from keeptune.models.family import PositionRule
 
 
 def table_of(model: PreTrainedModel) -> int | None:
-    """Rows of a decoder's table of learned positions; None where positions are computed, so that none is the last."""
+    """Tokens that a table of learned positions holds; None where positions are computed, so that none is the last."""
     family = FAMILIES.get(model.config.model_type)
-    if family is None or family.kind != "decoder":
+    if family is None or family.kind not in ("decoder", "encoder"):
         return None
-    return ModelShape.from_config(model.config.to_dict()).positions or None
+    rows = ModelShape.from_config(model.config.to_dict()).positions
+    return rows - UsualPositions.of(model).first if rows else None
+
+
+def positions_before(model: PreTrainedModel, names: Sequence[str] | None = None) -> int:
+    """Positions of such a table that a stack of adapters takes beside a text; unset: the most of those that serve."""
+    book: Any = model._modules.get("keeptune")
+    if book is None or table_of(model) is None:
+        return 0
+    serving = [book.serving.shared or ()] if book.serving.stacks is None else book.serving.stacks
+    return max(map(book.room, serving if names is None else [tuple(names)]), default=0)
 
 
 def refuse_beyond_table(model: PreTrainedModel, lengths: Iterable[int]) -> None:

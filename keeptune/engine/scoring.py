@@ -15,7 +15,7 @@ from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
-from keeptune.engine.positions import refuse_beyond_table
+from keeptune.engine.positions import positions_before, refuse_beyond_table
 from keeptune.engine.scored import Scored
 from keeptune.engine.selection import Stack
 
@@ -65,7 +65,9 @@ def _over_batches(
 ) -> Iterator[list[Any]]:
     """What `read` says of (head, states, targets), row by row."""
     assert all(1 <= row.start <= len(row.tokens) for row in rows), "a scored token has a token before it"
-    refuse_beyond_table(model, (len(row.tokens) for row in rows))
+    named = [None] * len(rows) if adapters is None else [stack or () for stack in adapters]
+    taken = {stack: positions_before(model, stack) for stack in set(named)}
+    refuse_beyond_table(model, (len(row.tokens) + taken[stack] for row, stack in zip(rows, named, strict=True)))
     head = head_of(model)
     with torch.inference_mode(), evaluating(model):
         for batch in filled(enumerate(len(row.tokens) for row in rows), batch_tokens):

@@ -26,7 +26,7 @@ from keeptune.engine.attention import use_attention
 from keeptune.engine.book import book_of
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import head_of
-from keeptune.engine.positions import refuse_beyond_table
+from keeptune.engine.positions import positions_before, refuse_beyond_table
 from keeptune.engine.request_parts import starting
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.scored import Scored
@@ -86,7 +86,8 @@ def prompts_of(
     model: PreTrainedModel, groups: Sequence[Group], pad: int, batch_tokens: int, most: int | None = None
 ) -> Iterator[tuple[list[int], Prompts]]:
     """Batches of groups, each with its prompts computed; `most` rows of a group go on from its prompt at a time."""
-    refuse_beyond_table(model, (len(row.tokens) for group in groups for row in group))
+    taken = positions_before(model)
+    refuse_beyond_table(model, (len(row.tokens) + taken for group in groups for row in group))
     shared = [_shared(group) for group in groups]
     use_attention(model)
     with torch.inference_mode(), evaluating(model):

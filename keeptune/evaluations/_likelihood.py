@@ -107,8 +107,10 @@ def document_bits(subject: Subject, texts: Sequence[str], context: Context, what
 
 
 def context_of(model: Any) -> int:
-    """Tokens that a model reads at a time; 2,048 where it sets itself no limit."""
-    return int(getattr(model.config, "max_position_embeddings", 0) or 2048)
+    """Tokens of a text that a model reads at a time, as it is served now; 2,048 where it sets itself no limit."""
+    from keeptune.engine.positions import positions_before
+
+    return int(getattr(model.config, "max_position_embeddings", 0) or 2048) - positions_before(model)
 
 
 def _windows(row: Scored, longest: int) -> list[Scored]:

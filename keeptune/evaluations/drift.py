@@ -42,7 +42,7 @@ class Drift(Evaluation):
         """`kl_to_base` and `top1_agreement`, each on `task_prompts` and on `generic_prompts`."""
         assert context.base is not None, "drift compares with a base"
         base, subject = context.subject(context.base), context.subject(checkpoint)
-        longest = min(context_of(one.model) for one in (base, subject))
+        longest = min(_longest(one) for one in (base, subject))
         scores = []
         if self._has_task(context):
             encoder = encoder_of(base.tokenizer, None, base.kind)
@@ -109,6 +109,12 @@ class Drift(Evaluation):
             summarise(name, "drift", "kl_to_base", kl_items, higher_is_better=False),
             summarise(name, "drift", "top1_agreement", same_items),
         ]
+
+
+def _longest(subject: Subject) -> int:
+    """Tokens of a text that it reads under all its adapters."""
+    with subject.on_task():
+        return context_of(subject.model)
 
 
 def _within(row: Encoded, longest: int) -> Encoded:

@@ -72,10 +72,11 @@ def mean_states(subject: Subject, texts: list[str], context: Context) -> Any:
     from keeptune.engine.batch import pack
     from keeptune.engine.generation import evaluating
     from keeptune.engine.packed import packed_hidden
+    from keeptune.engine.positions import positions_before
     from keeptune.evaluations._labels import batches_by_length, unlearned
 
     encoder = encoder_of(subject.tokenizer, None, subject.kind)
-    longest = int(getattr(subject.model.config, "max_position_embeddings", 512)) - 2
+    longest = int(getattr(subject.model.config, "max_position_embeddings", 512)) - 2 - positions_before(subject.model)
     rows = [unlearned(encoder.prompt([Message("user", text)])[:longest]) for text in texts]
     found: list[Any] = [None] * len(rows)
     with torch.inference_mode(), evaluating(subject.model):

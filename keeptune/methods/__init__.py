@@ -94,6 +94,15 @@ class Method(Spec, shelf="keeptune.methods"):
         """Trainable parameters and stored bytes on a model of that shape."""
         raise NotImplementedError
 
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Positions that it takes beside each text, on a model whose positions are a table; see `Cost.virtual_tokens`.
+
+        Args:
+            shape: of the model.
+            tokenizer: of the model, for whoever writes words around a text.
+        """
+        return 0
+
     def peft_config(self, placed: Sequence[Placed]) -> dict[str, Any] | None:
         """PEFT's config of it, where its tensors have PEFT's own names already."""
         return None

@@ -13,7 +13,7 @@ from keeptune.core.errors import PlanError
 from keeptune.data.text_encoder import frame
 from keeptune.engine.template_slot import Around
 from keeptune.methods._encoded_prompt import EncodedPrompt
-from keeptune.methods._template import MASK, Template, is_text
+from keeptune.methods._template import MASK, Template, is_text, read_template
 from keeptune.models.load import loaded_of
 
 
@@ -114,6 +114,13 @@ def _plain(template: Template, kind: str) -> bool:
 def _frame(tokenizer: Any) -> tuple[int, int]:
     before, behind = frame(tokenizer)
     return len(before), len(behind)
+
+
+def words_in(text: str, tokenizer: Any) -> int:
+    """Tokens of the words and the mask of a template, as they stand around a text."""
+    parts = [part for part in enumerate(read_template(text).parts) if not is_text(part[1])]
+    words = [(place, part) for place, part in parts if isinstance(part, str)]
+    return sum(1 if part == MASK else len(_ids(part, tokenizer, first=place == 0)) for place, part in words)
 
 
 def _ids(text: str, tokenizer: Any, *, first: bool = False) -> list[int]:

@@ -73,6 +73,10 @@ class MAM(Method):
             held_per_row=prefix.held_per_row,
         )
 
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Those of the prefix."""
+        return self.prefix.takes(shape, tokenizer)
+
     def saved_settings(self) -> dict[str, Any]:
         """Without the prefix's network, which no file keeps."""
         return {**self.to_dict(), "hidden": None, "positions": self.prefix.saved_settings()["positions"]}

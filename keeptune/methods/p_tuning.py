@@ -123,6 +123,14 @@ class PTuning(Method):
             self._check_writer(shape.family, template)
         return found._replace(template_tokens=template.room)
 
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """One for each virtual token, and for each token of the words of a template."""
+        from keeptune.methods._template_prompt import words_in
+
+        return (
+            self.length if not self.template else read_template(self.template).soft + words_in(self.template, tokenizer)
+        )
+
     def saved_settings(self) -> dict[str, Any]:
         """Those of a prompt, or of the template: no file keeps the encoder."""
         if not self.template:

@@ -59,6 +59,10 @@ class PTuningV2(Method):
         """2 p G K per layer."""
         return self.prefix.cost(shape)
 
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Those of the prefix."""
+        return self.prefix.takes(shape, tokenizer)
+
     def saved_settings(self) -> dict[str, Any]:
         """Those of the prefix, whose files others read."""
         return self.prefix.saved_settings()

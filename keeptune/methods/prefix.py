@@ -31,6 +31,7 @@ from keeptune.methods import Cost, Held, Method
 from keeptune.methods._families import require_prefixes
 from keeptune.methods._layers import Layers, chosen_layers
 from keeptune.models.anatomy import Anatomy, Layer, anatomy_of
+from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +103,10 @@ class Prefix(Method):
                 delta.start(generator, None if states is None else states[place.path])
             else:
                 delta.start(generator)
+
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Its length, where the text begins behind it."""
+        return self.room if FAMILIES[shape.family].positions else 0
 
     def cost(self, shape: ModelShape) -> Cost:
         """Kept: 2 p G K per attention, and H gates. A network trains p D + D m + m, and 2 G K (m + 1) per attention."""

@@ -16,7 +16,7 @@ and taken off again with the prompt, which is what ProMoT does (Wang et al. 2022
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -98,6 +98,10 @@ class Prompt(Method):
         """Length * D."""
         require_tokens(shape.family, self.name)
         return Cost(self.length * shape.width, 4 * self.length * shape.width, held=Held(0), virtual_tokens=self.length)
+
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """One for each virtual token."""
+        return self.length
 
     def _chosen_rows(self, model: PreTrainedModel, embedding: nn.Embedding) -> Tensor:
         """`[n, D]`: the rows that text or labels give."""

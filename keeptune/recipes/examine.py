@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from keeptune.models.families import family_of
 from keeptune.models.generation_stops import generation_stops
 from keeptune.recipes.feed import Feed
 from keeptune.recipes.material import longest_row
+from keeptune.recipes.positions_left import left_for_text, positions_taken
 
 if TYPE_CHECKING:
     from keeptune.core.checkpoint import Checkpoint
@@ -40,12 +41,19 @@ class Base:
         kind: of the model, as `encoder_of`.
         context: longest row in tokens.
         folder: that it came from.
+        config: its `config.json`.
     """
 
     tokenizer: Any
     kind: Kind
     context: int
     folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def left_for(self, recipe: Recipe, source: str) -> int:
+        """The longest row of a source under the recipe's adapters."""
+        taken = positions_taken(recipe, self.config, self.tokenizer) if self.config else {}
+        return left_for_text(self.context, taken.get(source, 0))
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Base:
@@ -58,7 +66,7 @@ class Base:
 
         config, tokenizer = look(checkpoint.base, checkpoint.revision)
         folder = folder_of(checkpoint.base, checkpoint.revision)
-        return cls(tokenizer, family_of(config).kind, longest_row(config), folder)
+        return cls(tokenizer, family_of(config).kind, longest_row(config), folder, config)
 
 
 @dataclass
@@ -106,7 +114,8 @@ def examine(
         DataError: nothing can be learned from the source, or too much of it would be dropped.
     """
     encoder = encoder_of(base.tokenizer, recipe.template, base.kind)
-    fitting = Fitting(recipe.too_long, base.context, encoder, hold=False)
+    context = base.left_for(recipe, feed.name)
+    fitting = Fitting(recipe.too_long, context, encoder, hold=False)
     found = Examined(feed.name, notes=list(feed.notes))
     twins = Twins()
     first = 0
@@ -126,7 +135,7 @@ def examine(
                 before = fitting.counts.copy() if shown else fitting.counts
                 fitting.add(encoded, example)
                 if shown:
-                    used = _used(before, fitting.counts, base.context)
+                    used = _used(before, fitting.counts, context)
                     found.rows += [check_view(ending, base.tokenizer, used) for ending in encoded.endings]
             step()
         first += len(group)

@@ -17,6 +17,7 @@ from keeptune.data.encode import EncodedSet
 from keeptune.data.formats.generated import Generated
 from keeptune.models.families import family_of
 from keeptune.recipes.encoding import encoded_once
+from keeptune.recipes.positions_left import left_for_text, positions_taken
 from keeptune.recipes.self_text import self_text
 from keeptune.recipes.sources import Source, data_digest, read_sources
 from keeptune.stages.train import Train
@@ -109,12 +110,13 @@ def gather(recipe: Recipe, folder: Path | None, workshop: Workshop, base: Checkp
 
 def encoded(recipe: Recipe, loaded: Loaded, rows: tuple[Example, ...], source: str) -> EncodedSet:
     """Rows of a source as the base takes them, by the recipe's template and policy."""
+    taken = positions_taken(recipe, loaded.model.config.to_dict(), loaded.tokenizer)
     return encoded_once(
         rows,
         loaded.tokenizer,
         cache_folder(),
         too_long=recipe.too_long,
-        context=context_length(loaded),
+        context=left_for_text(context_length(loaded), taken.get(source, 0)),
         template=recipe.template,
         kind=loaded.anatomy.kind,
         pairs=source in recipe.paired,

@@ -23,6 +23,7 @@ from keeptune.evaluations.harness import Harness
 from keeptune.evaluations.retention import Retention
 from keeptune.evaluations.target import Target
 from keeptune.recipes.material import Material
+from keeptune.recipes.positions_left import positions_taken
 from keeptune.recipes.within_context import within_context
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def context_of(
         cache=cache_folder(),
     )
     target = recipe.proof.target if recipe.proof and isinstance(recipe.proof.target, Target) else None
-    return within_context(context, [workshop.subject(base)], target)
+    loaded = workshop.shared(base)
+    taken = positions_taken(recipe, loaded.model.config.to_dict(), loaded.tokenizer)
+    most = max(taken.values(), default=0)
+    return within_context(context, [workshop.subject(base)], target, taken=most)
 
 
 def evaluations_of(recipe: Recipe, label: str, context: Context) -> list[Evaluation]:

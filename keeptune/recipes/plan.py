@@ -25,6 +25,7 @@ from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.jobs import Batches, base_of, batches_of, job_of, with_made, within
 from keeptune.recipes.material import longest_row
 from keeptune.recipes.measuring import refuse_unknown_margins, suite_of
+from keeptune.recipes.positions_left import left_for_text, positions_taken
 from keeptune.recipes.proof_work import proof_reading
 from keeptune.recipes.recipe import Recipe, load_recipe, recipe_path
 from keeptune.recipes.sources import Source, read_sources
@@ -203,6 +204,7 @@ def _encoded(
 ) -> dict[str, EncodedSet]:
     """The training rows of every source; text that the base is still to write counts at its full length."""
     context, kind = longest_row(config), family_of(config).kind
+    taken = positions_taken(recipe, config, tokenizer)
     found = {}
     for name in recipe.trained:
         settings = recipe.data[name]
@@ -211,8 +213,8 @@ def _encoded(
             continue
         rows = sources[name].train
         found[name] = encode_all(
-            rows, tokenizer, too_long=recipe.too_long, context=context, template=recipe.template, kind=kind,
-            pairs=name in recipe.paired,
+            rows, tokenizer, too_long=recipe.too_long, context=left_for_text(context, taken.get(name, 0)),
+            template=recipe.template, kind=kind, pairs=name in recipe.paired,
         )  # fmt: skip
     return with_made(recipe, found)
 

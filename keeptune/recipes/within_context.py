@@ -27,7 +27,12 @@ SPLITS = ("test", "ood", "dev")
 
 
 def within_context(
-    context: Context, subjects: Sequence[Subject], target: Target | None, names: Mapping[str, str] | None = None
+    context: Context,
+    subjects: Sequence[Subject],
+    target: Target | None,
+    names: Mapping[str, str] | None = None,
+    *,
+    taken: int = 0,
 ) -> Context:
     """The context with what every subject can read whole; its `left_out` counts the rest.
 
@@ -36,11 +41,14 @@ def within_context(
         subjects: that will be measured.
         target: whose rows are looked at.
         names: of rows, such as `task/test`, where they are to be told by another name.
+        taken: positions that adapters which are still to be trained will take beside a text.
 
     Raises:
         DataError: no row of a split, or nothing of the suite, is left (E-DATA-LONG).
     """
-    readers = [_Reader(one) for one in subjects if not isinstance(one, Endpoint) and one.kind in ("decoder", "encoder")]
+    readers = [
+        _Reader(one, taken) for one in subjects if not isinstance(one, Endpoint) and one.kind in ("decoder", "encoder")
+    ]
     if not readers or (target is None and context.suite is None):
         return context
     fitting = _Fitting(readers)
@@ -69,15 +77,12 @@ def left_out_lines(certificate: Mapping[str, Any]) -> list[str]:
 class _Reader:
     """What one model can read: rows of `longest` tokens, less the learned positions that its adapters take."""
 
-    def __init__(self, subject: Subject) -> None:
-        from keeptune.engine.book import book_of
-        from keeptune.engine.positions import table_of
+    def __init__(self, subject: Subject, taken: int) -> None:
+        from keeptune.engine.positions import positions_before
 
         self.tokenizer, self.kind = subject.tokenizer, subject.kind
-        self.longest = longest_row(subject.model.config.to_dict())
-        book = book_of(subject.model)
-        if book is not None and table_of(subject.model) is not None:
-            self.longest -= book.room(tuple(one.name for one in subject.adapters))
+        taken += positions_before(subject.model, [one.name for one in subject.adapters])
+        self.longest = longest_row(subject.model.config.to_dict()) - taken
         self.encoder = encoder_of(self.tokenizer, None, self.kind)
         self.answers = Answers(self.tokenizer, self.kind)
         self.frame = len(self.answers.rows([Message("user", "a")], ["a"])[0].tokens)

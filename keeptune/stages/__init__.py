@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from keeptune.stages._progress import Progress
 if TYPE_CHECKING:
     from keeptune.core.example import Example
     from keeptune.core.run import Run
+    from keeptune.core.shape import ModelShape
     from keeptune.data.encode import EncodedSet
     from keeptune.evaluations import Context
     from keeptune.models.load import Loaded
@@ -85,6 +86,10 @@ class Stage(Spec, shelf="keeptune.stages"):
     def sources(self) -> list[str]:
         """The names of the data sources that it uses."""
         return []
+
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Positions that its adapter takes beside each text, on a model whose positions are a table."""
+        return 0
 
     def made_from(self) -> dict[str, str]:
         """The sources that it makes for the stages after it, and the source that each takes its questions from."""

@@ -15,6 +15,7 @@ import torch
 from keeptune.core.checkpoint import AdapterRef, Checkpoint, serving
 from keeptune.core.errors import DivergedError, Interrupted, PlanError, RecipeError, did_you_mean
 from keeptune.engine.book import book_of
+from keeptune.engine.positions import positions_before, refuse_beyond_table
 from keeptune.engine.rows import active
 from keeptune.losses import Loss
 from keeptune.methods import after_step, attach, penalty
@@ -92,6 +93,7 @@ class Attempt:
             )
         overhead = self._overhead()
         plan = self._plan(overhead)
+        self._refuse_long()
         commits = Commits(work.folder, self._exactness(plan), stage.saving.keep)
         self.start: Start = commits.start(work.run, weights_only=work.weights_only)
         counters = self._counters(rate_scale)
@@ -293,6 +295,13 @@ class Attempt:
         if self.work.guard.guard.alignment:
             seen["guard_alignment"] = alignment(self.session.objective, self.session.plan.rows(0))
         return seen
+
+    def _refuse_long(self) -> None:
+        """Where positions are a table, a row and what is put before it are no longer: the recipe left room for both."""
+        model, stacks = self.loaded.model, self.stacks(new=True)
+        taken = {source: positions_before(model, stack) for source, stack in stacks.items()}
+        rows = ((source, row) for source in stacks for row in self.work.data[source].rows)
+        refuse_beyond_table(model, (row.longest + taken[source] for source, row in rows))
 
     def _overhead(self) -> int:
         """Positions that virtual tokens and prefixes take before a row of the task."""

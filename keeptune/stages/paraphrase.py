@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
@@ -15,6 +15,7 @@ from keeptune.core.errors import DataError
 from keeptune.stages import Stage, StageWork
 
 if TYPE_CHECKING:
+    from keeptune.core.shape import ModelShape
     from keeptune.data.encode import Encoded
     from keeptune.methods.prompt import Prompt
     from keeptune.models.load import Loaded
@@ -40,6 +41,10 @@ class Paraphrase(Stage):
         if len(set(texts)) < len(texts) or not all(text.strip() for text in texts):
             raise ValueError("'texts' are different wordings, none of them empty")
         return texts
+
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Those of the longest wording: which one is the best is not known before."""
+        return max(_length(text, tokenizer) for text in self.texts)
 
     def sources(self) -> list[str]:
         """The source that is looked at."""
@@ -94,5 +99,8 @@ def prompt_of(loaded: Loaded, text: str) -> Prompt:
     """The prompt that is a text, one virtual token for each of its tokens."""
     from keeptune.methods.prompt import Prompt
 
-    tokens = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Prompt(length=max(1, len(tokens)), init="text", text=text)
+    return Prompt(length=_length(text, loaded.tokenizer), init="text", text=text)
+
+
+def _length(text: str, tokenizer: Any) -> int:
+    return max(1, len(tokenizer(text, add_special_tokens=False)["input_ids"]))

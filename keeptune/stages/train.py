@@ -19,6 +19,7 @@ from keeptune.stages.optimizers import Optimizer
 
 METHODS: TypeAdapter[list[Method]] = TypeAdapter(Annotated[list[Method], Field(min_length=1)])
 if TYPE_CHECKING:
+    from keeptune.core.shape import ModelShape
     from keeptune.data.encode import EncodedSet
 
 # What may be changed between a kill and a resume: it does not reach the weights.
@@ -119,6 +120,10 @@ class Train(Stage):
         else:
             shares = {self.data: 1.0} if isinstance(self.data, str) else self.data
         return {source: share / sum(shares.values()) for source, share in shares.items()}
+
+    def takes(self, shape: ModelShape, tokenizer: Any) -> int:
+        """Those of its methods together."""
+        return sum(method.takes(shape, tokenizer) for method in self.methods)
 
     def sources(self) -> list[str]:
         """The sources that it trains on, and those that its losses look at."""
