@@ -62,7 +62,8 @@ class Drift(Evaluation):
         return [context.subject(context.base).identity(), [[row.id, row.target] for row in rows], list(requests)]
 
     def _has_task(self, context: Context) -> bool:
-        return any(name.split("/")[0] == self.data for name in context.data)
+        """Whether rows were held out, or nothing was split: what was trained on is not looked at."""
+        return any(name in context.data for name in (f"{self.data}/test", self.data))
 
     def _base_answers(self, base: Subject, requests: Sequence[str], context: Context) -> list[Encoded]:
         from keeptune.engine.generation import generate
