@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.checkpoint import AdapterRef, Checkpoint, serving
 from keeptune.core.digest import digest_of, file_digest, folder_digest
 from keeptune.core.errors import RecipeError, did_you_mean
-from keeptune.core.example import Example
+from keeptune.core.example import Example, Message
 from keeptune.core.score import Score
 from keeptune.core.spec import Spec
 from keeptune.data.suite import Suite
@@ -95,6 +95,19 @@ class Subject:
         return {"files": self.files, "adapters": parts}
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What all the models that are compared can read whole.
+
+    Attributes:
+        longest: tokens of the smallest context among them.
+        fits: whether a conversation fits, with each of some answers, or with the first token of one.
+    """
+
+    longest: int
+    fits: Callable[[Sequence[Message], Sequence[str]], bool]
+
+
 @dataclass
 class Context:
     """What evaluations work with.
@@ -109,6 +122,7 @@ class Context:
         progress: told about the items done.
         cache: folder of measured scores, shared by runs; None measures anew.
         left_out: parts of `data` and `suite` that lost items longer than the context; None where nobody looked.
+        reach: by which whoever writes longer prompts than those leaves out more; None where nobody looked.
     """
 
     subject: Callable[[Checkpoint], Subject]
@@ -120,6 +134,7 @@ class Context:
     progress: Progress | None = None
     cache: Path | None = None
     left_out: list[dict[str, Any]] | None = None
+    reach: Reach | None = None
 
     def rows(self, source: str, split: str = "test") -> list[Example]:
         """The rows `source/split` of the data; the whole of `source` when it was not split.
@@ -138,6 +153,10 @@ class Context:
         own = [rows for name, rows in self.data.items() if name.split("/")[0] == source]
         return sorted({row.target for rows in own for row in rows if row.text is None})
 
+    def fits(self, turns: Sequence[Message], answers: Sequence[str] = ()) -> bool:
+        """Whether every model that is compared can read a conversation whole."""
+        return self.reach is None or self.reach.fits(turns, answers)
+
     def tell(self, what: str, done: int, total: int) -> None:
         """Reports progress, if anybody listens."""
         if self.progress is not None:
@@ -154,3 +173,7 @@ class Evaluation(Spec, shelf="keeptune.evaluations"):
     def reads(self, context: Context) -> Any:
         """Plain data that stands for everything it reads from the context, for the cache's key."""
         raise NotImplementedError
+
+    def beyond(self, context: Context) -> list[tuple[str, int, int]]:
+        """(name, how many, of how many) of the items that it leaves out because what it adds makes them too long."""
+        return []

@@ -27,7 +27,8 @@ class InContext(Evaluation):
 
     Natural labels can be known without an example. Flipped ones (each class carries the next one's name) and abstract
     ones (A, B, C) can only be learned in the prompt, and a model that follows what it knows answers flipped ones below
-    chance (Wei et al. 2023, arXiv:2303.03846). With no shots they show where learning starts from.
+    chance (Wei et al. 2023, arXiv:2303.03846). With no shots they show where learning starts from. A question that is
+    longer than the context with its examples is asked of no model.
     """
 
     data: str | None = Field(None, description="labelled rows: train is shown, test asked; embedded ones when absent")
@@ -45,14 +46,33 @@ class InContext(Evaluation):
         subject = context.subject(checkpoint)
         if subject.kind == "encoder":
             return []
-        shown, asked = self._rows(context)
-        names = self._names(shown)
+        names = self._names(self._rows(context)[0])
+        asked = self._asked(names, context)
+        if not asked and self._rows(context)[1]:
+            return []
         with subject.off_task():
-            return [self._score(subject, shown, asked, names, context)]
+            return [self._score(subject, asked, names, context)]
 
     def reads(self, context: Context) -> Any:
-        """The rows."""
-        return [[[row.id, _text(row), row.target] for row in part] for part in self._rows(context)]
+        """The rows, and how many of them do not fit."""
+        rows = [[[row.id, _text(row), row.target] for row in part] for part in self._rows(context)]
+        return [*rows, *(lost for _, lost, _ in self.beyond(context))]
+
+    def beyond(self, context: Context) -> list[tuple[str, int, int]]:
+        """As `Evaluation.beyond`."""
+        shown, rows = self._rows(context)
+        lost = len(rows) - len(self._asked(self._names(shown), context))
+        return [(f"in context, {self._metric}", lost, len(rows))] if lost else []
+
+    def _asked(self, names: Mapping[str, str], context: Context) -> list[tuple[Example, list[Message]]]:
+        """The rows that fit, each with the conversation that ends in its question."""
+        shown, rows = self._rows(context)
+        found = [(row, [*self._before(shown, names, row, context.seed), Message("user", _text(row))]) for row in rows]
+        return [(row, turns) for row, turns in found if context.fits(turns, list(names.values()))]
+
+    @property
+    def _metric(self) -> str:
+        return f"{self.labels}_{self.shots}_shot"
 
     def _rows(self, context: Context) -> tuple[list[Example], list[Example]]:
         """(to show, to ask), of the commonest classes alone."""
@@ -77,25 +97,22 @@ class InContext(Evaluation):
     def _score(
         self,
         subject: Subject,
-        shown: Sequence[Example],
-        asked: Sequence[Example],
+        asked: Sequence[tuple[Example, list[Message]]],
         names: Mapping[str, str],
         context: Context,
     ) -> Score:
         answers, options = Answers(subject.tokenizer, subject.kind), list(names.values())
-        prompts = [[*self._before(shown, names, row, context.seed), Message("user", _text(row))] for row in asked]
-        groups = [answers.rows(prompt, options) for prompt in prompts]
-        metric = f"{self.labels}_{self.shots}_shot"
-        values = option_log_likelihoods(subject, groups, context, f"in context, {metric}")
+        groups = [answers.rows(turns, options) for _, turns in asked]
+        values = option_log_likelihoods(subject, groups, context, f"in context, {self._metric}")
         items = []
-        for row, own in zip(asked, values, strict=True):
+        for (row, _), own in zip(asked, values, strict=True):
             best, gold = best_option(own), names[row.target]
             said = "" if best is None else options[best]
             items.append(Item(
                 id=row.id, task="in_context", score=float(said == gold), prompt=_text(row), gold=gold,
                 prediction=said, gold_logprob=own[options.index(gold)], seed=context.seed,
             ))  # fmt: skip
-        return summarise("in_context", "diagnosis", metric, items, chance=1 / len(options))
+        return summarise("in_context", "diagnosis", self._metric, items, chance=1 / len(options))
 
     def _before(self, shown: Sequence[Example], names: Mapping[str, str], row: Example, seed: int) -> list[Message]:
         """Examples of every class in an order of this question's own."""

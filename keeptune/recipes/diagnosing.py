@@ -10,7 +10,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import PlanError
 from keeptune.core.score import Score
 from keeptune.data.suite import Suite
-from keeptune.evaluations import Context
+from keeptune.evaluations import Context, Evaluation
 from keeptune.evaluations._stored import measure_once
 from keeptune.evaluations.behaviour import Behaviour
 from keeptune.evaluations.format_drift import FormatDrift
@@ -71,8 +71,16 @@ def with_diagnosis(
     found["prompted_leak"] = prompted_leak(adapted, context, source)
     found["detach"] = detached(workshop, context.base, adapted)
     gap = found["format_gap"]
+    told = [*(context.left_out or []), *_beyond(chosen, context)] if context.reach else context.left_out
     form = {"format_gap": gap and gap["delta"], "recovered_share": found["recovered_share"]}
-    return {**certificate, "diagnosis": found, "format": {**certificate["format"], **form}}
+    return {**certificate, "diagnosis": found, "format": {**certificate["format"], **form}, "left_out": told}
+
+
+def _beyond(chosen: Sequence[Evaluation], context: Context) -> list[dict[str, Any]]:
+    """What was left out because it is longer than the context, examples before it counted, as in `left_out`."""
+    longest = context.reach.longest if context.reach else 0
+    lost = [part for one in chosen for part in one.beyond(context)]
+    return [{"name": name, "items": items, "of": of, "context": longest} for name, items, of in lost]
 
 
 def prompted_leak(adapted: Checkpoint, context: Context, source: str) -> float | None:

@@ -16,7 +16,7 @@ from keeptune.core.example import Example, Message
 from keeptune.data.encode import encoder_of
 from keeptune.data.label_set import LABELLED
 from keeptune.data.suite import Choice, ChoiceTask, Suite
-from keeptune.evaluations import Context, Subject
+from keeptune.evaluations import Context, Reach, Subject
 from keeptune.evaluations._endpoint import Endpoint
 from keeptune.evaluations._likelihood import Answers, after_prompt
 from keeptune.evaluations.target import Target
@@ -62,7 +62,9 @@ def within_context(
                 if rows and not data[key]:
                     raise _nothing_left(f"of the {counted(len(rows), 'row')} of '{shown}'", fitting.longest)
     suite = context.suite and fitting.suite(context.suite)
-    return replace(context, data=data, suite=suite, left_out=fitting.left_out)
+    return replace(
+        context, data=data, suite=suite, left_out=fitting.left_out, reach=Reach(fitting.longest, fitting.conversation)
+    )
 
 
 def left_out_lines(certificate: Mapping[str, Any]) -> list[str]:
@@ -128,6 +130,10 @@ class _Fitting:
             lost = {"name": name, "items": len(items) - len(found), "of": len(items), "context": self.longest}
             self.left_out.append(lost)
         return found
+
+    def conversation(self, turns: Sequence[Message], answers: Sequence[str]) -> bool:
+        """Whether every reader can read it."""
+        return all(reader.answered(turns, answers) if answers else reader.asked(turns) for reader in self.readers)
 
     def suite(self, suite: Suite) -> Suite:
         """Without the tasks that have no item left."""

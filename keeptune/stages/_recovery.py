@@ -16,6 +16,7 @@ from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.example import Example, Message
 from keeptune.evaluations import Context, Subject
 from keeptune.evaluations._free_answers import free_answers
+from keeptune.evaluations._likelihood import context_of
 
 if TYPE_CHECKING:
     from keeptune.models.load import Loaded
@@ -61,7 +62,10 @@ def recover(loaded: Loaded, checkpoint: Checkpoint, rows: Sequence[Example], see
     generator = torch.Generator().manual_seed(seed)
     loaded.model.train()
     with active(loaded.model, [*names, NAME]):
-        for step in range(STEPS):
+        longest = context_of(loaded.model)
+        encoded = [replace(row, tokens=row.tokens[:longest], learned=row.learned[:longest]) for row in encoded]
+        encoded = [row for row in encoded if any(row.learned[1:])]
+        for step in range(STEPS if encoded else 0):  # a base that says nothing reminds of nothing
             chosen = torch.randperm(len(encoded), generator=generator)[:ROWS_A_STEP].tolist()
             batch = pack([encoded[index] for index in chosen]).to(loaded.model.device)
             loss = next_token(packed_hidden(loaded.model, batch), batch.targets, head_of(loaded.model)) / batch.learned

@@ -171,3 +171,21 @@ def test_a_target_whose_rows_are_all_too_long_is_refused_with_the_context(contex
     with pytest.raises(DataError, match="of the 8 rows of 'target' fits the context of 96 tokens") as refused:
         between(contexts, "wide", "narrow")
     assert refused.value.code == "E-DATA-LONG"
+
+
+@pytest.mark.parametrize(("model", "context"), [("wide", 200), ("narrow", 96)])
+def test_a_diagnosis_leaves_out_what_its_examples_make_too_long_and_counts_it(contexts, model, context):
+    """Computed positions would answer beyond the context without a word, learned ones would end in an error."""
+    rows = [
+        {"prompt": f"Which {word} door is it?" + " word" * (5 * n), "options": ["open", "shut"], "gold": 0}
+        for n, word in enumerate(WORDS * 2)
+    ]
+    (contexts / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    talk = "tasks:\n  - {name: talk, file: talk.jsonl, kind: choice, chat: true}\n"
+    (contexts / "suite.yaml").write_text((contexts / "suite.yaml").read_text().replace("tasks:\n", talk))
+    done = between(contexts, model, model, diagnose=True)
+    told = {one["name"]: one for one in done["certificate"]["left_out"]}
+    assert told["talk, said after 4"]["items"] > 0
+    assert ("in context, natural_4_shot" in told) == (model == "narrow")
+    assert {one["context"] for one in told.values()} == {context}
+    assert "of 'talk, said after 4': longer than the context" in done["text"]

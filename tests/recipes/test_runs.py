@@ -167,7 +167,9 @@ def test_a_proof_without_a_target_needs_no_rows_that_were_held_out(work):
     """The source is called `task`, as that of drift is where nothing else is said, and all of it is trained on."""
     certificate = run_recipe("recipe.yaml", work / "run", ["proof.target=null"], quiet=True)["certificate"]
     assert certificate["target"] is None
-    assert {score.task for score in read_scores(work / "run", "adapted") if score.kind == "drift"} == {"generic_prompts"}
+    assert {score.task for score in read_scores(work / "run", "adapted") if score.kind == "drift"} == {
+        "generic_prompts"
+    }
 
 
 def test_a_model_against_itself_is_unchanged(work):
