@@ -244,7 +244,11 @@ def _text(report: dict[str, Any]) -> str:
 
 def _cautions(report: dict[str, Any]) -> list[str]:
     """What would explain a better score without any merit of the rows."""
-    found = []
+    found, there = [], report["examples"]
+    if (wanted := report["selector"].get("rows") or 0) > there:
+        found.append(f"{counted(wanted, 'row was', 'rows were')} asked for, and only {there:,} are there.")
+    if report["chosen"] == there:
+        return [*found, "every row was chosen, so that there is no choice to compare with chance."]
     ratio = (report["selected"]["words"] + 1) / (fmean(report["random"]["words"]) + 1)
     if not 1 / LONGER <= ratio <= LONGER:
         word = "long" if ratio > 1 else "short"
