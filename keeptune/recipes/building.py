@@ -12,6 +12,7 @@ from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
+from keeptune.core.typed import typed
 from keeptune.data.build import HELD_OUT, BuildPlan, build_source
 from keeptune.recipes.overrides import with_overrides
 from keeptune.recipes.yaml_file import read_yaml
@@ -75,4 +76,4 @@ def _text(result: dict[str, Any], plan: BuildPlan) -> str:
         lines += [f"    left out: {', '.join(left)}"] if left else []
     held = f"{result['held_out']:,} of them `split: test`"
     lines.append(f"\n{counted(result['rows'], 'row')} written to {result['output']}, {held}")
-    return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])
+    return "\n".join([*lines, f"\nNext: {typed('keeptune', 'init', result['output'])}"])

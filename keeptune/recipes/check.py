@@ -105,7 +105,7 @@ def check_recipe(
     }  # fmt: skip
     if html is not None:
         atomic_write(html, check_page(name, checks, result))
-    return {**result, "text": check_text(name, checks, result)}, fault
+    return {**result, "text": check_text(name, settings, checks, result)}, fault
 
 
 def _refuse_bad_rows(recipe: Recipe, surveys: dict[str, Survey]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keeptune.core.typed import typed
 from keeptune.data.view import TokenView
 from keeptune.recipes.examine import Examined
 from keeptune.report.html import Markup, element, table, visible
@@ -22,7 +23,7 @@ BARS, WIDTH = 8, 40
 LATER = "{name}: the base writes these rows when the recipe runs; there is nothing to look at yet"
 
 
-def check_text(name: str, checks: Sequence[Examined], result: Mapping[str, Any]) -> str:
+def check_text(name: str, settings: Sequence[str], checks: Sequence[Examined], result: Mapping[str, Any]) -> str:
     """A screen of text; on a terminal in colours, elsewhere «learned» stands in marks and ✂cut✂ between scissors."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     lines: list[str] = []
@@ -37,7 +38,7 @@ def check_text(name: str, checks: Sequence[Examined], result: Mapping[str, Any])
         lines += leak_lines(result)
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(_legend() if coloured else "«learned»  seen  ✂cut✂")
-    lines.append(f"\nNext: keeptune run {name}" if result["fault"] is None else "")
+    lines.append(f"\nNext: {typed('keeptune', 'run', name, settings=settings)}" if result["fault"] is None else "")
     return "\n".join(lines).rstrip("\n")
 
 

@@ -12,6 +12,7 @@ from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError, did_you_mean
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
+from keeptune.core.typed import typed
 from keeptune.data.curate import RELATIVE, Removal, curate, sample
 from keeptune.data.curation import Candidate, Rule, candidates_of
 from keeptune.data.guess import guess_format
@@ -150,7 +151,7 @@ def _text(result: dict[str, Any]) -> str:
                 lines.append(f"  {rule['name']:<14} post {one['id']}: {one['reason']}: {said} ...")
         lines.append("")
     lines.append(f"{counted(result['kept'], 'row')} written to {result['output']}")
-    return "\n".join([*lines, f"\nNext: keeptune init {result['output']}"])
+    return "\n".join([*lines, f"\nNext: {typed('keeptune', 'init', result['output'])}"])
 
 
 def bounds(rule: dict[str, Any]) -> str:

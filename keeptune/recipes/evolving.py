@@ -13,6 +13,7 @@ from keeptune.core.counting import counted
 from keeptune.core.disk import prepare_output
 from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.files import atomic_write
+from keeptune.core.typed import typed
 from keeptune.data.formats.generated import Generated
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
@@ -63,7 +64,8 @@ def evolve_file(
         )  # fmt: skip
     atomic_write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
     result = {"output": str(output), "rows": len(made), "counts": dict(counts)}
-    text = f"{counted(len(made), 'row')} written to {output}\n  {_told(counts)}\n\nNext: keeptune init {output}"
+    following = typed("keeptune", "init", output)
+    text = f"{counted(len(made), 'row')} written to {output}\n  {_told(counts)}\n\nNext: {following}"
     return {**result, "text": text}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from keeptune.core.checkpoint import Checkpoint
 from keeptune.core.errors import PlanError
 from keeptune.core.files import read_json, write_json
+from keeptune.core.typed import typed
 from keeptune.recipes.proof import run_of
 from keeptune.recipes.publishing import stacked, within, written
 from keeptune.recipes.same_outputs import TOLERANCE, Inputs, agreement, difference, outputs_of, probing_inputs
@@ -87,12 +88,13 @@ def merge_checkpoint(
 def _check_routes(checkpoint: Checkpoint) -> None:
     for ref in checkpoint.adapters:
         if ref.scope != "always":
+            alone = typed("keeptune", "merge", checkpoint.base, ref.path)
             raise PlanError(
                 f"'{ref.name}' answers its own task alone; as weights it would answer everybody.",
                 code="E-MERGE-ROUTED",
                 where={"file": ref.path},
                 why="The certificate of this run does not speak for that.",
-                fix=f"`keeptune export` it, or merge it on purpose: keeptune merge {checkpoint.base} {ref.path}",
+                fix=f"`keeptune export` it, or merge it on purpose: {alone}",
             )
 
 

@@ -15,6 +15,7 @@ from keeptune.core.counting import counted
 from keeptune.core.errors import DataError, MachineError, RecipeError
 from keeptune.core.example import Message
 from keeptune.core.files import atomic_write, json_bytes, make_folder, write_json
+from keeptune.core.typed import typed
 from keeptune.data.lines import read_lines
 from keeptune.data.source_file import open_source, unzipping
 from keeptune.data.suite import stable_id
@@ -92,9 +93,8 @@ def pairwise(
     make_folder(output)
     if judge is None:
         _write_sheet(duels, output)
-        text = (
-            f"{2 * len(duels)} comparisons to judge: {output / SHEET}\nthen        keeptune pairwise --votes {output}"
-        )
+        then = typed("keeptune", "pairwise", "--votes", output)
+        text = f"{2 * len(duels)} comparisons to judge: {output / SHEET}\nthen        {then}"
         return {"pairs": len(duels), "sheet": str(output / SHEET), "text": text}
     opened = context.subject(checkpoint_from(judge))
     with opened.on_task():
@@ -160,7 +160,7 @@ def _keep_votes(output: Path) -> None:
         raise MachineError(
             "people have filled in lines of this sheet, and a new one would take its place.", code="E-OUTPUT-EXISTS",
             where={"file": sheet},
-            fix=f"Count them with keeptune pairwise --votes {output}, or choose another --output.",
+            fix=f"Count them with {typed('keeptune', 'pairwise', '--votes', output)}, or choose another --output.",
         )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def plan_recipe(name: str, settings: list[str]) -> dict[str, Any]:
         "proof": _proof(recipe, folder, sources, tokenizer, config, machine.rate),
         "power": _power(recipe, folder, sources, family_of(config).kind),
     }
-    return {**result, "text": page(result, name, str(dtype))}
+    return {**result, "text": page(result, name, settings, str(dtype))}
 
 
 @dataclass(frozen=True)

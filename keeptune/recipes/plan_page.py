@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keeptune.core.typed import typed
 from keeptune.report.words import percent, seconds
 
 MB = 1e6
 
 
-def page(result: Mapping[str, Any], name: str, dtype: str) -> str:
+def page(result: Mapping[str, Any], name: str, settings: Sequence[str], dtype: str) -> str:
     """The whole plan, a screen of text; `dtype` is that of the weights, and why."""
     machine, advice = result["machine"], result["recommended"]
     lines = ["the recipe's stages", *_table([{**row, "name": label} for label, row in result["recipe"].items()])]
@@ -23,7 +24,7 @@ def page(result: Mapping[str, Any], name: str, dtype: str) -> str:
     if not result["fits"]:
         lines.append("             the recipe as it stands does not fit")
     lines += [f"recommended  {advice['name']}: {advice['reason']}", *_proof(result["proof"]), *_power(result["power"])]
-    return "\n".join([*lines, "", f"Next: keeptune run {name}"])
+    return "\n".join([*lines, "", f"Next: {typed('keeptune', 'run', name, settings=settings)}"])
 
 
 def _table(rows: list[dict[str, Any]], marked: str = "") -> list[str]:

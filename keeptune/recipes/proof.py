@@ -14,6 +14,7 @@ from keeptune.core.checkpoint import AdapterRef, Checkpoint
 from keeptune.core.errors import RecipeError
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
+from keeptune.core.typed import typed
 from keeptune.core.usage import measured
 from keeptune.data.guess import guess_format
 from keeptune.data.label_set import LABELLED
@@ -321,7 +322,7 @@ class Pair:
         sides = {"before": self.base, "after": self.adapted}
         served = is_endpoint(self.base.base)
         return {
-            "command": " ".join(["keeptune", *sys.argv[1:]]),
+            "command": typed("keeptune", *sys.argv[1:]),
             **{side: checkpoint.to_dict() for side, checkpoint in sides.items()},
             "digests": None if served else {side: context.subject(one).identity() for side, one in sides.items()},
             "data": {NAMES[part]: reading.digest for part, reading in self.files.items()},

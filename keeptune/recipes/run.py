@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.typed import typed
 from keeptune.recipes.at_hand import require_at_hand
 from keeptune.recipes.guarding import budget_settings, told
 from keeptune.recipes.recipe import load_recipe, recipe_path
@@ -48,7 +49,7 @@ def run_recipe(
     from keeptune.recipes.seeds import execute_seeds
 
     folder = output or Path("runs") / loaded.name
-    options = Options(fork, weights_only, skip_base, " ".join(["keeptune", *sys.argv[1:]]))
+    options = Options(fork, weights_only, skip_base, typed("keeptune", *sys.argv[1:]))
     certificate = execute_seeds(loaded, folder, recipe_folder, options=options, progress=Progress(quiet=quiet))
     return finished(folder, certificate)
 
@@ -72,5 +73,6 @@ def finished(folder: Path, certificate: dict[str, Any] | None) -> dict[str, Any]
         f"certificate  {folder / 'certificate.html'}",
     ]
     talk = talked_to(folder, certificate)
-    lines.append(f"next         keeptune {f'compare {folder} OTHER_RUN' if talk is None else f'chat {folder / talk}'}")
+    words = ("compare", folder, "OTHER_RUN") if talk is None else ("chat", folder / talk)
+    lines.append(f"next         {typed('keeptune', *words)}")
     return {"folder": str(folder), "verdict": verdict, "certificate": certificate, "text": "\n".join(lines)}

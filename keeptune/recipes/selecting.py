@@ -18,6 +18,7 @@ from keeptune.core.errors import DataError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.core.spec import validate
+from keeptune.core.typed import typed
 from keeptune.data.guess import guess_format
 from keeptune.data.read import read_examples
 from keeptune.recipes.overrides import with_overrides
@@ -155,7 +156,7 @@ def dedupe_files(files: Sequence[Path], output: Path, settings: Sequence[str] = 
         *told,
         "",
     ]
-    lines.append(f"{counted(len(found.indices), 'row')} written to {output}\nNext: keeptune init {output}")
+    lines.append(f"{counted(len(found.indices), 'row')} written to {output}\nNext: {typed('keeptune', 'init', output)}")
     return {**result, "text": "\n".join(lines)}
 
 
@@ -239,7 +240,9 @@ def _text(report: dict[str, Any]) -> str:
     lines += ["", f"  random: mean and range of {len(seeds)} draws of the same size, seeds {seeds[0]}-{seeds[-1]}"]
     lines += [f"  {sentence}" for sentence in _cautions(report)]
     lines += ["", *(f"  {one['reason']}: {visible(one['text'])}" for one in report["first"])]
-    return "\n".join([*lines, "", f"Rows written to {report['output']}", f"Next: keeptune init {report['output']}"])
+    return "\n".join(
+        [*lines, "", f"Rows written to {report['output']}", f"Next: {typed('keeptune', 'init', report['output'])}"]
+    )
 
 
 def _cautions(report: dict[str, Any]) -> list[str]:

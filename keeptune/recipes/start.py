@@ -14,6 +14,7 @@ from keeptune.core.errors import DataError, KeeptuneError, RecipeError
 from keeptune.core.example import Example
 from keeptune.core.files import atomic_write
 from keeptune.core.image import Image
+from keeptune.core.typed import typed
 from keeptune.data.bare_requests import BARE, asked_bare
 from keeptune.data.formats import FileFormat
 from keeptune.data.guess import guess_format, label_set
@@ -140,7 +141,9 @@ def write_recipe(data: Path, model: str, output: Path) -> dict[str, Any]:
         told_parts = ", ".join(f"{name or 'unnamed'} {stated[name]:,}" for name in sorted(stated))
         notes.append(f"the column `split` decides what is held out: {told_parts}")
     notes.append(_effort(passes, minutes_of(output, passes.steps)))
-    told = "\n".join([f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: keeptune check {output}"])
+    told = "\n".join(
+        [f"wrote {output}", *[f"  {note}" for note in notes], "", text, f"Next: {typed('keeptune', 'check', output)}"]
+    )
     return {"recipe": str(output), "format": guess.format.name, "rows": len(examples), "notes": notes, "text": told}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keeptune.core.typed import typed
 from keeptune.report.gain import change
 from keeptune.report.html import Markup, element, folded, table
 from keeptune.report.language import say
@@ -170,11 +171,12 @@ def provenance(certificate: Mapping[str, Any], recipe: Mapping[str, Any], recipe
 def commands(folder: Path, certificate: Mapping[str, Any]) -> Markup:
     """What to do with the result."""
     shown = Path(folder.parent.name, folder.name) if folder.parent.name == "runs" else Path(folder.name)
-    lines = [f"keeptune compare {shown} OTHER_RUN"]
+    lines = [typed("keeptune", "compare", shown, "OTHER_RUN")]
     made = made_by(folder, certificate)
     if made is not None:
         speaks = certificate.get("drift") is not None
-        lines += [f"keeptune {verb} {shown / made}" for verb in ("chat", "merge", "export") if speaks or verb != "chat"]
+        verbs = [verb for verb in ("chat", "merge", "export") if speaks or verb != "chat"]
+        lines += [typed("keeptune", verb, shown / made) for verb in verbs]
     limits = say(
         "What this does not say: nothing is proven about abilities that no item asks for, about other languages than "
         "those of the items, or about safety."

@@ -45,6 +45,16 @@ def test_rows_are_written_in_the_order_of_choice_and_read_again(tmp_path):
     assert len(result["random"]["radius"]) == 5
 
 
+def test_more_rows_than_there_are_is_said_and_compared_with_no_chance(tmp_path):
+    data = write(tmp_path / "a.jsonl", asked(30))
+    result = select_files([data], tmp_path / "all of it.jsonl", Wanted("kcenter", rows=1000))
+    assert result["chosen"] == 30
+    assert "1,000 rows were asked for, and only 30 are there." in result["text"]
+    assert "every row was chosen" in result["text"]
+    assert "no better than chance" not in result["text"]
+    assert f"Next: keeptune init '{tmp_path / 'all of it.jsonl'}'" in result["text"]
+
+
 def test_rows_that_the_file_holds_out_are_never_chosen(tmp_path):
     rows = asked(40)
     for row in rows[::2]:
