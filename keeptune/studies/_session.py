@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keeptune.core.errors import KeeptuneError
+from keeptune.core.errors import RecipeError
+from keeptune.core.files import read_json
 from keeptune.core.run import Run
 from keeptune.core.spec import validate
 from keeptune.recipes.overrides import with_overrides
@@ -45,19 +46,30 @@ def run_study(
     progress = Progress(quiet=quiet)
     loaded, dtype = with_dtype(asked, folder)
     progress.say(f"dtype {dtype}")
-    with Run.open(folder) as held, held.signals(_stopping(progress)):
-        held.enter("checking")
+    with Run.open(folder) as held, held.signals(_stopping(progress)), held.at_work():
+        _refuse_another(held.folder, study.name)
         held.write_json("study.recipe.json", {"study": study.to_dict(), "recipe": loaded.to_dict()})
         work = Work(held, loaded, recipe_path(recipe).parent, Workshop(trusted=held.folder), progress)
         held.enter("running")
-        try:
-            result = study.conduct(work)
-        except KeeptuneError as error:
-            held.enter("interrupted" if error.exit_code == 75 else "failed", f"{error.code} {error.what}"[:500])
-            raise
+        result = study.conduct(work)
         held.write_json("study.json", {key: value for key, value in result.items() if key != "text"})
-        held.enter("done")
     return {**result, "folder": str(folder)}
+
+
+def _refuse_another(folder: Path, name: str) -> None:
+    """A study may grow in its folder, by seeds or arms; another one, or a run, is not written over."""
+    own, held = folder / "study.recipe.json", "a run or a proof"
+    if own.is_file():
+        try:
+            held = f"the study '{read_json(own)['study']['name']}'"
+        except (ValueError, LookupError, TypeError):
+            held = f"a study whose {own.name} is damaged"
+    if held == f"the study '{name}'" or not any((folder / file).exists() for file in (own.name, "exactness.json")):
+        return
+    raise RecipeError(
+        f"this folder holds {held}.", code="E-RESUME-DIFFERENT", where={"file": str(folder)},
+        why="It would be written over.", fix="Choose another --output.",
+    )  # fmt: skip
 
 
 def _stopping(progress: Progress) -> Callable[[str], None]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 from keeptune.core.errors import RecipeError
 from keeptune.core.score import Item, Score
+from keeptune.recipes.measuring import measure
 from keeptune.recipes.recipe import load_recipe
 from keeptune.report.lineup_page import headline
 from keeptune.studies._cells import grid_of, named
@@ -16,6 +19,7 @@ from keeptune.studies._lineup import arm_recipe, token_budget
 from keeptune.studies._session import run_study
 from tests.recipes.test_shelf import suite  # noqa: F401 (a fixture)
 from tests.recipes.test_shelf_steps import model, small  # noqa: F401 (a fixture)
+from tests.reliability.kill_loop import in_child
 
 FEW = ["recipes=[sft, lora]", "rates=[0.5, 2]", "tokens=512"]
 
@@ -47,6 +51,35 @@ def test_the_grid_is_run_once_and_read_as_frontiers(settings, tmp_path, monkeypa
     second = run_study("compare", "sft", moved, settings, FEW, quiet=True)
     assert second["cells"] == first["cells"]
     assert second["methods"] == first["methods"]
+
+
+def test_a_study_that_is_killed_makes_only_what_was_not_done_and_its_summary_is_whole(settings, tmp_path, monkeypatch):
+    """SIGKILL as the second of two runs begins: the first is committed, and `study.json` is not there yet."""
+    from keeptune.studies import _bench
+
+    two, begun, real = ["recipes=[sft]", "rates=[0.5, 2]", "tokens=512"], [], _bench.trained
+
+    def killed_at_the_second(*asked):
+        begun.append(1)
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*asked)
+
+    def study():
+        return run_study("compare", "sft", tmp_path / "study", settings, two, quiet=True)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(_bench, "trained", killed_at_the_second)
+        assert os.waitpid(in_child(study), 0)[1] == signal.SIGKILL
+    assert not (tmp_path / "study" / "study.json").exists()
+    monkeypatch.setattr(_bench, "trained", lambda *asked: begun.append(1) or real(*asked))
+    monkeypatch.setattr(_bench, "measure", lambda label, *asked: measured.append(label) or measure(label, *asked))
+    measured = []
+    result = study()
+    assert len(begun) == 1
+    assert measured == ["adapted"]
+    assert [(cell["recipe"], cell["rate"]) for cell in result["cells"]] == [("sft", 0.5), ("sft", 2)]
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["cells"] == result["cells"]
 
 
 def never(*_, **__):

@@ -87,6 +87,19 @@ def test_a_stopped_study_goes_on_where_it_stopped(tmp_path, shelf):
     assert json.loads((tmp_path / "s" / "study.json").read_text())["scores"] == [0, 1, 2]
 
 
+def test_another_study_or_a_run_is_not_written_over(tmp_path, shelf):
+    CALLS[:] = [1]
+    run_study(shelf, "sft", tmp_path / "s", quiet=True)
+    with pytest.raises(RecipeError, match="this folder holds the study 'counting_study") as refused:
+        run_study("compare", "sft", tmp_path / "s", quiet=True)
+    assert refused.value.code == "E-RESUME-DIFFERENT"
+    assert json.loads((tmp_path / "s" / "state.json").read_text())["state"] == "done"
+    with Run.open(tmp_path / "run") as run:
+        run.check_exactness({"seed": 7})
+    with pytest.raises(RecipeError, match="this folder holds a run or a proof"):
+        run_study(shelf, "sft", tmp_path / "run", quiet=True)
+
+
 def test_an_unknown_study_or_setting_is_refused_by_name(tmp_path, shelf):
     with pytest.raises(RecipeError, match="no study is called 'select'"):
         run_study("select", "sft", tmp_path / "s", quiet=True)
