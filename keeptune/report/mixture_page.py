@@ -180,7 +180,8 @@ def _change(domain: Plain, one: Plain) -> str:
     shown = [f"{one[key]:+.4f}" if bits else f"{100 * one[key]:+.1f}" for key in ("value", "low", "high")
              if one[key] is not None]  # fmt: skip
     unit = "bits per byte" if bits else "points"
-    return f"{shown[0]} {unit}" + (f" ({shown[1]} to {shown[2]})" if len(shown) == 3 else "")
+    told = f"{shown[0]} {unit}" + (f" ({shown[1]} to {shown[2]})" if len(shown) == 3 else "")
+    return told.replace("-", "−")
 
 
 def _at(cell: Plain) -> str:

@@ -86,7 +86,7 @@ def bottom_axis(axis: Axis, y: float, label: str, form: str = "{:+g}") -> list[M
     for tick in axis.ticks():
         parts += [
             line(axis(tick), y, axis(tick), y + 4, "axis"),
-            text(axis(tick), y + 17, form.format(tick), "tick", "middle"),
+            text(axis(tick), y + 17, _number(tick, form), "tick", "middle"),
         ]
     return [*parts, text((axis.start + axis.end) / 2, y + 36, label, "label", "middle")]
 
@@ -97,6 +97,11 @@ def left_axis(axis: Axis, x: float, label: str, form: str = "{:+g}") -> list[Mar
     for tick in axis.ticks():
         parts += [
             line(x - 4, axis(tick), x, axis(tick), "axis"),
-            text(x - 8, axis(tick) + 4, form.format(tick), "tick", "end"),
+            text(x - 8, axis(tick) + 4, _number(tick, form), "tick", "end"),
         ]
     return [*parts, text(x - 8, min(axis.start, axis.end) - 12, label, "label", "start")]
+
+
+def _number(value: float, form: str) -> str:
+    """A tick as the text beside it writes numbers: with a minus sign, not a hyphen."""
+    return form.format(value).replace("-", "−")
