@@ -18,6 +18,7 @@ from keeptune.core.digest import digest_of
 from keeptune.core.files import atomic_write, json_bytes, make_folder
 from keeptune.core.score import Item, Score
 from keeptune.evaluations import Context, Evaluation
+from keeptune.evaluations._numbers import refuse_without_numbers
 
 
 def measure_once(evaluation: Evaluation, checkpoint: Checkpoint, context: Context) -> list[Score]:
@@ -26,6 +27,9 @@ def measure_once(evaluation: Evaluation, checkpoint: Checkpoint, context: Contex
     The key holds the evaluation's settings, what it reads, the checkpoint's files, the seed, our code and the
     libraries: whatever could change a number. A file that does not match its own digest is measured again. Where
     another process is measuring the same, its scores are waited for.
+
+    Raises:
+        ModelError: the base gives no numbers (E-MODEL-NUMBERS).
     """
     scores = measure_unless_claimed(evaluation, checkpoint, context, wait=True)
     assert scores is not None, "who waits gets the claim"
@@ -38,7 +42,7 @@ def measure_unless_claimed(
     """As `measure_once`; None, unless told to wait, while another process measures the same."""
     subject = context.subject(checkpoint)
     if context.cache is None or not subject.files:
-        return evaluation.measure(checkpoint, context)
+        return _measured(evaluation, checkpoint, context)
     reads = evaluation.reads(context)
     key = digest_of(
         [evaluation.to_dict(), reads, subject.identity(), context.seed, code_revision(), _place(subject.model)]
@@ -53,8 +57,14 @@ def measure_unless_claimed(
             return None
         scores = _read(path)
         if scores is None:
-            scores = evaluation.measure(checkpoint, context)
+            scores = _measured(evaluation, checkpoint, context)
             _write(path, scores)
+    return scores
+
+
+def _measured(evaluation: Evaluation, checkpoint: Checkpoint, context: Context) -> list[Score]:
+    scores = evaluation.measure(checkpoint, context)
+    refuse_without_numbers(scores, checkpoint, context.base)
     return scores
 
 

@@ -32,6 +32,7 @@ CHINESE: Mapping[str, str] = {
     "it fell on {names}": "在{names}上退步",
     "the pooled general score fell": "通用能力的合并得分下降",
     "its language model got worse on {names}": "在{names}上的语言建模变差",
+    "its log-probabilities are not finite numbers on {names}": "在{names}上的对数概率不是有限数",
     "general ability was not kept": "通用能力没有保持",
     "{first} and {last}": "{first}和{last}",
     ", ": "、",

@@ -65,7 +65,7 @@ def diagnosis(found: Mapping[str, Any]) -> Markup:
 
 def _fell(part: Mapping[str, Any], key: str) -> str:
     """Points of accuracy; percent of a corpus's bits per byte, where more is worse."""
-    return points(part[key]) + "%" * (part.get("kind") == "corpus")
+    return points(part[key]) + "%" * (part.get("kind") == "corpus" and part[key] is not None)
 
 
 def _facts(found: Mapping[str, Any]) -> Markup:

@@ -64,13 +64,17 @@ def _lost(certificate: Mapping[str, Any]) -> str:
         lost.append(say("{share} of unrelated instructions are answered in the training format", share=shown))
     retention = certificate.get("retention") or {}
     tasks = [task["name"] for task in retention.get("tasks", []) if task["verdict"] == "FAIL"]
-    corpora = [corpus["name"] for corpus in retention.get("corpora", []) if corpus["verdict"] == "FAIL"]
+    failed = [corpus for corpus in retention.get("corpora", []) if corpus["verdict"] == "FAIL"]
+    corpora = [corpus["name"] for corpus in failed if corpus["adapted"] is not None]
+    silent = [corpus["name"] for corpus in failed if corpus["adapted"] is None]
     if tasks:
         lost.append(say("it fell on {names}", names=_listed(tasks)))
     elif (retention.get("pooled") or {}).get("verdict") == "FAIL":
         lost.append(say("the pooled general score fell"))
     if corpora:
         lost.append(say("its language model got worse on {names}", names=_listed(corpora)))
+    if silent:
+        lost.append(say("its log-probabilities are not finite numbers on {names}", names=_listed(silent)))
     return _listed(lost) or say("general ability was not kept")
 
 

@@ -56,7 +56,7 @@ def build(
         "drift": _drift(adapted),
         "format": {
             "leak": entry(leak),
-            "specialisation_index": entry(leak) and _number(leak.delta) if leak else None,
+            "specialisation_index": entry(leak) and number(leak.delta) if leak else None,
             "format_gap": None,
             "recovered_share": None,
         },
@@ -101,7 +101,7 @@ class Retained:
             if reason is None:
                 self.admitted.append(pair)
             else:
-                scores = {"base": _number(pair.base.value), "adapted": _number(pair.adapted.value)}
+                scores = {"base": number(pair.base.value), "adapted": number(pair.adapted.value)}
                 self.excluded.append({"name": pair.base.task, "reason": reason, **scores})
         self.tasks = {pair.base.task: pair.compare(own[pair.base.task], level=level) for pair in self.admitted}
         corpora = [pair for pair in pairs if pair.base.kind == "corpus"]
@@ -136,11 +136,11 @@ def entry(part: Comparison | None) -> dict[str, Any] | None:
     if part is None:
         return None
     return {
-        "base": _number(part.base),
-        "adapted": _number(part.adapted),
-        "delta": _number(part.delta),
-        "low": _number(part.low),
-        "high": _number(part.high),
+        "base": number(part.base),
+        "adapted": number(part.adapted),
+        "delta": number(part.delta),
+        "low": number(part.low),
+        "high": number(part.high),
         "level": part.level,
         "margin": part.margin,
         "verdict": part.verdict,
@@ -149,7 +149,7 @@ def entry(part: Comparison | None) -> dict[str, Any] | None:
         "flips_right_to_wrong": part.flips_right_to_wrong,
         "flips_wrong_to_right": part.flips_wrong_to_right,
         "discordance": part.discordance,
-        "effective_clusters": _number(part.effective_clusters),
+        "effective_clusters": number(part.effective_clusters),
         "unchanged": part.unchanged,
         "method": part.method,
         "note": part.note,
@@ -198,7 +198,7 @@ def _drift(adapted: Sequence[Score]) -> dict[str, Any] | None:
     parts: dict[str, dict[str, Any]] = {}
     for score in adapted:
         if score.kind == "drift":
-            parts.setdefault(score.task.removesuffix("_prompts"), {})[score.metric] = _number(score.value)
+            parts.setdefault(score.task.removesuffix("_prompts"), {})[score.metric] = number(score.value)
     if not parts:
         return None
     main = parts.get("generic") or parts.get("task") or {}
@@ -239,5 +239,6 @@ def _moved(base: Sequence[Score], again: Sequence[Score]) -> dict[str, Any] | No
     return {"largest": max(floors.values()), "parts": floors, "scorings": most} if floors else None
 
 
-def _number(value: float | None) -> float | None:
+def number(value: float | None) -> float | None:
+    """A number as the certificate shows it: null when it is not finite."""
     return value if value is not None and math.isfinite(value) else None

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keeptune.core.score import Score
-from keeptune.stages._certificate import entry
+from keeptune.stages._certificate import entry, number
 from keeptune.stages._pairing import common, likely, more_lost
 from keeptune.stages._states import States
 from keeptune.statistics.comparison import Comparison
@@ -140,8 +140,8 @@ def _lost(
             {
                 "name": one.task,
                 "kind": one.kind,
-                "delta": fell.delta,
-                "delta_after": left.delta,
+                "delta": number(fell.delta),
+                "delta_after": number(left.delta),
                 "after_recovery": state,
             }
         )
