@@ -45,6 +45,7 @@ TITLES = {
     "shared_prefix": "K answers to one prompt: the prompt once against repeated",
     "kcenter": "k-center greedy",
     "generation": "Writing: many prompts at once",
+    "mixed_adapters": "Writing: many users' adapters in one batch",
     "probe": "Probes and top-layer studies on a cached trunk",
     "study": "A study of several settings, each with its proof",
     "grid": "A study against a trainer and a harness for each setting, by the wall clock",
@@ -120,6 +121,14 @@ def alone(row: Row) -> list[str]:
     if row["peer"] is not None:
         return speed(row)
     return [row["what"], "", "", f"{row['own_seconds']:.3g} s, {row['peak_gib']:.1f} GiB in all", ""]
+
+
+def mixed(row: Row) -> list[str]:
+    """Against a peer, if there is one, and the share of the speed that the model has by itself."""
+    share = f"{row['share']['median']:.0%} [{row['share']['p10']:.0%} .. {row['share']['p90']:.0%}]"
+    if row["peer"] is None:
+        return [row["what"], "", "", f"{row['own_seconds']:.3g} s", "", share]
+    return [*speed(row), share]
 
 
 def throughput(row: Row) -> list[str]:
@@ -219,6 +228,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "shared_prefix": (BOUNDED, bounded),
     "kcenter": (AGAINST, alone),
     "generation": ([*AGAINST, "a written token in read ones"], writing),
+    "mixed_adapters": ([*AGAINST, "of the speed without adapters"], mixed),
     "probe": (AGAINST, speed),
     "study": (AGAINST, speed),
     "grid": ([*AGAINST, "less of the processor"], waits),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from keeptune.engine.kernel_contract import AttentionKernels
+from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
 from keeptune.engine.kernels import serving
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def _faster(query: Tensor) -> bool:
     return _kernels(query) is not None
 
 
-def _kernels(query: Tensor, *others: Tensor) -> AttentionKernels | None:
-    found = serving(query, *others)
-    return found if isinstance(found, AttentionKernels) and found.attends(query.shape[2]) else None
+def _kernels(query: Tensor, *others: Tensor) -> ProcessorKernels | None:
+    found = of_processor(serving(query, *others))
+    return found if found is not None and found.attends(query.shape[2]) else None
 
 
 def attend_rows(

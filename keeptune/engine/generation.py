@@ -23,8 +23,8 @@ from keeptune.engine.head import head_of
 from keeptune.engine.named_generator import named_generator
 from keeptune.engine.positions import refuse_beyond_table, table_of
 from keeptune.engine.request_parts import starting
-from keeptune.engine.rows import Assignment, stack_of
-from keeptune.engine.rows import rows as serving_rows
+from keeptune.engine.rows import Assignment, serve, serving_of, stack_of
+from keeptune.engine.selection import Serving
 from keeptune.models.families import FAMILIES
 
 COMPACT_AT = 0.75
@@ -129,6 +129,7 @@ class _Writing:
         padded = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         written = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         self.model, self.assigned = model, assigned
+        self.serving: Serving | None = None
         self.alive = list(range(len(prompts)))
         self.tokens, self.mask = torch.tensor(padded, device=device), torch.tensor(written, device=device)
         self.cache: Any = growing_cache(model.config)
@@ -180,9 +181,10 @@ class _Writing:
         return logits
 
     def _served(self) -> AbstractContextManager[None]:
-        """Each row in the batch by its own adapters, where they are named."""
-        assigned = self.assigned and [self.assigned[row] for row in self.alive]
-        return serving_rows(self.model, assigned) if assigned else nullcontext()
+        """Each row in the batch by its own adapters, where they are named: for as long as the same rows are in it."""
+        if self.assigned and self.serving is None:
+            self.serving = serving_of([self.assigned[row] for row in self.alive])
+        return nullcontext() if self.serving is None else serve(self.model, self.serving)
 
     def _compact(self, stopped: set[int]) -> None:
         """Drops finished rows when enough of the batch is finished."""
@@ -193,7 +195,7 @@ class _Writing:
         self.cache.batch_select_indices(index)
         self.tokens, self.mask = self.tokens[index], self.mask[index]
         self.last = None if self.last is None else self.last[index]
-        self.alive = [self.alive[place] for place in kept]
+        self.alive, self.serving = [self.alive[place] for place in kept], None
         self._keep(index)
 
     def _keep(self, index: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor
 
@@ -34,9 +34,8 @@ class Kernels(Protocol):
         ...
 
 
-@runtime_checkable
-class AttentionKernels(Kernels, Protocol):
-    """What those of a processor compute besides; a GPU has FlashAttention."""
+class ProcessorKernels(Kernels, Protocol):
+    """What those of a processor compute besides; a GPU has FlashAttention, and fast products of many small matrices."""
 
     def attends(self, width: int) -> bool:
         """Whether `attention_back` takes heads of this width."""
@@ -55,8 +54,15 @@ class AttentionKernels(Kernels, Protocol):
         """Of causal attention over packed rows."""
         ...
 
+    def updates(self, rank: int) -> bool:
+        """Whether `low_rank` takes factors of this rank."""
+        ...
 
-@runtime_checkable
+    def low_rank(self, x: Tensor, h: Tensor, A: Tensor, B: Tensor, scale: Tensor, sets: Tensor) -> Tensor:
+        """Updates of rows that have factors of their own."""
+        ...
+
+
 class ForwardKernels(Kernels, Protocol):
     """What those of a GPU compute besides, for the forward pass of a training step.
 
@@ -70,3 +76,13 @@ class ForwardKernels(Kernels, Protocol):
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """SwiGLU."""
         ...
+
+
+def of_processor(kernels: Kernels | None) -> ProcessorKernels | None:
+    """The same, where they are a processor's; `isinstance` takes as long as a small kernel."""
+    return cast("ProcessorKernels", kernels) if hasattr(kernels, "low_rank") else None
+
+
+def of_gpu(kernels: Kernels | None) -> ForwardKernels | None:
+    """The same, where they are a GPU's."""
+    return cast("ForwardKernels", kernels) if hasattr(kernels, "gated") else None

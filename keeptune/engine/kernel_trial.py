@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keeptune.engine.kernel_contract import AttentionKernels, ForwardKernels, Kernels
+from keeptune.engine.kernel_contract import ForwardKernels, Kernels, ProcessorKernels, of_gpu, of_processor
 
 CLOSE = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}
 """Of the norm of what is expected; a number is within half a unit of it, and some are rounded more than once."""
@@ -30,10 +30,10 @@ def agree(kernels: Kernels, dtype: torch.dtype, device: torch.device | None = No
     drawn = partial(_drawn, draw, dtype, device)
     with torch.inference_mode(mode=False), torch.enable_grad():
         pairs = [pair for trial in (_norm, _gated, _rotation, _next_token) for pair in trial(kernels, drawn)]
-        if isinstance(kernels, AttentionKernels):
-            pairs += _attention(kernels, drawn)
-        if isinstance(kernels, ForwardKernels):
-            pairs += _forward(kernels, drawn)
+        if own := of_processor(kernels):
+            pairs += [*_attention(own, drawn), *_low_rank(own, drawn)]
+        if theirs := of_gpu(kernels):
+            pairs += _forward(theirs, drawn)
     return all((got.double() - expected).norm() <= CLOSE[dtype] * expected.norm() for got, expected in pairs)
 
 
@@ -78,7 +78,7 @@ def _rotation(kernels: Kernels, drawn: Drawn) -> Compared:
     yield kernels.rotate(turned, cos, sin, back=True), x.double()
 
 
-def _attention(kernels: AttentionKernels, drawn: Drawn) -> Compared:
+def _attention(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
     lengths, scale = (7, 1, 61), 0.3
     total = sum(lengths)
     q, g = (drawn(total, 4, 32) for _ in range(2))
@@ -95,6 +95,14 @@ def _attention(kernels: AttentionKernels, drawn: Drawn) -> Compared:
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), offsets, scale)
     yield from zip(found, _slopes(torch.cat(outputs), g, *wide), strict=True)
+
+
+def _low_rank(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
+    x, h, A, B = (drawn(*shape) for shape in ((4, 40), (4, 600), (2, 3, 40), (2, 3, 600)))
+    sets, scale = torch.tensor([1, -1, 0, 1]), drawn(2, 3).float()
+    inner = torch.einsum("nri,ni->nr", A[sets].double(), x.double()) * scale[sets].double()
+    change = torch.einsum("nro,nr->no", B[sets].double(), inner)
+    yield kernels.low_rank(x, h, A, B, scale, sets), h.double() + change * (sets >= 0)[:, None]
 
 
 def _next_token(kernels: Kernels, drawn: Drawn) -> Compared:

@@ -12,7 +12,7 @@ import os
 import torch
 from torch import Tensor
 
-from keeptune.engine.kernel_contract import ForwardKernels, Kernels
+from keeptune.engine.kernel_contract import ForwardKernels, Kernels, of_gpu
 from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native import kernels as native
 from keeptune.engine.native.library import SWITCH
@@ -28,7 +28,7 @@ def serving(*tensors: Tensor) -> Kernels | None:
 def serving_forward(*tensors: Tensor) -> ForwardKernels | None:
     """As `serving`, for the forward pass of a training step: on a GPU alone."""
     found = None if tensors[0].device.type == "cpu" else serving(*tensors)
-    return found if isinstance(found, ForwardKernels) else None
+    return of_gpu(found)
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> Kernels | None:

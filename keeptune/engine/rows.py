@@ -47,20 +47,28 @@ def rows(model: PreTrainedModel, assignments: Sequence[Assignment], *, repeat: i
     >>> with rows(model, ["ana", "bo", None]):  # doctest: +SKIP
     ...     logits = model(**batch).logits
     """
+    with serve(model, serving_of(assignments, repeat=repeat)):
+        yield
+
+
+def serving_of(assignments: Sequence[Assignment], *, repeat: int = 1) -> Serving:
+    """What `rows` sets; who sets it for many passes spares them the preparation.
+
+    Raises:
+        PlanError: a name instead of a list (E-ROWS-LIST).
+    """
     if isinstance(assignments, str):
         raise PlanError(
             f"rows are served by a list with one entry per row, and '{assignments}' is a single name.",
             code="E-ROWS-LIST", fix=f"Write ['{assignments}', ...], or active(model, '{assignments}') for every row.",
         )  # fmt: skip
-    stacks = [stack for stack in map(stack_of, assignments) for _ in range(repeat)]
-    with _serve(model, Serving(stacks, repeat=repeat)):
-        yield
+    return Serving([stack for stack in map(stack_of, assignments) for _ in range(repeat)], repeat=repeat)
 
 
 @contextmanager
 def active(model: PreTrainedModel, names: Assignment) -> Iterator[None]:
     """Inside, this stack serves every row."""
-    with _serve(model, Serving(every=stack_of(names))):
+    with serve(model, Serving(every=stack_of(names))):
         yield
 
 
@@ -77,12 +85,13 @@ def gated(model: PreTrainedModel, gates: Mapping[str, Tensor]) -> Iterator[None]
         if book is None or name not in book:
             raise unknown_adapter(name, [] if book is None else book.order)
     now = Serving() if book is None else book.serving
-    with _serve(model, now.with_gates(gates)):
+    with serve(model, now.with_gates(gates)):
         yield
 
 
 @contextmanager
-def _serve(model: PreTrainedModel, serving: Serving) -> Iterator[None]:
+def serve(model: PreTrainedModel, serving: Serving) -> Iterator[None]:
+    """Inside, `serving` decides who serves which row."""
     book = book_of(model)
     if book is None:
         if serving.names:

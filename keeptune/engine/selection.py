@@ -7,7 +7,8 @@ tokens, `offsets[i]` to `offsets[i + 1]`. A packed batch's rows are its segments
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Selection:
         offsets: bounds of all rows in the flattened tokens.
         gates: `[rows, layers]`, or None.
         device: of the tokens.
+        banks: what `banks.py` keeps as long as this plan lasts; one for all selections of a plan.
     """
 
     adapter: str
@@ -36,6 +38,7 @@ class Selection:
     offsets: Sequence[int]
     gates: Tensor | None
     device: torch.device
+    banks: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def row_of_token(self) -> Tensor:
         """The row of each selected token."""
@@ -125,7 +128,8 @@ class Serving:
         if self.shared is not None:
             rows = range(len(stacks))
             return [Selection(name, None, rows, offsets, self._gates(name, rows), device) for name in self.shared]
-        plan = []
+        plan: list[Selection] = []
+        banks: dict[int, Any] = {}
         for height in range(max(len(stack) for stack in stacks)):
             served: dict[str, list[int]] = {}
             for row, stack in enumerate(stacks):
@@ -135,7 +139,7 @@ class Serving:
                 with torch.inference_mode(False):  # a plan made while generating may serve a training step later
                     tokens = tokens_of(chosen, offsets, device)
                 gates = self._gates(name, range(len(stacks)))
-                plan.append(Selection(name, tokens, chosen, offsets, gates, device))
+                plan.append(Selection(name, tokens, chosen, offsets, gates, device, banks))
         return plan
 
     def _gates(self, name: str, rows: range) -> Tensor | None:

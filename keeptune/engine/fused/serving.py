@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from keeptune.engine.banks import update_of
 from keeptune.engine.book import book_of
-from keeptune.engine.compositions import Scale, add
 from keeptune.engine.deltas import Factors
 from keeptune.engine.places import InputSlot, OutputSlot, Placed, Slot, apply
 from keeptune.engine.selection import Selection
@@ -70,12 +70,7 @@ def serving_slots(model: PreTrainedModel, tokens: int) -> Iterator[tuple[Slot, s
 
 
 def _factors(placed: Placed, selection: Selection) -> Factors | None:
-    factors: Factors | None = placed.delta.factors()
-    if selection.tokens is not None or factors is None:
-        return None
-    if isinstance(placed.composition, Scale):
-        return factors._replace(scale=factors.scale * placed.composition.factor)
-    return factors if placed.composition is add else None
+    return update_of(placed.delta, placed.composition) if selection.tokens is None else None
 
 
 def _run(deltas: Sequence[tuple[Placed, Selection]], x: Tensor, h: Tensor) -> Tensor:

@@ -8,6 +8,7 @@
 | `rotation.c`    | the rotary embedding                                                              |
 | `attention.c`   | the gradient of causal attention over packed rows                                 |
 | `next_token.c`  | cross-entropy and its gradient, in place of the logits                            |
+| `low_rank.c`    | updates of rows that have factors of their own                                    |
 | `library.py`    | compiles them once, keeps the result in the user's cache, loads it                |
 | `kernels.py`    | the same as functions of tensors                                                  |
 

@@ -19,6 +19,8 @@ from keeptune.engine.native.library import loaded
 
 WIDEST = 16
 """Numbers in the widest register of any processor; narrower ones divide it."""
+RANKS = 256
+"""Of `low_rank.c`."""
 ALONE = 2**14
 """Numbers below which one thread is faster than several."""
 READ = {torch.bfloat16: (), torch.float32: ("-DFLOAT32",)}
@@ -129,6 +131,26 @@ class Kernels:
         if self.library.next_token(*_places(logits, targets, weights, losses), *logits.shape, _threads(logits)):
             raise MemoryError("no memory for a row of logits")
         return losses
+
+    def updates(self, rank: int) -> bool:
+        """Whether `low_rank` takes factors of this rank."""
+        return rank <= RANKS
+
+    def low_rank(self, x: Tensor, h: Tensor, A: Tensor, B: Tensor, scale: Tensor, sets: Tensor) -> Tensor:
+        """The sum h + B (s A x) of each row, with factors of its own; sums are float32, rounded once.
+
+        Args:
+            x: (N, in).
+            h: (N, out).
+            A: (n, r, in).
+            B: (n, r, out).
+            scale: s, float32, (n, r).
+            sets: which of the n each row has, int64, (N,); -1: none, and h as it is.
+        """
+        found = torch.empty_like(h)
+        sizes = len(x), x.shape[1], h.shape[1], A.shape[1]
+        self.library.low_rank(*_places(x, h, A, B, scale, sets, found), *sizes, _threads(h))
+        return found
 
 
 def _places(*tensors: Tensor | None) -> list[int | None]:

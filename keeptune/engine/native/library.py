@@ -36,6 +36,7 @@ SIGNATURES: dict[str, Sequence[type]] = {
     "rotate": (_P, _P, _P, _N, _F, _P, _N, _N, _N, _I),
     "attention_back": (*[_P] * 9, _N, _N, _N, _N, _F, _I),
     "next_token": (_P, _P, _P, _P, _N, _N, _I),
+    "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
 }
 """The arguments of each function, in the order of its source."""
 CAN_FAIL = ("attention_back", "next_token")

@@ -143,6 +143,23 @@ def test_the_loss_is_float32s_and_its_gradient_is_rounded_once(weighted, dtype, 
     assert bool(((logits.double() - exact).abs() <= exact.abs() * (2**-8 + 1e-5) + 1e-38).all())
 
 
+# Widths around a block of outputs and the lanes of a register, ranks of one and many.
+@pytest.mark.parametrize(("inputs", "outputs", "rank"), [(1, 1, 1), (40, 512, 3), (33, 513, 8), (129, 1030, 256)])
+def test_updates_of_rows_with_factors_of_their_own_are_rounded_once(inputs, outputs, rank, dtype, kernels):
+    x, h = drawn(dtype, 5, inputs), drawn(dtype, 5, outputs, seed=1)
+    A, B = drawn(dtype, 3, rank, inputs, seed=2), drawn(dtype, 3, rank, outputs, seed=3)
+    scale, sets = torch.rand(3, rank, generator=torch.Generator().manual_seed(4)), torch.tensor([2, -1, 0, 2, 1])
+    assert kernels.updates(rank)
+    assert not kernels.updates(257)
+    inner = torch.einsum("nri,ni->nr", A[sets].double(), x.double()) * scale[sets].double()
+    exact = h.double() + torch.einsum("nro,nr->no", B[sets].double(), inner) * (sets >= 0)[:, None]
+    found = kernels.low_rank(x, h, A, B, scale, sets)
+    assert torch.equal(found[1], h[1]), "a row without factors keeps its bits"
+    unit = 2**-8 if dtype == torch.bfloat16 else 0.0
+    lost = 1e-5 * (exact.abs() + rank * inputs**0.5)  # by float32, where terms cancel
+    assert bool(((found.double() - exact).abs() <= unit * exact.abs() + lost).all())
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_a_logit_that_is_no_number_makes_a_loss_that_is_none(wrong, dtype, kernels):
     """A step whose loss is not finite is skipped, so it has to be seen."""
@@ -180,6 +197,8 @@ def test_threads_change_no_bit(dtype, kernels):
     offsets = torch.tensor([0, 100, 250, 300])
     sums = torch.randn(300, 4, generator=torch.Generator().manual_seed(4)) + 5
 
+    none = torch.zeros(300, dtype=torch.int64)
+
     def all_of_them():
         heads = h.view(300, 4, 64)
         logits = drawn(dtype, 100, 700)
@@ -188,6 +207,7 @@ def test_threads_change_no_bit(dtype, kernels):
             *kernels.norm_back(g, h, weight, 1e-5).gradients,
             *kernels.gated_back(g, h, g).gradients,
             *kernels.attention_back(heads, heads, heads, g.view(300, 4, 64), sums, offsets, 0.1),
+            kernels.low_rank(h, g, h[:8].view(1, 8, 256), g[:8].view(1, 8, 256), sums[:2].view(1, 8), none),
             losses,
             logits,
         ]
