@@ -103,5 +103,5 @@ def left_axis(axis: Axis, x: float, label: str, form: str = "{:+g}") -> list[Mar
 
 
 def _number(value: float, form: str) -> str:
-    """A tick as the text beside it writes numbers: with a minus sign, not a hyphen."""
-    return form.format(value).replace("-", "−")
+    """A tick as the text beside it writes numbers: with a minus sign, not a hyphen; nothing has none."""
+    return form.format(value).replace("-", "−") if value else "0"
