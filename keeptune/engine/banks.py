@@ -48,7 +48,7 @@ def update_of(delta: Delta, composition: Composition) -> Factors | None:
 
 
 def added(plan: Sequence[Selection], entries: Entries, x: Tensor, h: Tensor) -> Tensor | None:
-    """`h` with the updates of all adapters of a mixed batch, or None where something else serves it too.
+    """`h` with the updates of all adapters of a mixed batch; None where others serve it or gradients are taken.
 
     Args:
         plan: what to apply, each to its own tokens.
@@ -56,6 +56,8 @@ def added(plan: Sequence[Selection], entries: Entries, x: Tensor, h: Tensor) -> 
         x: input of the linear map, (..., in).
         h: its output, (..., out); left as it is.
     """
+    if torch.is_grad_enabled():
+        return None
     flat, given, banks, place = h.reshape(-1, h.shape[-1]), x.reshape(-1, x.shape[-1]), plan[0].banks, id(entries)
     bank: Bank | None = banks.get(place)
     if bank is not None and not bank.stale:

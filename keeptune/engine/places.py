@@ -20,12 +20,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-
-from keeptune.engine import banks
 from keeptune.engine.compositions import Composition, Gate, add
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -79,7 +77,9 @@ class Slot:
     def run(self, x: Tensor, h: Tensor) -> Tensor:
         """Applies the deltas that serve this forward pass, in the order of each row's stack."""
         plan = self.book.plan(h.shape[:-1], h.device)
-        if plan and plan[0].tokens is not None and not torch.is_grad_enabled():
+        if plan and plan[0].tokens is not None:
+            from keeptune.engine import banks  # torch comes with it, and shelves are read without
+
             found = banks.added(plan, self.entries, x, h)
             if found is not None:
                 return found
