@@ -41,6 +41,9 @@ FIRST_STEP = 44 * 2**20
 
 Reference = Literal["none", "off", "kept", "copy"]
 
+LOGITS_ON_GPU = {"logits_at_once": 2**28, "logits_in_cache": 2**25}
+"""Of a `Step` on a GPU: its blocks of logits are larger than a processor's."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -56,8 +59,8 @@ class Step:
         moments: bytes of the optimiser's state per trained parameter.
         reference: of a KL term: none, the model with its adapter off, its states computed before, or a copy.
         compared: tokens whose states are kept.
-        logits_at_once: bytes of a block of the loss, in the head's dtype; 2^26 on a GPU.
-        logits_in_cache: of these the logits that are in float32 at a time; unset: all, as on a GPU.
+        logits_at_once: bytes of a block of the loss, in the head's dtype.
+        logits_in_cache: of these the logits that are in float32 at a time; unset: all.
         anchors: float32 numbers kept for each trained weight by losses that pull to the start.
     """
 

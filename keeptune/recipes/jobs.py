@@ -13,7 +13,7 @@ from keeptune.losses import Loss
 from keeptune.methods import Method, cost
 from keeptune.models.families import FAMILIES
 from keeptune.planning.forecast import Job, least_checkpointed
-from keeptune.planning.memory import FIRST_STEP, Base, Reference, Step
+from keeptune.planning.memory import FIRST_STEP, LOGITS_ON_GPU, Base, Reference, Step
 from keeptune.planning.time import Work
 from keeptune.stages._compared import NONE, Compared
 from keeptune.stages.train import Train
@@ -113,8 +113,7 @@ def job_of(
         moments=stage.optimizer.moments,
         reference=reference,
         compared=batches.compared.tokens,
-        logits_at_once=2**26 if gpu else Step.logits_at_once,
-        logits_in_cache=None if gpu else 2**18,
+        **(LOGITS_ON_GPU if gpu else {}),
         answers=batches.answers,
         anchors=len({copy for loss in stage.losses if loss.pulls for copy in ("start", *loss.sources())}),
     )

@@ -22,7 +22,7 @@ from keeptune.losses import _head_rows
 from keeptune.methods import Full, LoRA
 from keeptune.models.quantize import Linear4bit, put_into_4_bits
 from keeptune.planning.forecast import Job, checkpointed, least_checkpointed, refusal, savings
-from keeptune.planning.memory import FIRST_STEP, Base, Step, training_memory
+from keeptune.planning.memory import FIRST_STEP, LOGITS_ON_GPU, Base, Step, training_memory
 from keeptune.planning.time import Work, operations
 from keeptune.recipes.jobs import batches_of, training_bytes
 from keeptune.stages.optimizers import Optimizer
@@ -111,6 +111,8 @@ def test_the_moments_of_an_optimizer_are_what_its_state_holds(name):
 def test_blocks_of_logits_are_as_large_as_the_loss_makes_them():
     assert STEP.logits_at_once == _head_rows.LOGITS_BYTES
     assert STEP.logits_in_cache == _head_rows.LOGITS_IN_CACHE
+    there = {"logits_at_once": _head_rows.LOGITS_BYTES_GPU, "logits_in_cache": _head_rows.LOGITS_AT_ONCE_GPU}
+    assert there == LOGITS_ON_GPU
 
 
 def test_every_saving_is_the_difference_of_two_forecasts():
