@@ -32,9 +32,9 @@ class FlopCount(TorchDispatchMode):
         self.by_name: dict[str, int] = {}
         kernel = Kernels.attention_back
 
-        def counted(kernels, query, key, value, gradient, log_sums, offsets, scale):
-            self._add("attention_back", in_blocks(offsets.tolist(), *query.shape[1:]))
-            return kernel(kernels, query, key, value, gradient, log_sums, offsets, scale)
+        def counted(kernels, query, key, value, gradient, log_sums, offsets, key_offsets, scale):
+            self._add("attention_back", in_blocks(offsets.tolist(), key_offsets.tolist(), *query.shape[1:]))
+            return kernel(kernels, query, key, value, gradient, log_sums, offsets, key_offsets, scale)
 
         self._kernel = mock.patch.object(Kernels, "attention_back", counted)
 
@@ -68,19 +68,23 @@ class FlopCount(TorchDispatchMode):
 HIGH, TILE, LANES = 6, 48, 16  # of `engine/native/attention.c`, where registers are widest
 
 
-def in_blocks(offsets: list[int], heads: int, width: int) -> int:
+def in_blocks(offsets: list[int], key_offsets: list[int], heads: int, width: int) -> int:
     """What the kernel goes through: `tile` of `engine/native/attention.c`, block by block."""
     multiplied = 0
-    for length in (end - start for start, end in itertools.pairwise(offsets)):
+    for length, whole in zip(lengths(offsets), lengths(key_offsets), strict=True):
         for start in range(0, length, TILE):
-            count = min(TILE, length - start)
+            count, first = min(TILE, length - start), whole - length + start
             rows = -(-count // HIGH) * HIGH
             for i in range(0, rows, HIGH):
-                seen = min(start + i + HIGH, length)
+                seen = min(first + i + HIGH, whole)
                 multiplied += HIGH * (2 * -(-seen // LANES) * LANES + seen)
-            for j in range(0, start + count, HIGH):
-                multiplied += 2 * HIGH * (rows - (max(0, j - start) // HIGH) * HIGH)
+            for j in range(0, first + count, HIGH):
+                multiplied += 2 * HIGH * (rows - (max(0, j - first) // HIGH) * HIGH)
     return 2 * heads * width * multiplied
+
+
+def lengths(offsets: list[int]) -> list[int]:
+    return [end - start for start, end in itertools.pairwise(offsets)]
 
 
 def scores(query: torch.Tensor, key: torch.Tensor) -> int:

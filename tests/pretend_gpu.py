@@ -227,11 +227,16 @@ def varlen_attn(
     assert isinstance(cu_seq_q, OnGPU)
     assert enable_gqa == (key.shape[1] != query.shape[1])
     parts = []
-    for start, end in itertools.pairwise(cu_seq_q.tolist()):
+    rows = zip(itertools.pairwise(cu_seq_q.tolist()), itertools.pairwise(cu_seq_k.tolist()), strict=True)
+    for (start, end), (first, last) in rows:
         assert end - start <= max_q
-        q, k, v = (x[start:end].transpose(0, 1).float() for x in (query, key, value))
+        assert last - first <= max_k
+        q = query[start:end].transpose(0, 1).float()
+        k, v = (x[first:last].transpose(0, 1).float() for x in (key, value))
         k, v = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=0) for x in (k, v))
-        behind = torch.arange(end - start, device=GPU)[:, None] - torch.arange(end - start, device=GPU)
+        # As FlashAttention 2 has it, the last query belongs to the last key.
+        places = torch.arange(end - start, device=GPU) + (last - first) - (end - start)
+        behind = places[:, None] - torch.arange(last - first, device=GPU)
         unseen = (behind < 0) | (behind > window_size[0]) if window_size[0] >= 0 else behind < 0
         scores = q @ k.transpose(1, 2) * (query.shape[2] ** -0.5 if scale is None else scale)
         found = scores.masked_fill(unseen, -torch.inf).softmax(-1) @ v

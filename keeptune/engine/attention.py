@@ -172,16 +172,15 @@ def _packed(
     assert query.shape[0] == 1, "a packed batch has one row"
     assert query.shape[2] == key.shape[2] == total, f"the segments hold {total} tokens, the batch {query.shape[2]}"
     kernel = partial(_kernel, softcap=softcap, scaling=scaling, dropout=dropout, causal=causal)
-    if packed.parents is not None:
-        assert prefixes is None, "a tree of segments has no prefixes"
-        assert causal, "a tree of segments is causal"
-        return _tree(query, key, value, packed, window, kernel)
+    assert packed.parents is None or (prefixes is None and causal), "a tree is causal, and has no prefixes"
     if prefixes is None and softcap is None and causal:
         rows = [x.squeeze(0).transpose(0, 1) for x in (query, key, value)]
         for back_end in BACK_ENDS:
             if back_end.suits(rows[0], packed, window, dropout):
                 output: Tensor = back_end.attend_rows(*rows, packed, window, scaling)
                 return output[None]
+    if packed.parents is not None:
+        return _tree(query, key, value, packed, window, kernel)
     runs = packed.runs()
     joined = _of_runs(prefixes, packed, runs)
     sizes = [length * number for length, number in runs]

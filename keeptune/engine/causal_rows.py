@@ -11,15 +11,17 @@ heads that share a key head lie one after another in one matrix, so keys and val
 those heads is part of a product. Short rows go several at a time, as many as stay in the cache. The forward pass does
 not depend on whether gradients are taken.
 
-Shapes: T tokens of all rows, N rows at a time, H query heads, G key heads, S = H / G, L tokens of a row, Q of a block,
-K head width.
+In a tree of segments a row's own tokens are queries, and its keys are those of all segments before it and its own: keys
+and values that rows share are read by each of them, and their gradients are added up in float32.
+
+Shapes: T tokens of all segments, T' tokens that they see (T without a tree), N rows at a time, H query heads, G key
+heads, S = H / G, L tokens of a row, P before them, Q of a block, K head width.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +29,8 @@ from torch.autograd.function import once_differentiable
 
 from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
 from keeptune.engine.kernels import serving
-
-if TYPE_CHECKING:
-    from keeptune.engine.segments import Segments
+from keeptune.engine.reach import reach_of
+from keeptune.engine.segments import Segments, causal_band
 
 BLOCK, EVEN = 128, 8
 SCORES_IN_CACHE = 2**18
@@ -63,7 +64,7 @@ def attend_rows(
         query: (T, H, K).
         key: (T, G, K).
         value: (T, G, K).
-        packed: the rows.
+        packed: the rows, or a tree of segments.
         window: of the layer.
         scale: factor on the scores; K ** -0.5 when None.
 
@@ -71,20 +72,25 @@ def attend_rows(
         (T, H, K).
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    output: Tensor = _AttendRows.apply(query, key, value, packed.offsets, scale)  # type: ignore[no-untyped-call]
+    heads = query.shape[1]
+    spread = packed.once(("spread", heads), lambda: Spread(packed, heads))
+    output: Tensor = _AttendRows.apply(query, key, value, spread, scale)  # type: ignore[no-untyped-call]
     return output
 
 
 class _AttendRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, offsets: tuple[int, ...], scale: float) -> Tensor:
-        spread = Spread(offsets, query.shape[1])
-        given = [spread.out(x) for x in (query, key, value)]
-        output = torch.empty(given[0].shape, dtype=query.dtype)
-        log_sums = torch.empty(given[0].shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spread: Spread, scale: float) -> Tensor:
+        queries = spread.out(query)
+        keys, values = (spread.keys_out(spread.seen(x)) for x in (key, value))
+        output = torch.empty(queries.shape, dtype=query.dtype)
+        log_sums = torch.empty(queries.shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
         for rows in spread.rows:
-            states = (rows.of(x).transpose(1, 2) for x in given)
-            part, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*states, 0.0, True, scale=scale)
+            states = (x.transpose(1, 2) for x in (rows.of(queries), rows.keys_of(keys), rows.keys_of(values)))
+            mask = spread.mask(rows, query.dtype)
+            part, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                *states, 0.0, mask is None, attn_mask=mask, scale=scale
+            )
             rows.of(output).copy_(part.transpose(1, 2))
             rows.of(log_sums).copy_(sums.transpose(1, 2))
         ctx.save_for_backward(query, key, value, spread.back(log_sums))
@@ -96,29 +102,49 @@ class _AttendRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, log_sums = ctx.saved_tensors
         spread: Spread = ctx.spread
+        key, value = (spread.seen(x) for x in (key, value))
         if kernels := _kernels(query, key, value, gradient):
-            found = kernels.attention_back(query, key, value, gradient, log_sums, spread.offsets, ctx.scale)
-            return *found, None, None
-        given = [spread.out(x) for x in (query, key, value, gradient, log_sums[:, :, None])]
-        slopes = [torch.empty(x.shape, dtype=x.dtype) for x in given[:3]]
-        for rows in spread.rows:
-            found = _gradient(*(rows.of(x) for x in given), scale=ctx.scale)
-            for slope, part in zip(slopes, found, strict=True):
-                rows.of(slope).copy_(part)
-        return *(spread.back(slope) for slope in slopes), None, None
+            d_query, d_key, d_value = kernels.attention_back(
+                query, key, value, gradient, log_sums, spread.offsets, spread.key_offsets, ctx.scale
+            )
+        else:
+            d_query, d_key, d_value = _by_rows(spread, query, key, value, gradient, log_sums, ctx.scale)
+        return d_query, spread.gathered(d_key), spread.gathered(d_value), None, None
+
+
+def _by_rows(spread: Spread, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients in q (T, H, K) and in what is seen of k and v (T', G, K), by torch's operators."""
+    gradient, log_sums, scale = rest
+    queries, slopes, sums = (spread.out(x) for x in (query, gradient, log_sums[:, :, None]))
+    keys, values = spread.keys_out(key), spread.keys_out(value)
+    d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype) for x in (queries, keys, values))
+    for rows in spread.rows:
+        given = rows.of(queries), rows.keys_of(keys), rows.keys_of(values), rows.of(slopes), rows.of(sums)
+        found = _gradient(*given, past=rows.past, scale=scale)
+        for whole, part in zip((rows.of(d_query), rows.keys_of(d_key), rows.keys_of(d_value)), found, strict=True):
+            whole.copy_(part)
+    return spread.back(d_query), spread.keys_back(d_key), spread.keys_back(d_value)
 
 
 class Rows(NamedTuple):
-    """Rows of one length that lie one after the other, and go at a time."""
+    """Rows of one length, with as many tokens before it, that lie one after the other, and go at a time."""
 
     start: int
+    key_start: int
     number: int
     length: int
+    past: int
 
     def of(self, x: Tensor) -> Tensor:
-        """(T', ...) to their part, (N, L, ...)."""
-        end = self.start + self.number * self.length
-        return x[self.start : end].view(self.number, self.length, *x.shape[1:])
+        """Queries apart (..., H, K) to their part, (N, L, H, K)."""
+        return self._part(x, self.start, self.length)
+
+    def keys_of(self, x: Tensor) -> Tensor:
+        """Keys apart (..., G, K) to their part, (N, P + L, G, K)."""
+        return self._part(x, self.key_start, self.past + self.length)
+
+    def _part(self, x: Tensor, start: int, length: int) -> Tensor:
+        return x[start : start + self.number * length].view(self.number, length, *x.shape[1:])
 
 
 class Spread:
@@ -126,56 +152,96 @@ class Spread:
 
     Zeros change nothing: a query without a gradient gives none, and keys behind a row are seen by no query of it. And
     rows of many lengths make products of few shapes (`even.py`).
+
+    Attributes:
+        rows: that go at a time.
+        offsets: where the rows begin among T tokens.
+        key_offsets: where what they see begins among T' tokens.
     """
 
-    def __init__(self, offsets: Sequence[int], heads: int) -> None:
-        lengths = [end - start for start, end in itertools.pairwise(offsets)]
-        even = [-(-length // EVEN) * EVEN for length in lengths]
+    def __init__(self, packed: Segments, heads: int) -> None:
+        self._packed, self._reach = packed, reach_of(packed, torch.device("cpu"))
+        reach = self._reach
+        lengths = [end - start for start, end in itertools.pairwise(packed.offsets)]
+        even = [(past, -(-length // EVEN) * EVEN) for past, length in zip(reach.pasts, lengths, strict=True)]
         order = sorted((row for row in range(len(lengths)) if lengths[row]), key=even.__getitem__)
-        self.offsets = torch.tensor(offsets)
-        starts, self.rows, self._total = [0] * len(lengths), list[Rows](), 0
-        for length, alike in itertools.groupby(order, key=even.__getitem__):
-            together = max(1, SCORES_IN_CACHE // (heads * min(BLOCK, length) * length))
+        self.offsets, self.key_offsets = torch.tensor(packed.offsets), torch.tensor(reach.offsets)
+        starts, key_starts, self.rows = [0] * len(lengths), [0] * len(lengths), list[Rows]()
+        self._total = self._seen = 0
+        for (past, length), alike in itertools.groupby(order, key=even.__getitem__):
+            together = max(1, SCORES_IN_CACHE // (heads * min(BLOCK, length) * (past + length)))
             left = list(alike)
             while left:
                 part, left = left[:together], left[together:]
-                self.rows.append(Rows(self._total, len(part), length))
+                self.rows.append(Rows(self._total, self._seen, len(part), length, past))
                 for row in part:
-                    starts[row], self._total = self._total, self._total + length
-        self._places = torch.cat(
-            [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
-        )
+                    starts[row], key_starts[row] = self._total, self._seen
+                    self._total, self._seen = self._total + length, self._seen + past + length
+        self._places = _ranges(starts, lengths)
+        self._key_places = self._places if packed.parents is None else _ranges(key_starts, packed.row_lengths)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """(T, G, K) to (T', G, K): what the rows see."""
+        return self._reach.seen(x)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """Gradients of (T', G, K) to (T, G, K): those of all rows that see a token."""
+        return self._reach.gathered(x)
 
     def out(self, x: Tensor) -> Tensor:
-        """(T, ...) to (T', ...)."""
+        """Of T tokens, to the rows apart."""
         return x.new_zeros(self._total, *x.shape[1:]).index_copy_(0, self._places, x)
 
     def back(self, x: Tensor) -> Tensor:
-        """(T', ...) to (T, ...)."""
+        """Of rows apart, to T tokens."""
         return x.index_select(0, self._places)
+
+    def keys_out(self, x: Tensor) -> Tensor:
+        """Of T' tokens, to what the rows see apart."""
+        return x.new_zeros(self._seen, *x.shape[1:]).index_copy_(0, self._key_places, x)
+
+    def keys_back(self, x: Tensor) -> Tensor:
+        """Of what the rows see apart, to T' tokens."""
+        return x.index_select(0, self._key_places)
+
+    def mask(self, rows: Rows, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores (L, P + L) of rows with something before them; without, the causal flag says it."""
+        if rows.past == 0:
+            return None
+
+        def make() -> Tensor:
+            whole = rows.past + rows.length
+            hidden = ~causal_band(whole, whole, None, torch.device("cpu"))[rows.past :]
+            return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+
+        return self._packed.once(("added", rows.past, rows.length, dtype), make)
+
+
+def _ranges(starts: list[int], lengths: list[int]) -> Tensor:
+    return torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
 
 
 def _gradient(
-    query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, log_sums: Tensor, *, scale: float
+    query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, log_sums: Tensor, *, past: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of rows (N, L, ...), block by block; keys and values collect from every block behind them."""
     (count, length, heads, width), groups, low, high = query.shape, key.shape[2], query.dtype, log_sums.dtype
-    keys, values = (x.transpose(1, 2).reshape(count * groups, length, width) for x in (key, value))
+    keys, values = (x.transpose(1, 2).reshape(count * groups, past + length, width) for x in (key, value))
     d_query = torch.empty(query.shape, dtype=low)
     d_keys, d_values = (torch.zeros(keys.shape, dtype=high) for _ in range(2))
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
         q, slope, z = (_stacked(x[:, start:end], groups) for x in (query, gradient, log_sums))
-        k, v = keys[:, :end], values[:, :end]
+        k, v = keys[:, : past + end], values[:, : past + end]
         weights = torch.add(-z, torch.bmm(q, k.transpose(1, 2)), alpha=scale).exp_()
-        weights.view(count * heads, end - start, end).tril_(start)
+        weights.view(count * heads, end - start, past + end).tril_(past + start)
         weights = weights.to(low)
         change = torch.ops.aten._softmax_backward_data(torch.bmm(slope, v.transpose(1, 2)), weights, -1, low)
         d_block = torch.bmm(change, k).mul_(scale).view(count, heads, -1, width)
         d_query[:, start:end] = d_block.transpose(1, 2)
-        d_keys[:, :end].add_(torch.bmm(change.transpose(1, 2), q), alpha=scale)
-        d_values[:, :end] += torch.bmm(weights.transpose(1, 2), slope)
-    d_key, d_value = (x.view(count, groups, length, width).transpose(1, 2) for x in (d_keys, d_values))
+        d_keys[:, : past + end].add_(torch.bmm(change.transpose(1, 2), q), alpha=scale)
+        d_values[:, : past + end] += torch.bmm(weights.transpose(1, 2), slope)
+    d_key, d_value = (x.view(count, groups, past + length, width).transpose(1, 2) for x in (d_keys, d_values))
     return d_query, d_key, d_value
 
 

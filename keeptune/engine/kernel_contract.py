@@ -49,6 +49,7 @@ class ProcessorKernels(Kernels, Protocol):
         gradient: Tensor,
         log_sums: Tensor,
         offsets: Tensor,
+        key_offsets: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of causal attention over packed rows."""

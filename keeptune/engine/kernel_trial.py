@@ -79,21 +79,20 @@ def _rotation(kernels: Kernels, drawn: Drawn) -> Compared:
 
 
 def _attention(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
-    lengths, scale = (7, 1, 61), 0.3
-    total = sum(lengths)
-    q, g = (drawn(total, 4, 32) for _ in range(2))
-    k, v = (drawn(total, 2, 32) for _ in range(2))
-    wide, outputs, sums, at = _wide(q, k, v), [], [], 0
-    for length in lengths:
-        heads = [x[at : at + length].transpose(0, 1) for x in wide]
-        keys, values = (x.repeat_interleave(2, 0) for x in heads[1:])
-        scores = scale * heads[0] @ keys.transpose(1, 2)
-        scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+    lengths, pasts, scale = (7, 1, 61), (0, 50, 9), 0.3
+    keys_of = [past + length for past, length in zip(pasts, lengths, strict=True)]
+    q, g = (drawn(sum(lengths), 4, 32) for _ in range(2))
+    k, v = (drawn(sum(keys_of), 2, 32) for _ in range(2))
+    wide, outputs, sums = _wide(q, k, v), [], []
+    parts = zip(torch.split(wide[0], lengths), *(torch.split(x, keys_of) for x in wide[1:]), pasts, strict=True)
+    for query, key, value, past in parts:
+        keys, values = (x.transpose(0, 1).repeat_interleave(2, 0) for x in (key, value))
+        scores = scale * query.transpose(0, 1) @ keys.transpose(1, 2)
+        scores = scores.masked_fill(torch.ones(scores.shape[1:]).triu(past + 1).bool(), -torch.inf)
         outputs.append((scores.softmax(-1) @ values).transpose(0, 1))
         sums.append(scores.logsumexp(-1).T)
-        at += length
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
-    found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), offsets, scale)
+    offsets, key_offsets = (torch.tensor([0, *of]).cumsum(0) for of in (lengths, keys_of))
+    found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), offsets, key_offsets, scale)
     yield from zip(found, _slopes(torch.cat(outputs), g, *wide), strict=True)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,14 @@ class Segments:
 
     offsets: tuple[int, ...]
     parents: tuple[int, ...] | None = None
-    _bands: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False, repr=False)
+    _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+        """What depends on the rows alone, made once for all layers."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: Made = self._made[key]
+        return found
 
     def path(self, segment: int) -> list[int]:
         """The segments that make up a row: those before `segment`, the first one first, and itself."""
@@ -35,16 +44,27 @@ class Segments:
         return found
 
     @property
+    def row_lengths(self) -> list[int]:
+        """Tokens of each segment, with all that comes before its own."""
+        found: list[int] = []
+        for segment, (start, end) in enumerate(itertools.pairwise(self.offsets)):
+            parent = -1 if self.parents is None else self.parents[segment]
+            found.append(end - start + (found[parent] if parent >= 0 else 0))
+        return found
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row."""
-        return max((end - start for start, end in itertools.pairwise(self.offsets)), default=0)
+        return max(self.row_lengths, default=0)
 
     def bounds(self, device: torch.device) -> Tensor:
         """The offsets as int32 on `device`."""
-        key = ("bounds", device)
-        if key not in self._bands:
-            self._bands[key] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
-        return self._bands[key]
+        return self.once(("bounds", device), lambda: torch.tensor(self.offsets, dtype=torch.int32, device=device))
+
+    def row_bounds(self, device: torch.device) -> Tensor:
+        """S + 1 numbers, int32 on `device`: where the tokens that each segment sees end, one segment after the other."""
+        ends = [0, *itertools.accumulate(self.row_lengths)]
+        return self.once(("row bounds", device), lambda: torch.tensor(ends, dtype=torch.int32, device=device))
 
     def runs(self) -> list[tuple[int, int]]:
         """(L, N): N neighbours of equal length L, which one kernel call serves; empty rows are left out."""
@@ -53,18 +73,13 @@ class Segments:
 
     def band(self, length: int, window: int | None, device: torch.device, *, causal: bool = True) -> Tensor:
         """Boolean (L, L): query i sees key j when |i - j| < window, and j <= i if causal. Made once for all layers."""
-        key = (length, window, device, causal)
-        if key not in self._bands:
-            made = causal_band if causal else two_sided_band
-            self._bands[key] = made(length, length, window, device)
-        return self._bands[key]
+        made = causal_band if causal else two_sided_band
+        return self.once((length, window, device, causal), lambda: made(length, length, window, device))
 
     def behind(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
         """Boolean (queries, keys): the last `queries` rows of the causal band of a row of `keys` tokens."""
-        key = (queries, keys, window, device)
-        if key not in self._bands:
-            self._bands[key] = causal_band(keys, keys, window, device)[-queries:]
-        return self._bands[key]
+        key = ("behind", queries, keys, window, device)
+        return self.once(key, lambda: causal_band(keys, keys, window, device)[-queries:])
 
 
 _current: ContextVar[Segments | None] = ContextVar("segments", default=None)

@@ -1,7 +1,8 @@
 """Causal attention of packed rows on a GPU: one FlashAttention kernel for rows of any length.
 
 The kernel is that of `torch.nn.attention.varlen`. It reads where rows begin, so no mask is built; sliding windows and
-shared key heads are its own.
+shared key heads are its own. In a tree of segments a row has more keys than queries. Its last query must then belong to
+its last key, as FlashAttention 2 has it and torch does not say: the kernel is asked once, on numbers of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import functools
 import inspect
 from collections.abc import Set
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from keeptune.engine.reach import reach_of
 
 if TYPE_CHECKING:
     from keeptune.engine.segments import Segments
@@ -31,6 +35,7 @@ def suits(query: Tensor, packed: Segments, window: int | None, dropout: float) -
         and dropout == 0.0
         and torch.cuda.get_device_capability(query.device) >= OLDEST
         and {"scale", "window_size"} <= _arguments()
+        and (packed.parents is None or _ends_together(query.device, query.dtype))
     )
 
 
@@ -38,29 +43,50 @@ def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, packed: Segments, window: int | None, scale: float | None
 ) -> Tensor:
     """softmax(scale q k') v of each row over its own past and window: (T, H, K), keys and values (T, G, K)."""
+    reach, bounds = reach_of(packed, query.device), packed.bounds(query.device)
+    seen = bounds if packed.parents is None else packed.row_bounds(query.device)
+    own = packed.longest if packed.parents is None else max(end - start for start, end in pairwise(packed.offsets))
+    ends = (bounds, seen, own, packed.longest)
+    return _kernel(query, reach.seen(key), reach.seen(value), ends, window=window, scale=scale)
+
+
+def _kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: tuple[Tensor, Tensor, int, int],
+    *,
+    window: int | None,
+    scale: float | None,
+) -> Tensor:
+    """The same, told where rows of queries and of keys end, and how long the longest ones are."""
     from torch.nn.attention.varlen import varlen_attn
 
-    bounds = packed.bounds(query.device)
     # The kernel counts the keys to the left of a query's own.
     left = -1 if window is None else window - 1
     # Shared key heads are always the kernel's own, and later versions of torch want to be told.
     shared: dict[str, Any] = {}
     if "enable_gqa" in _arguments():
         shared["enable_gqa"] = key.shape[1] != query.shape[1]
-    output = varlen_attn(
-        query,
-        key,
-        value,
-        bounds,
-        bounds,
-        packed.longest,
-        packed.longest,
-        scale=scale,
-        window_size=(left, 0),
-        **shared,
-    )
+    output = varlen_attn(query, key, value, *ends, scale=scale, window_size=(left, 0), **shared)
     assert isinstance(output, Tensor), "nothing beside the output was asked for"
     return output
+
+
+@functools.cache
+def _ends_together(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether, where a row has more keys than queries, the last query sees the last key and the first does not."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(tokens, 2, 64, generator=draw).to(device, dtype) for tokens in (5, 12, 12))
+    seen = torch.ones(5, 12, dtype=torch.bool, device=device).tril(7)
+    heads = (x.double().transpose(0, 1) for x in (query, key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=seen).transpose(0, 1)
+    ends = (torch.tensor([0, length], dtype=torch.int32, device=device) for length in (5, 12))
+    try:
+        found = _kernel(query, key, value, (*ends, 5, 12), window=None, scale=None)
+    except Exception:  # of a kernel that does not take such rows: each its own error
+        return False
+    return bool((found.double() - expected).norm() <= 2**-6 * expected.norm())
 
 
 @functools.cache

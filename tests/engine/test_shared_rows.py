@@ -12,6 +12,7 @@ from keeptune.data.encode import Encoded
 from keeptune.engine import shared_rows
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.head import head_of
+from keeptune.engine.native import kernels as native
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.shared_rows import can_share, pack_shared
 from keeptune.losses.next_token import next_token
@@ -99,6 +100,65 @@ def test_without_a_shared_beginning_the_batch_is_the_usual_one():
     assert torch.equal(batch.tokens, pack(given).tokens)
     short = rows((shared_rows.SHORTEST, (4, 4)))
     assert pack_shared(short).parents is None
+
+
+def behind(row: Encoded, beginning: tuple[int, ...]) -> Encoded:
+    """The row with more tokens before it, from which nothing is learned."""
+    return replace(row, tokens=(*beginning, *row.tokens), learned=(*(False,) * len(beginning), *row.learned))
+
+
+def instructed() -> list[Encoded]:
+    """Rows behind one instruction: two of them with an example behind it, two with one prompt; and a row without."""
+    instruction, example = tuple(range(20, 32)), tuple(range(50, 59))
+    apart = rows((3, (5,)), (9, (4,)), (14, (6,)), (7, (2,)), (12, (3, 8)))
+    return [
+        behind(apart[0], instruction),
+        behind(apart[1], instruction + example),
+        apart[2],
+        behind(apart[3], instruction + example),
+        *(behind(row, instruction) for row in apart[4:]),
+    ]
+
+
+def test_an_instruction_is_one_segment_and_what_some_rows_share_behind_it_another():
+    given = instructed()
+    batch = pack_shared(given)
+    assert batch.parents == [-1, 0, 0, 2, 2, 0, 5, 5, -1]
+    assert batch.lengths == [12, 8, 9, 13, 9, 11, 4, 9, 20]
+    whole = {(row.id, tuple(row.tokens)) for row in given}
+    for segment, (parent, name) in enumerate(zip(batch.parents, batch.ids, strict=True)):
+        if segment not in batch.parents:
+            part, _ = batch.select([segment])
+            assert (name, tuple(part.tokens.tolist())) in whole
+            assert part.positions.tolist() == list(range(len(part.tokens)))
+            assert parent < segment
+    assert batch.learned == pack(given).learned
+
+
+def test_rows_that_each_go_on_where_another_ends_make_a_chain():
+    long = tuple(range(3, 63))
+    given = [
+        Encoded(f"r{length}", "task", (*long[:length], 2, 2), (False,) * (length + 1) + (True,))
+        for length in (60, 20, 40)
+    ]
+    batch = pack_shared(given)
+    assert batch.parents == [-1, 0, 1, 1, 0]
+    assert batch.lengths == [20, 20, 22, 2, 2]
+    many = [Encoded(f"r{n}", "task", (*long[: n % 60], 2), (False,) * (n % 60) + (True,)) for n in range(3_000)]
+    assert sum(pack_shared(many).targets != IGNORED) == sum(pack(many).targets != IGNORED)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gpt2", "mistral, window", "mistral, no window"])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_behind_an_instruction_loss_and_gradients_are_those_of_the_rows_alone(name, kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(native, "compiled", lambda _: None)
+    given, model = instructed(), adapted(name)
+    loss, own = gradients(model, pack_shared(given))
+    expected_loss, expected = gradients(model, pack(given))
+    assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
+    for got, wanted in zip(own, expected, strict=True):
+        assert_close(got, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_other_sources_or_adapters_share_nothing():

@@ -2,6 +2,7 @@
  *
  *     P = exp(c q k' - z),   dP = dO v',   dS = c P (dP - rowsum(P dP)),   dq = dS k,   dk = dS' q,   dv = P' dO
  *
+ * A row may have more keys than queries: its queries are the last of its tokens, and all of them see what is before.
  * A task is a row of the batch and a key head; its query heads follow one another, and their queries go TILE at a time.
  * Whatever lies behind the diagonal is not computed, but for the edges of blocks. */
 
@@ -65,7 +66,7 @@ struct task {
     const number *query, *key, *value, *gradient;
     const float *log_sum;
     number *d_query, *d_key, *d_value;
-    int64_t length;
+    int64_t length, past; /* queries, and keys before the first of them */
 };
 
 struct shape {
@@ -95,15 +96,15 @@ static struct space laid_out(float *at, int64_t columns, int64_t width)
 
 static void load_keys(const struct task *task, const struct shape *of, const struct space *in)
 {
-    int64_t width = of->width, columns = in->columns, stride = of->groups * width;
+    int64_t width = of->width, columns = in->columns, stride = of->groups * width, keys = task->past + task->length;
     memset(in->key, 0, 6 * columns * width * sizeof(float));
-    for (int64_t j = 0; j < task->length; j++)
+    for (int64_t j = 0; j < keys; j++)
         for (int64_t i = 0; i < width; i++) {
             in->key[j * width + i] = wide(task->key[j * stride + i]);
             in->value[j * width + i] = wide(task->value[j * stride + i]);
         }
     for (int64_t i = 0; i < width; i++)
-        for (int64_t j = 0; j < task->length; j++) {
+        for (int64_t j = 0; j < keys; j++) {
             in->key_turned[i * columns + j] = in->key[j * width + i];
             in->value_turned[i * columns + j] = in->value[j * width + i];
         }
@@ -148,25 +149,25 @@ static void tile(const struct task *task, int64_t head, int64_t start, int64_t c
                  const struct space *in)
 {
     int64_t width = of->width, columns = in->columns, stride = of->heads * width, rows = up(count, HIGH);
-    int64_t at = start * stride + head * width, last = least(start + TILE, columns);
+    int64_t at = start * stride + head * width, first = task->past + start, last = least(first + TILE + HIGH, columns);
     load_queries(task->query + at, task->gradient + at, count, of, in);
     for (int64_t i = 0; i < rows; i += HIGH) {
-        int64_t seen = least(start + i + HIGH, task->length), across = up(seen, LANES);
+        int64_t seen = least(first + i + HIGH, task->past + task->length), across = up(seen, LANES);
         float *weights = in->weights + i * columns, *change = in->change + i * columns;
         product(in->query + i * width, width, 1, in->key_turned, columns, width, weights, columns, across, 0);
         product(in->gradient + i * width, width, 1, in->value_turned, columns, width, change, columns, across, 0);
         for (int64_t m = 0; m < HIGH; m++) {
             int real = i + m < count;
             float log_sum = real ? task->log_sum[(start + i + m) * of->heads + head] : 0.0f;
-            weigh(weights + m * columns, change + m * columns, log_sum, of->scale, real ? start + i + m + 1 : 0, last);
+            weigh(weights + m * columns, change + m * columns, log_sum, of->scale, real ? first + i + m + 1 : 0, last);
         }
         product(change, columns, 1, in->key, width, seen, in->d_query + i * width, width, width, 0);
     }
     for (int64_t i = 0; i < count; i++)
         for (int64_t x = 0; x < width; x++)
             task->d_query[at + i * stride + x] = narrow(in->d_query[i * width + x]);
-    for (int64_t j = 0; j < start + count; j += HIGH) {
-        int64_t from = j > start ? (j - start) / HIGH * HIGH : 0; /* no query before it sees a key of the block */
+    for (int64_t j = 0; j < first + count; j += HIGH) {
+        int64_t from = j > first ? (j - first) / HIGH * HIGH : 0; /* no query before it sees a key of the block */
         const float *change = in->change + from * columns + j, *weights = in->weights + from * columns + j;
         const float *query = in->query + from * width, *gradient = in->gradient + from * width;
         product(change, 1, columns, query, width, rows - from, in->d_key + j * width, width, width, 1);
@@ -177,22 +178,23 @@ static void tile(const struct task *task, int64_t head, int64_t start, int64_t c
 static void finish(const struct task *task, const struct shape *of, const struct space *in)
 {
     int64_t width = of->width, stride = of->groups * width;
-    for (int64_t j = 0; j < task->length; j++)
+    for (int64_t j = 0; j < task->past + task->length; j++)
         for (int64_t i = 0; i < width; i++) {
             task->d_key[j * stride + i] = narrow(in->d_key[j * width + i]);
             task->d_value[j * stride + i] = narrow(in->d_value[j * width + i]);
         }
 }
 
-/* q, dO, dq (T, H, K); k, v, dk, dv (T, G, K); z (T, H); offsets (rows + 1); K a multiple of LANES. 1: no memory. */
+/* q, dO, dq (T, H, K); k, v, dk, dv (T', G, K); z (T, H); K a multiple of LANES. Offsets (rows + 1) of the rows in T and
+ * in T'. 1: no memory. */
 int attention_back(const number *query, const number *key, const number *value, const number *gradient, const float *log_sum,
-                   number *d_query, number *d_key, number *d_value, const int64_t *offsets, int64_t rows, int64_t heads,
-                   int64_t groups, int64_t width, float scale, int threads)
+                   number *d_query, number *d_key, number *d_value, const int64_t *offsets, const int64_t *key_offsets,
+                   int64_t rows, int64_t heads, int64_t groups, int64_t width, float scale, int threads)
 {
     struct shape of = {heads, groups, width, scale};
     int64_t longest = 0, share = heads / groups;
     for (int64_t row = 0; row < rows; row++)
-        longest = offsets[row + 1] - offsets[row] > longest ? offsets[row + 1] - offsets[row] : longest;
+        longest = key_offsets[row + 1] - key_offsets[row] > longest ? key_offsets[row + 1] - key_offsets[row] : longest;
     int64_t columns = up(longest, TILE);
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -202,17 +204,18 @@ int attention_back(const number *query, const number *key, const number *value, 
             failed = 1;
 #pragma omp for schedule(dynamic)
         for (int64_t number = 0; number < rows * groups; number++) {
-            int64_t row = number / groups, group = number % groups, at = offsets[row];
-            int64_t q = (at * heads + group * share) * width, k = (at * groups + group) * width;
+            int64_t row = number / groups, group = number % groups, at = offsets[row], key_at = key_offsets[row];
+            int64_t q = (at * heads + group * share) * width, k = (key_at * groups + group) * width;
+            int64_t length = offsets[row + 1] - at, keys = key_offsets[row + 1] - key_at;
             struct task task = {query + q, key + k, value + k, gradient + q, log_sum + at * heads + group * share,
-                                d_query + q, d_key + k, d_value + k, offsets[row + 1] - at};
+                                d_query + q, d_key + k, d_value + k, length, keys - length};
             if (!room)
                 continue;
-            struct space in = laid_out(room, up(task.length, TILE), width);
+            struct space in = laid_out(room, up(keys, TILE), width);
             load_keys(&task, &of, &in);
             for (int64_t head = 0; head < share; head++)
-                for (int64_t start = 0; start < task.length; start += TILE)
-                    tile(&task, head, start, least(TILE, task.length - start), &of, &in);
+                for (int64_t start = 0; start < length; start += TILE)
+                    tile(&task, head, start, least(TILE, length - start), &of, &in);
             finish(&task, &of, &in);
         }
         free(room);

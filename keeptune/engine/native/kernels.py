@@ -93,17 +93,21 @@ class Kernels:
         gradient: Tensor,
         log_sums: Tensor,
         offsets: Tensor,
+        key_offsets: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients in q, k and v of softmax(c q k') v over the past of each row.
 
+        A row's queries are the last of its tokens; it has as many keys or more, and each query sees those before.
+
         Args:
             query: (T, H, K).
-            key: (T, G, K).
-            value: (T, G, K).
+            key: (T', G, K).
+            value: (T', G, K).
             gradient: in the output, (T, H, K).
             log_sums: log sum_j exp(c q k_j'), float32, (T, H).
-            offsets: of the rows, int64, (rows + 1,).
+            offsets: of the rows in T, int64, (rows + 1,).
+            key_offsets: of the rows in T', int64, (rows + 1,).
             scale: c.
 
         Raises:
@@ -111,7 +115,7 @@ class Kernels:
         """
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         sizes = len(offsets) - 1, query.shape[1], key.shape[1], query.shape[2]
-        places = _places(query, key, value, gradient, log_sums, *found, offsets)
+        places = _places(query, key, value, gradient, log_sums, *found, offsets, key_offsets)
         if self.library.attention_back(*places, *sizes, scale, _threads(query)):
             raise MemoryError("no memory for the gradient of attention")
         return found

@@ -34,7 +34,7 @@ SIGNATURES: dict[str, Sequence[type]] = {
     "norm_back": (_P, _P, _P, _F, _P, _P, _N, _N, _I),
     "gated_back": (_P, _P, _P, _P, _P, _P, _N, _I),
     "rotate": (_P, _P, _P, _N, _F, _P, _N, _N, _N, _I),
-    "attention_back": (*[_P] * 9, _N, _N, _N, _N, _F, _I),
+    "attention_back": (*[_P] * 10, _N, _N, _N, _N, _F, _I),
     "next_token": (_P, _P, _P, _P, _N, _N, _I),
     "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
 }
