@@ -44,7 +44,7 @@ def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> d
     """One row of the record."""
     whole, split = conversations(*case, seed)
     objective = objective_of(model)
-    checked = same_step(objective, whole, split)
+    checked = same_step(objective, split, whole)
     lengths = [[len(row.tokens) for row in rows] for rows in (whole, split)]
     supervised = sum(sum(row.learned) for row in whole)
     work = [arithmetic(sum(part), flops.causal_pairs(part), supervised) for part in lengths]

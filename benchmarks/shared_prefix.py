@@ -1,17 +1,16 @@
-"""K answers to one prompt with the prompt computed once, against K rows that repeat it.
+"""Rows that begin alike, with what they share computed once, against the same rows alone.
 
     python -m benchmarks.shared_prefix            # writes results/shared_prefix.json
     python -m benchmarks.shared_prefix --quick    # two rounds; prints
 
-The train stage does this by itself where rows of a batch begin alike (`keeptune/engine/shared_rows.py`). The repeated
-rows are packed without padding; to lay them out so, they get sources of their own, for only rows of one source share.
+K answers to one prompt, and the rows of a task behind one instruction. The train stage finds what rows of a batch share
+by itself (`keeptune/engine/shared_rows.py`). The rows alone are packed without padding, too.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import flops, workload
 from benchmarks.peers.session import objective_of
@@ -19,43 +18,69 @@ from benchmarks.shared_work import arithmetic, compared, main, race, same_step
 from keeptune.data.encode import Encoded
 from keeptune.engine.shared_rows import pack_shared
 
-CASES = ((200, 100, 4), (200, 100, 8), (400, 60, 8))
-"""Tokens of the prompt, tokens of an answer, answers."""
+
+class Case(NamedTuple):
+    """Rows of `shared` tokens that are the same in all of them, `text` and `answer` tokens of their own."""
+
+    shared: int
+    text: int
+    answer: int
+    count: int
+
+    @property
+    def what(self) -> str:
+        """The case in words."""
+        if self.text == 0:
+            return f"{self.count} answers of {self.answer} tokens to a prompt of {self.shared}"
+        return (
+            f"{self.count} rows behind an instruction of {self.shared} tokens, texts of {self.text}, "
+            f"answers of {self.answer}"
+        )
 
 
-def answers(prompt: int, answer: int, count: int, seed: int) -> tuple[list[Encoded], list[Encoded]]:
-    """Rows of one prompt, and the same rows as if each came from another source, so that nothing is shared."""
+CASES = (
+    Case(200, 0, 100, 4),
+    Case(200, 0, 100, 8),
+    Case(400, 0, 60, 8),
+    Case(30, 20, 110, 8),
+    Case(20, 12, 3, 64),
+    Case(60, 40, 10, 32),
+    Case(300, 40, 20, 16),
+)
+
+
+def rows_of(case: Case, seed: int) -> list[Encoded]:
+    """The rows, of tokens at random."""
     generator = random.Random(seed)
 
     def draw(length: int) -> tuple[int, ...]:
         return tuple(generator.randrange(3, workload.SHAPE["vocab_size"]) for _ in range(length))
 
-    start = draw(prompt)
-    learned = (False,) * prompt + (True,) * answer
-    together = [Encoded(f"r{number}", "task", (*start, *draw(answer)), learned) for number in range(count)]
-    return together, [replace(row, source=f"task-{number}") for number, row in enumerate(together)]
+    start = draw(case.shared)
+    learned = (False,) * (case.shared + case.text) + (True,) * case.answer
+    return [Encoded(f"r{n}", "task", (*start, *draw(case.text + case.answer)), learned) for n in range(case.count)]
 
 
-def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> dict[str, Any]:
+def compare(model: Any, case: Case, rounds: int, seed: int) -> dict[str, Any]:
     """One row of the record."""
-    prompt, answer, count = case
-    together, apart = answers(*case, seed)
-    objective = objective_of(model)
-    objective.stacks = {row.source: objective.stacks["task"] for row in (*together, *apart)}
-    checked = same_step(objective, together, apart)
+    rows, objective = rows_of(case, seed), objective_of(model)
+    checked = same_step(objective, rows, rows)
     row = {
-        "what": f"{count} answers of {answer} tokens to a prompt of {prompt}",
-        "peer": "the prompt repeated for each answer, packed",
-        **race(objective, apart, together, rounds, seed),
+        "what": case.what,
+        "peer": "the same rows alone, packed",
+        **race(objective, rows, rows, rounds, seed),
         "checked": checked,
     }
-    tokens = len(pack_shared(together).tokens), count * (prompt + answer)
-    shared = prompt - 1
-    own = answer + 1
-    pairs = flops.causal_pairs([shared]) + count * (flops.causal_pairs([own]) + own * shared)
+    # The last token of a prompt predicts each row's own answer: it stays with the row.
+    shared, whole = case.shared - (case.text == 0), case.shared + case.text + case.answer
+    own = whole - shared
+    tokens = shared + case.count * own, case.count * whole
+    assert len(pack_shared(rows).tokens) == tokens[0], "what is shared is found"
+    pairs = flops.causal_pairs([shared]) + case.count * (flops.causal_pairs([own]) + own * shared)
+    supervised = case.count * case.answer
     work = (
-        arithmetic(tokens[0], pairs, count * answer),
-        arithmetic(tokens[1], count * flops.causal_pairs([prompt + answer]), count * answer),
+        arithmetic(tokens[0], pairs, supervised),
+        arithmetic(tokens[1], case.count * flops.causal_pairs([whole]), supervised),
     )
     return compared(row, work[1] / work[0], tokens[1] / tokens[0])
 

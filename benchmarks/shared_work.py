@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -17,6 +19,7 @@ from benchmarks import flops, record, workload
 from benchmarks.interleave import interleaved, middle, ratio, timed
 from keeptune.core.machine import calm_process
 from keeptune.data.encode import Encoded
+from keeptune.engine.batch import pack
 from keeptune.methods import LoRA
 from keeptune.models.load import load
 from keeptune.stages._step import Objective
@@ -35,27 +38,36 @@ def adapted(model: Any) -> Any:
     return model
 
 
-def same_step(objective: Objective, one: Rows, other: Rows) -> dict[str, float]:
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside it, rows of a training step are packed as they are, whatever they begin with."""
+    with mock.patch("keeptune.stages._step.pack_shared", pack):
+        yield
+
+
+def same_step(objective: Objective, slow: Rows, fast: Rows) -> dict[str, float]:
     """Losses and gradients of both layouts agree: relative differences, the gradients' to each largest entry."""
-    found = []
-    for rows in (one, other):
-        result = objective.backward(rows)
-        found.append((result.loss, result.learned, [gradient.clone() for gradient in objective.masters.gradients]))
-    (loss, learned, gradients), (other_loss, other_learned, others) = found
-    assert learned == other_learned, "both layouts teach the same tokens"
-    worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(gradients, others, strict=True))
-    differences = {"loss": abs(loss - other_loss) / abs(other_loss), "gradient": worst}
+    with alone():
+        result = objective.backward(slow)
+    gradients = [gradient.clone() for gradient in objective.masters.gradients]
+    other = objective.backward(fast)
+    assert result.learned == other.learned, "both layouts teach the same tokens"
+    pairs = zip(gradients, objective.masters.gradients, strict=True)
+    worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    differences = {"loss": abs(result.loss - other.loss) / abs(other.loss), "gradient": worst}
     assert max(differences.values()) < 1e-5, f"the layouts differ: {differences}"
     return differences
 
 
 def race(objective: Objective, slow: Rows, fast: Rows, rounds: int, seed: int) -> dict[str, Any]:
-    """Times of one gradient of each layout."""
+    """Times of one gradient of the rows alone, and as the train stage lays them out."""
 
-    def way(rows: Rows) -> Callable[[int], float]:
-        return lambda _: timed(lambda: objective.backward(rows))
+    def rows_alone(_: int) -> float:
+        with alone():
+            return timed(lambda: objective.backward(slow))
 
-    seconds = interleaved({"slow": way(slow), "fast": way(fast)}, rounds, seed, warm=2)
+    ways = {"slow": rows_alone, "fast": lambda _: timed(lambda: objective.backward(fast))}
+    seconds = interleaved(ways, rounds, seed, warm=2)
     found = ratio(seconds["slow"], seconds["fast"])
     return {"own_seconds": middle(seconds["fast"]), "peer_seconds": middle(seconds["slow"]), "speed": found}
 

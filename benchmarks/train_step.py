@@ -1,4 +1,7 @@
-"""The LoRA training step against TRL with PEFT: as it comes, at its fastest, on random and on length-grouped batches.
+"""The LoRA training step against TRL with PEFT: as it comes, at its fastest; on batches of three kinds.
+
+Random and length-grouped batches hold rows with the lengths of instruction data, and no two begin alike. The rows of a
+task stand behind one instruction, as those of a classifier or an extractor do: there our step computes it once.
 
     KEEPTUNE_PEERS=DIR python -m benchmarks.peers.build
     KEEPTUNE_PEERS=DIR python -m benchmarks.train_step             # writes results/train_step.json
@@ -63,22 +66,25 @@ class Entry:
     dtype: str | None
     role: str
     config: dict[str, Any] = field(default_factory=dict)
-    batches: tuple[str, ...] = ("random",)
+    batches: tuple[str, ...] = ("random", "task")
 
 
-BOTH = ("random", "grouped")
+ROWS = {"random": workload.ROWS_PER_STEP, "grouped": workload.ROWS_PER_STEP, "task": workload.TASK_ROWS_PER_STEP}
+"""Rows of a step, by the kind of its batches."""
+SAYS = {"random": "random batches", "grouped": "grouped batches", "task": "a task behind one instruction"}
+ALL = tuple(ROWS)
 # The fastest setting of each version was found by trying: weights in float32 or bfloat16, autocast or not, always
 # without checkpointing. On a CPU, TRL's padding-free batches are not to be had: they need FlashAttention.
 ENTRIES = {
-    "own": Entry("keeptune, bf16", None, "bfloat16", "own", batches=BOTH),
-    "own-fp32": Entry("keeptune, fp32", None, "float32", "own", batches=BOTH),
+    "own": Entry("keeptune, bf16", None, "bfloat16", "own", batches=ALL),
+    "own-fp32": Entry("keeptune, fp32", None, "float32", "own", batches=ALL),
     "1.16": Entry("TRL 1.16 as it comes", "trl-1.16", None, "default"),
-    "1.16-fast": Entry("TRL 1.16, fastest setting", "trl-1.16", "bfloat16", "fastest", QUIET, BOTH),
+    "1.16-fast": Entry("TRL 1.16, fastest setting", "trl-1.16", "bfloat16", "fastest", QUIET, ALL),
     "1.14": Entry("TRL 1.14 as it comes", "trl-1.14", None, "default"),
-    "1.14-fast": Entry("TRL 1.14, fastest setting", "trl-1.14", "bfloat16", "fastest", QUIET, BOTH),
-    "1.14-fp32": Entry("TRL 1.14, fp32", "trl-1.14", "float32", "float32", PLAIN, BOTH),
+    "1.14-fast": Entry("TRL 1.14, fastest setting", "trl-1.14", "bfloat16", "fastest", QUIET, ALL),
+    "1.14-fp32": Entry("TRL 1.14, fp32", "trl-1.14", "float32", "float32", PLAIN, ALL),
     "1.9": Entry("TRL 1.9 as it comes", "trl-1.9", None, "default"),
-    "1.9-fast": Entry("TRL 1.9, fastest setting", "trl-1.9", "bfloat16", "fastest", QUIET, BOTH),
+    "1.9-fast": Entry("TRL 1.9, fastest setting", "trl-1.9", "bfloat16", "fastest", QUIET, ALL),
     "1.9-fp32": Entry("TRL 1.9, fp32", "trl-1.9", "float32", "float32", PLAIN),
 }
 
@@ -134,12 +140,12 @@ def check_losses(entries: Mapping[str, Entry], first: Mapping[str, float]) -> No
         assert abs(loss - expected) < limit, f"{name} starts at a loss of {loss}, not {expected}"
 
 
-def useful(rows: Sequence[Mapping[str, Sequence[int]]]) -> int:
-    """Operations that a step on these rows cannot leave out."""
-    lengths = [len(row["input_ids"]) for row in rows]
+def useful(rows: Sequence[Mapping[str, Sequence[int]]], shared: int) -> int:
+    """Operations that a step on these rows, of which the first `shared` tokens are the same, cannot leave out."""
+    own = [len(row["input_ids"]) - shared for row in rows]
     supervised = sum(sum(row["completion_mask"][1:]) for row in rows)
-    shape = flops.Shape.of(workload.SHAPE)
-    return flops.low_rank_step(shape, sum(lengths), flops.causal_pairs(lengths), supervised, RANK)
+    pairs = flops.causal_pairs([shared, *own]) + shared * sum(own)
+    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), shared + sum(own), pairs, supervised, RANK)
 
 
 def fitting() -> list[str]:
@@ -157,20 +163,22 @@ def meet(own: Entry, peer: Entry) -> bool:
 def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[str, Any]]:
     """One interleaved run over the contestants of a kind of batch: the rows of the record."""
     entries = {name: ENTRIES[name] for name in names if kind in ENTRIES[name].batches}
-    rows = workload.draw_rows(workload.ROWS_PER_STEP * STEPS * (WARM + rounds), seed)
+    batch, shared = ROWS[kind], workload.INSTRUCTION if kind == "task" else 0
+    count = batch * STEPS * (WARM + rounds)
+    rows = workload.draw_task(count, seed) if kind == "task" else workload.draw_rows(count, seed)
     if kind == "grouped":
         rows = workload.grouped_by_length(rows, seed)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         model = workload.write_model(folder / "model", seed)
         given = workload.write_rows(folder / "rows.json", rows)
-        with running(entries, given, model, folder) as children:
+        with running(entries, given, model, folder, batch=batch) as children:
             seconds, last = race(children, rounds, seed)
             versions = {name: child.ready["versions"] for name, child in children.items()}
     dtypes = {entries[name].dtype for name in entries if entries[name].role == "own"}
     rates = {dtype: peak(getattr(torch, dtype), 50) for dtype in dtypes if dtype}
-    steps = [rows[start : start + workload.ROWS_PER_STEP] for start in range(0, len(rows), workload.ROWS_PER_STEP)]
-    work = [useful(step) for step in steps[STEPS - 1 :: STEPS][WARM:]]
+    steps = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    work = [useful(step, shared) for step in steps[STEPS - 1 :: STEPS][WARM:]]
     first = {name: answer["losses"][0] for name, answer in last.items()}
     check_losses(entries, first)
     results = []
@@ -180,7 +188,7 @@ def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[st
                 continue
             results.append(
                 {
-                    "what": f"LoRA step, {kind} batches",
+                    "what": f"LoRA step, {SAYS[kind]}",
                     "own": entries[own].says,
                     "peer": entries[peer].says,
                     "role": entries[peer].role,
@@ -189,7 +197,7 @@ def compare(kind: str, rounds: int, seed: int, names: list[str]) -> list[dict[st
                     "speed": ratio(seconds[peer], seconds[own]),
                     "roof": ratio(seconds[peer], [each / rates[entries[own].dtype] for each in work]),
                     "checked": {"first_loss": round(first[own], 5), "first_loss_of_the_peer": round(first[peer], 5)},
-                    "padding": round(workload.padding(rows), 3),
+                    "padding": round(workload.padding(rows, batch), 3),
                     "versions_of_the_peer": versions[peer],
                 }
             )
@@ -210,7 +218,7 @@ def main() -> int:
         names = [name for name in names if name in ("own", "own-fp32", "1.14", "1.14-fast", "1.14-fp32")]
     rounds = 2 if asked.quick else asked.rounds
     rows: list[dict[str, Any]] = []
-    for kind in BOTH:
+    for kind in ALL:
         rows += compare(kind, rounds, asked.seed, names)
         settings = {"rounds": rounds, "steps_a_turn": STEPS}
         record.write("train_step", rows, seeds=[asked.seed], quick=asked.quick, by_units=True, **settings)

@@ -32,6 +32,11 @@ SHAPE: dict[str, Any] = {
 ROWS_PER_STEP = 8
 PROMPT = (48, 0.55, 20, 300)  # median, spread of the logarithm, shortest, longest
 ANSWER = (75, 0.86, 10, 400)
+INSTRUCTION = 60
+"""Tokens with which all rows of a task begin."""
+TASK_TEXT = (30, 0.5, 8, 120)
+TASK_ANSWER = (6, 0.5, 2, 24)
+TASK_ROWS_PER_STEP = 32
 MEGABATCH = 50  # batches that length grouping sorts at a time, as transformers does
 
 
@@ -78,6 +83,22 @@ def draw_rows(count: int, seed: int, vocabulary: int = SHAPE["vocab_size"]) -> l
     return rows
 
 
+def draw_task(count: int, seed: int, vocabulary: int = SHAPE["vocab_size"]) -> list[dict[str, list[int]]]:
+    """Rows of a task: one instruction of `INSTRUCTION` tokens, a text (median 30), a short answer (median 6)."""
+    generator = random.Random(seed)
+    instruction = [generator.randrange(3, vocabulary) for _ in range(INSTRUCTION)]
+    rows = []
+    for _ in range(count):
+        text, answer = length(generator, *TASK_TEXT), length(generator, *TASK_ANSWER)
+        # No two texts begin alike: what rows share by chance is not counted as useful.
+        own = [
+            3 + (len(rows) % (vocabulary - 3)),
+            *(generator.randrange(3, vocabulary) for _ in range(text + answer - 1)),
+        ]
+        rows.append({"input_ids": [*instruction, *own], "completion_mask": [0] * (INSTRUCTION + text) + [1] * answer})
+    return rows
+
+
 def grouped_by_length(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The rows in batches of similar length; the batches in random order."""
     span, batches = MEGABATCH * ROWS_PER_STEP, []
@@ -88,10 +109,10 @@ def grouped_by_length(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[st
     return [row for batch in batches for row in batch]
 
 
-def padding(rows: Sequence[dict[str, Any]]) -> float:
-    """Positions of padded batches over real tokens."""
+def padding(rows: Sequence[dict[str, Any]], size: int = ROWS_PER_STEP) -> float:
+    """Positions of padded batches of `size` rows over real tokens."""
     lengths = [len(row["input_ids"]) for row in rows]
-    batches = [lengths[start : start + ROWS_PER_STEP] for start in range(0, len(lengths), ROWS_PER_STEP)]
+    batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
     return sum(max(batch) * len(batch) for batch in batches) / sum(lengths)
 
 

@@ -32,9 +32,9 @@ class FlopCount(TorchDispatchMode):
         self.by_name: dict[str, int] = {}
         kernel = Kernels.attention_back
 
-        def counted(kernels, query, key, value, gradient, log_sums, offsets, key_offsets, scale):
-            self._add("attention_back", in_blocks(offsets.tolist(), key_offsets.tolist(), *query.shape[1:]))
-            return kernel(kernels, query, key, value, gradient, log_sums, offsets, key_offsets, scale)
+        def counted(kernels, query, key, value, gradient, log_sums, offsets, scale):
+            self._add("attention_back", in_blocks(*(each.tolist() for each in offsets), *query.shape[1:]))
+            return kernel(kernels, query, key, value, gradient, log_sums, offsets, scale)
 
         self._kernel = mock.patch.object(Kernels, "attention_back", counted)
 

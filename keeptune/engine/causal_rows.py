@@ -105,7 +105,7 @@ class _AttendRows(torch.autograd.Function):
         key, value = (spread.seen(x) for x in (key, value))
         if kernels := _kernels(query, key, value, gradient):
             d_query, d_key, d_value = kernels.attention_back(
-                query, key, value, gradient, log_sums, spread.offsets, spread.key_offsets, ctx.scale
+                query, key, value, gradient, log_sums, spread.offsets, ctx.scale
             )
         else:
             d_query, d_key, d_value = _by_rows(spread, query, key, value, gradient, log_sums, ctx.scale)
@@ -155,8 +155,7 @@ class Spread:
 
     Attributes:
         rows: that go at a time.
-        offsets: where the rows begin among T tokens.
-        key_offsets: where what they see begins among T' tokens.
+        offsets: where the rows begin among the T tokens, and where what they see among the T'.
     """
 
     def __init__(self, packed: Segments, heads: int) -> None:
@@ -165,7 +164,7 @@ class Spread:
         lengths = [end - start for start, end in itertools.pairwise(packed.offsets)]
         even = [(past, -(-length // EVEN) * EVEN) for past, length in zip(reach.pasts, lengths, strict=True)]
         order = sorted((row for row in range(len(lengths)) if lengths[row]), key=even.__getitem__)
-        self.offsets, self.key_offsets = torch.tensor(packed.offsets), torch.tensor(reach.offsets)
+        self.offsets = torch.tensor(packed.offsets), torch.tensor(reach.offsets)
         starts, key_starts, self.rows = [0] * len(lengths), [0] * len(lengths), list[Rows]()
         self._total = self._seen = 0
         for (past, length), alike in itertools.groupby(order, key=even.__getitem__):
@@ -205,7 +204,7 @@ class Spread:
         return x.index_select(0, self._key_places)
 
     def mask(self, rows: Rows, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the scores (L, P + L) of rows with something before them; without, the causal flag says it."""
+        """What is added to the scores (L, P + L) of rows with something before them; elsewhere a flag says it."""
         if rows.past == 0:
             return None
 

@@ -48,8 +48,7 @@ class ProcessorKernels(Kernels, Protocol):
         value: Tensor,
         gradient: Tensor,
         log_sums: Tensor,
-        offsets: Tensor,
-        key_offsets: Tensor,
+        offsets: tuple[Tensor, Tensor],
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of causal attention over packed rows."""

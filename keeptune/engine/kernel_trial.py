@@ -79,7 +79,7 @@ def _rotation(kernels: Kernels, drawn: Drawn) -> Compared:
 
 
 def _attention(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
-    lengths, pasts, scale = (7, 1, 61), (0, 50, 9), 0.3
+    lengths, pasts, scale = [7, 1, 61], [0, 50, 9], 0.3
     keys_of = [past + length for past, length in zip(pasts, lengths, strict=True)]
     q, g = (drawn(sum(lengths), 4, 32) for _ in range(2))
     k, v = (drawn(sum(keys_of), 2, 32) for _ in range(2))
@@ -91,8 +91,8 @@ def _attention(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
         scores = scores.masked_fill(torch.ones(scores.shape[1:]).triu(past + 1).bool(), -torch.inf)
         outputs.append((scores.softmax(-1) @ values).transpose(0, 1))
         sums.append(scores.logsumexp(-1).T)
-    offsets, key_offsets = (torch.tensor([0, *of]).cumsum(0) for of in (lengths, keys_of))
-    found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), offsets, key_offsets, scale)
+    own, seen = (torch.tensor([0, *of]).cumsum(0) for of in (lengths, keys_of))
+    found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), (own, seen), scale)
     yield from zip(found, _slopes(torch.cat(outputs), g, *wide), strict=True)
 
 

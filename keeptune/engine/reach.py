@@ -1,7 +1,7 @@
 """Reach: what the rows of a tree of segments see; a token that rows share is read by each of them.
 
-Each segment's queries are its own tokens. Its keys are those of all segments before it and its own, one after the other:
-S runs of T' tokens in all, where a shared token comes once for every segment that sees it.
+Each segment's queries are its own tokens. Its keys are those of all segments before it and its own, one after the
+other: S runs of T' tokens in all, where a shared token comes once for every segment that sees it.
 
     seen      x (T, ...)   -> x' (T', ...)     x'_j = x_r(j)
     gathered  g' (T', ...) -> g (T, ...)       g_t = sum of g'_j over r(j) = t, in float32, always in one order

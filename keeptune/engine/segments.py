@@ -62,7 +62,7 @@ class Segments:
         return self.once(("bounds", device), lambda: torch.tensor(self.offsets, dtype=torch.int32, device=device))
 
     def row_bounds(self, device: torch.device) -> Tensor:
-        """S + 1 numbers, int32 on `device`: where the tokens that each segment sees end, one segment after the other."""
+        """S + 1 numbers, int32 on `device`: where the tokens that each segment sees begin and end."""
         ends = [0, *itertools.accumulate(self.row_lengths)]
         return self.once(("row bounds", device), lambda: torch.tensor(ends, dtype=torch.int32, device=device))
 

@@ -1,8 +1,8 @@
 """Rows that begin alike: what they share is one segment, computed once, and its gradient is the sum of theirs.
 
 K answers of A tokens to one prompt of P tokens are K (P + A) tokens as rows, and P + K A here; so are K prompts behind
-one instruction. Beginnings make a tree: rows may share an instruction, and some of them an example behind it. Losses and
-gradients are those of the rows alone:
+one instruction. Beginnings make a tree: rows may share an instruction, and some of them an example behind it. Losses
+and gradients are those of the rows alone:
 
 - a shared segment ends before the last token of a prompt at the latest, which each row keeps as its own first token:
   that token predicts the first token of the answer, another one in every row;

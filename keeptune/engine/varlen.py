@@ -79,11 +79,11 @@ def _ends_together(device: torch.device, dtype: torch.dtype) -> bool:
     draw = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(tokens, 2, 64, generator=draw).to(device, dtype) for tokens in (5, 12, 12))
     seen = torch.ones(5, 12, dtype=torch.bool, device=device).tril(7)
-    heads = (x.double().transpose(0, 1) for x in (query, key, value))
-    expected = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=seen).transpose(0, 1)
-    ends = (torch.tensor([0, length], dtype=torch.int32, device=device) for length in (5, 12))
+    q, k, v = (x.double().transpose(0, 1) for x in (query, key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, seen).transpose(0, 1)
+    own, all_ = (torch.tensor([0, length], dtype=torch.int32, device=device) for length in (5, 12))
     try:
-        found = _kernel(query, key, value, (*ends, 5, 12), window=None, scale=None)
+        found = _kernel(query, key, value, (own, all_, 5, 12), window=None, scale=None)
     except Exception:  # of a kernel that does not take such rows: each its own error
         return False
     return bool((found.double() - expected).norm() <= 2**-6 * expected.norm())

@@ -13,7 +13,9 @@ import torch
 from benchmarks import flops, record, train_step, workload
 from benchmarks.interleave import interleaved, ratio
 from benchmarks.peers.pipe import Contestant
+from benchmarks.peers.session import encoded
 from benchmarks.table import PAGE, TABLES, TITLES, page
+from keeptune.engine.shared_rows import pack_shared
 from tests.flop_count import FlopCount
 from tests.tiny_models import tiny_model
 
@@ -70,6 +72,22 @@ def test_lengths_are_those_of_instruction_data():
     assert abs(answers.mean() - 103) < 4  # 109 without the longest answer of 400
     assert 1.9 < workload.padding(rows) < 2.2
     assert workload.padding(workload.grouped_by_length(rows, seed=0)) < 1.06
+
+
+def test_the_rows_of_a_task_share_their_instruction_and_nothing_else():
+    rows = workload.draw_task(64, seed=1)
+    own = [len(row["input_ids"]) - workload.INSTRUCTION for row in rows]
+    assert len(pack_shared(encoded(rows)).tokens) == workload.INSTRUCTION + sum(own)
+    assert 34 <= np.mean(own) <= 48
+
+
+def test_what_rows_share_is_useful_once():
+    lengths = [5, 9]
+    rows = [{"input_ids": [*range(n)], "completion_mask": [0] * (n - 2) + [1] * 2} for n in lengths]
+    alone, shared = train_step.useful(rows, 0), train_step.useful(rows, 4)
+    shape = flops.Shape.of(workload.SHAPE)
+    assert alone == flops.low_rank_step(shape, 14, 15 + 45, 4, train_step.RANK)
+    assert shared == flops.low_rank_step(shape, 10, 60 - 10, 4, train_step.RANK)
 
 
 CHILD = "tests.benchmarks.pipe_echo"

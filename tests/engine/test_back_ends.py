@@ -138,10 +138,10 @@ def test_on_a_processor_bfloat16_rows_within_the_window_go_by_matrix_products(mo
 
 
 def test_the_kernel_of_a_gpu_is_for_half_precision_on_ampere_and_later(monkeypatch, installed):
-    def suits(*, cuda=True, dtype=torch.bfloat16, width=64, dropout=0.0, capability=(9, 0), packed=Segments(OFFSETS)):
+    def suits(*, cuda=True, dtype=torch.bfloat16, width=64, dropout=0.0, capability=(9, 0)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         query = SimpleNamespace(is_cuda=cuda, dtype=dtype, shape=(25, 4, width), device="cuda:0")
-        return varlen.suits(query, packed, None, dropout)
+        return varlen.suits(query, Segments(OFFSETS), None, dropout)
 
     assert suits()
     assert suits(dtype=torch.float16, capability=(8, 0))

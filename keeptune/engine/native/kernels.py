@@ -92,8 +92,7 @@ class Kernels:
         value: Tensor,
         gradient: Tensor,
         log_sums: Tensor,
-        offsets: Tensor,
-        key_offsets: Tensor,
+        offsets: tuple[Tensor, Tensor],
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients in q, k and v of softmax(c q k') v over the past of each row.
@@ -106,16 +105,15 @@ class Kernels:
             value: (T', G, K).
             gradient: in the output, (T, H, K).
             log_sums: log sum_j exp(c q k_j'), float32, (T, H).
-            offsets: of the rows in T, int64, (rows + 1,).
-            key_offsets: of the rows in T', int64, (rows + 1,).
+            offsets: of the rows in T and in T', int64, (rows + 1,) each.
             scale: c.
 
         Raises:
             MemoryError: no room for a row in float32.
         """
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        sizes = len(offsets) - 1, query.shape[1], key.shape[1], query.shape[2]
-        places = _places(query, key, value, gradient, log_sums, *found, offsets, key_offsets)
+        sizes = len(offsets[0]) - 1, query.shape[1], key.shape[1], query.shape[2]
+        places = _places(query, key, value, gradient, log_sums, *found, *offsets)
         if self.library.attention_back(*places, *sizes, scale, _threads(query)):
             raise MemoryError("no memory for the gradient of attention")
         return found

@@ -206,7 +206,7 @@ def test_threads_change_no_bit(dtype, kernels):
         return [
             *kernels.norm_back(g, h, weight, 1e-5).gradients,
             *kernels.gated_back(g, h, g).gradients,
-            *kernels.attention_back(heads, heads, heads, g.view(300, 4, 64), sums, offsets, offsets, 0.1),
+            *kernels.attention_back(heads, heads, heads, g.view(300, 4, 64), sums, (offsets, offsets), 0.1),
             kernels.low_rank(h, g, h[:8].view(1, 8, 256), g[:8].view(1, 8, 256), sums[:2].view(1, 8), none),
             losses,
             logits,
