@@ -11,13 +11,14 @@ from transformers import PreTrainedModel
 
 from keeptune.data.encode import Encoded
 from keeptune.data.packing import filled
-from keeptune.engine.batch import IGNORED, pack
+from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.generation import evaluating
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
 from keeptune.engine.positions import positions_before, refuse_beyond_table
 from keeptune.engine.scored import Scored
 from keeptune.engine.selection import Stack
+from keeptune.engine.shared_rows import can_share, pack_shared
 
 POSITIONS_AT_ONCE = 256
 """Rows of one block of logits: few enough to stay near the processor, enough to read the head's weights seldom."""
@@ -31,7 +32,8 @@ def token_logprobs(
 ) -> list[list[float]]:
     """The natural logarithm of p(tokens[t] | tokens[:t]) for every t >= start of each row.
 
-    Rows are packed in the order given, so the same call makes the same batches and the same numbers.
+    Rows are packed in the order given, so the same call makes the same batches and the same numbers. What rows of a
+    batch begin with, up to the first scored token, is computed once.
 
     Args:
         model: a causal language model of a known family.
@@ -70,15 +72,24 @@ def _over_batches(
     refuse_beyond_table(model, (len(row.tokens) + taken[stack] for row, stack in zip(rows, named, strict=True)))
     head = head_of(model)
     with torch.inference_mode(), evaluating(model):
+        packing = pack_shared if can_share(model) else pack
         for batch in filled(enumerate(len(row.tokens) for row in rows), batch_tokens):
-            encoded = [_encoded(rows[row]) for row in batch]
-            packed = pack(encoded, adapters=None if adapters is None else [adapters[row] for row in batch])
+            encoded = [_encoded(rows[row], place) for place, row in enumerate(batch)]
+            packed = packing(encoded, adapters=None if adapters is None else [adapters[row] for row in batch])
             wanted = (packed.targets != IGNORED).nonzero()[:, 0]
             hidden = packed_hidden(model, packed)
             places = wanted.to(hidden.device)
             found = read(head, hidden[places], packed.targets[wanted].to(hidden.device))
-            counts = [len(rows[row].tokens) - rows[row].start for row in batch]
-            yield from (part.tolist() for part in torch.split(found.cpu(), counts))
+            yield from _in_order(found.cpu(), packed, [len(rows[row].tokens) - rows[row].start for row in batch])
+
+
+def _in_order(found: Tensor, packed: PackedBatch, counts: Sequence[int]) -> Iterator[list[Any]]:
+    """What was found, row by row in the order given; in the batch, rows that begin alike stand together."""
+    shared = set(packed.parents or ())
+    order = [int(name) for segment, name in enumerate(packed.ids) if segment not in shared]
+    parts = torch.split(found, [counts[place] for place in order])
+    for _, part in sorted(zip(order, parts, strict=True), key=lambda pair: pair[0]):
+        yield part.tolist()
 
 
 def _with_greatest(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -102,6 +113,7 @@ def logprobs(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
 
-def _encoded(row: Scored) -> Encoded:
-    learned = tuple(place >= row.start for place in range(len(row.tokens)))
-    return Encoded(id="", source="", tokens=tuple(row.tokens), learned=learned, starts=row.starts)
+def _encoded(row: Scored, place: int) -> Encoded:
+    """The row, named by its place."""
+    learned = tuple(at >= row.start for at in range(len(row.tokens)))
+    return Encoded(id=str(place), source="", tokens=tuple(row.tokens), learned=learned, starts=row.starts)

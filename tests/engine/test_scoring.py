@@ -8,11 +8,14 @@ from torch.testing import assert_close
 
 from keeptune.core.errors import DataError
 from keeptune.engine import scoring
+from keeptune.engine.native import kernels as native
 from keeptune.engine.rows import active
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import greedy_logprobs, token_logprobs
 from keeptune.engine.shared_prefix import group_logprobs
-from tests.engine.adapted import STACKS, adapted, texts
+from keeptune.methods import LoRA
+from tests.engine.adapted import STACKS, adapted, moved, texts
+from tests.tiny_models import tiny_model
 
 LENGTHS = [5, 3, 6, 4, 2]
 
@@ -37,6 +40,34 @@ def test_scores_are_those_of_a_plain_loop(family, batch_tokens):
     for row, stack, scores in zip(rows(), stacks, found, strict=True):
         assert len(scores) == len(row.tokens) - row.start
         assert_close(torch.tensor(scores), torch.tensor(slow(model, row, stack)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_rows_that_begin_alike_are_scored_as_if_alone_and_in_their_order(family, kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(native, "compiled", lambda _: None)
+    instruction, example = list(range(20, 32)), list(range(50, 59))
+    own = [text.tolist() for text in texts([5, 3, 6, 4, 2, 7])]
+    given = [
+        Scored([*instruction, *own[0]], 14),
+        Scored([*own[1]], 1),
+        Scored([*instruction, *example, *own[2]], 23),
+        Scored([*instruction, *own[3]], len(instruction) + 4),
+        Scored([*instruction, *example, *own[4]], 22),
+        Scored([*instruction, *own[5]], 3),
+    ]
+    model = tiny_model(family)
+    LoRA(rank=3).attach(model, "l")
+    moved(model)
+    packed = []
+    real = scoring.packed_hidden
+    monkeypatch.setattr(scoring, "packed_hidden", lambda model, batch: packed.append(batch) or real(model, batch))
+    found = token_logprobs(model, given)
+    assert sum(len(batch.tokens) for batch in packed) < sum(len(row.tokens) for row in given) - 20
+    for row, scores in zip(given, found, strict=True):
+        assert len(scores) == len(row.tokens) - row.start
+        assert_close(torch.tensor(scores), torch.tensor(slow(model, row, ("l",))), rtol=1e-4, atol=1e-4)
 
 
 def test_greedy_rows_are_those_that_a_plain_loop_would_write():
