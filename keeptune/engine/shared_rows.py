@@ -11,14 +11,14 @@ and gradients are those of the rows alone:
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
 
+from keeptune.data.beginnings import Part, tree
 from keeptune.data.encode import Encoded
 from keeptune.data.starts import UNSAID
 from keeptune.engine.batch import PackedBatch, pack, whole
@@ -29,9 +29,6 @@ from keeptune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from keeptune.engine.selection import Stack
-
-SHORTEST = 8
-"""Tokens of a beginning that is worth an attention call of its own."""
 
 
 def can_share(model: PreTrainedModel) -> bool:
@@ -51,15 +48,14 @@ def can_share(model: PreTrainedModel) -> bool:
 def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | None = None) -> PackedBatch:
     """`pack`, with a segment of its own for each beginning that rows of one source share.
 
-    The beginning of a row is what comes before its first learned token, less one token. Rows that begin alike stand
-    together, in the order in which they came.
+    `data/beginnings.py` says what rows share; those that begin alike stand together, in the order in which they came.
 
     Args:
         rows: encoded examples, each with at least one token; of a pair, both endings.
         adapters: the adapters that serve each row.
     """
     rows, pairs, adapters = whole(rows, adapters)
-    parts = [part for group in _groups(rows, adapters) for part in _tree(rows, group)]
+    parts = list(tree(rows, adapters))
     if all(part.parent is None for part in parts):
         return replace(pack(rows, adapters=adapters), pairs=pairs)
     batch = pack(
@@ -77,69 +73,9 @@ def pack_shared(rows: Sequence[Encoded], *, adapters: Sequence[Stack | None] | N
     )
 
 
-class Part(NamedTuple):
-    """A segment: the tokens `start` to `end` of a row, behind those of its parent.
-
-    Attributes:
-        row: of the batch; any of those that share it.
-        start: its first token.
-        end: behind its last one; None for the end of a row, which belongs to that row alone.
-        parent: what comes before it; None where it begins the row.
-    """
-
-    row: int
-    start: int
-    end: int | None
-    parent: Part | None
-
-
 def _cut(row: Encoded, part: Part) -> Encoded:
     if part.start == 0 and part.end is None:
         return row
     return replace(
         row, tokens=row.tokens[part.start : part.end], learned=row.learned[part.start : part.end], starts=UNSAID
     )
-
-
-def _tree(rows: Sequence[Encoded], group: Sequence[int]) -> Iterator[Part]:
-    """The segments of rows that may share: what any two of them begin with, if it is long enough, comes once."""
-    beginnings = {place: rows[place].tokens[: _beginning(rows[place])] for place in group}
-    left: list[tuple[Sequence[int], int, Part | None]] = [(group, 0, None)]
-    while left:
-        places, start, parent = left.pop()
-        if len(places) == 1:
-            yield Part(places[0], start, None, parent)
-            continue
-        # All lie between the first and the last of them in lexicographic order, and so does what they share.
-        of = [beginnings[place] for place in places]
-        shared = _alike(min(of), max(of))
-        if shared - start >= SHORTEST:
-            parent, start = Part(places[0], start, shared, parent), shared
-            yield parent
-        branches: dict[object, list[int]] = {}
-        for place in places:
-            beginning = beginnings[place]
-            branches.setdefault(beginning[shared] if len(beginning) > shared else (place,), []).append(place)
-        left += [(branch, start, parent) for branch in reversed(branches.values())]
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _beginning(row: Encoded) -> int:
-    """Tokens before the first learned one, less one; 0 where nothing is learned."""
-    if not any(row.learned):
-        return 0
-    return max(0, sum(1 for _ in itertools.takewhile(lambda learned: not learned, row.learned)) - 1)
-
-
-def _groups(rows: Sequence[Encoded], adapters: Sequence[Stack | None] | None) -> list[list[int]]:
-    """Rows of the same source and adapters that may share; a beginning too short to share leaves a row alone."""
-    found: dict[object, list[int]] = {}
-    for place, row in enumerate(rows):
-        served = None if adapters is None else adapters[place]
-        key = (row.source, served) if _beginning(row) >= SHORTEST else place
-        found.setdefault(key, []).append(place)
-    return list(found.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from keeptune.core.cost import Cost
 from keeptune.core.shape import ModelShape
+from keeptune.data.beginnings import computed
 from keeptune.data.packing import filled
 from keeptune.losses import Loss
 from keeptune.methods import Method, cost
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from keeptune.stages._plan import Plan
 
 
+STEPS_READ = 64
+"""Steps of a plan from which the share of tokens that rows do not share is taken."""
 SURE = 0.85
 """Share of the free memory that a forecast may fill: it has been up to 15% too low in measurements."""
 
@@ -40,6 +43,7 @@ class Batches:
         micro_batches: of its step.
         work: all steps.
         compared: what a KL term would compare with the reference.
+        shared: the share of the tokens that is computed where rows that begin alike may share it.
     """
 
     tokens: int
@@ -49,6 +53,7 @@ class Batches:
     work: Work
     compared: Compared = NONE
     answers: float = 1
+    shared: float = 1.0
 
     @classmethod
     def of(cls, plan: Plan, losses: Sequence[Loss], limit: int | None) -> Batches:
@@ -67,6 +72,7 @@ class Batches:
             ),
             compared=Compared.of(losses, plan),
             answers=_answers(piece) / len(piece),
+            shared=_shared(steps[:: max(1, len(steps) // STEPS_READ)], limit),
         )
 
     def seen_by(self, shape: ModelShape) -> Batches:
@@ -98,6 +104,11 @@ def job_of(
     chosen = stage.methods if methods is None else list(methods)
     total: Cost = cost(chosen, base.shape)
     batches = batches.seen_by(base.shape)
+    work = batches.work
+    family = FAMILIES.get(base.shape.family)
+    if family is not None and family.kind == "decoder" and all(method.mergeable for method in chosen):
+        # What can be folded into weights acts on each token alone; of what else does, the forecast is too long.
+        work = replace(work, tokens=round(work.tokens * batches.shared))
     detachable = all(method.detachable for method in chosen)
     reference: Reference = "none"
     if any(loss.needs_reference for loss in stage.losses):
@@ -120,7 +131,7 @@ def job_of(
     label = " + ".join(method.name for method in chosen) + (" (nf4)" if base.quantized else "")
     in_place = any(method.trains_base for method in chosen)
     saving = stage.saving
-    return Job(label, base, total, in_place, step, batches.work, saving.keep, saving.snapshots)
+    return Job(label, base, total, in_place, step, work, saving.keep, saving.snapshots)
 
 
 def jobs_of(
@@ -194,3 +205,9 @@ def _answers(rows: Sequence[Encoded]) -> int:
 def _cut(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
     """As the training step cuts: consecutive rows of at most `limit` tokens."""
     return [[rows[place] for place in piece] for piece in filled(enumerate(len(row.tokens) for row in rows), limit)]
+
+
+def _shared(steps: Sequence[Sequence[Encoded]], limit: int | None) -> float:
+    """The share of the tokens of these steps that is computed where what rows begin with comes once a micro-batch."""
+    pieces = [piece for rows in steps for piece in _cut(rows, limit or _tokens(rows))]
+    return min(1.0, sum(map(computed, pieces)) / sum(map(_tokens, pieces)))

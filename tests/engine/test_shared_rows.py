@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from keeptune.data import beginnings
 from keeptune.data.encode import Encoded
-from keeptune.engine import shared_rows
 from keeptune.engine.batch import IGNORED, pack
 from keeptune.engine.head import head_of
 from keeptune.engine.native import kernels as native
@@ -98,7 +98,7 @@ def test_without_a_shared_beginning_the_batch_is_the_usual_one():
     batch = pack_shared(given)
     assert batch.parents is None
     assert torch.equal(batch.tokens, pack(given).tokens)
-    short = rows((shared_rows.SHORTEST, (4, 4)))
+    short = rows((beginnings.SHORTEST, (4, 4)))
     assert pack_shared(short).parents is None
 
 

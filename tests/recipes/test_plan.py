@@ -9,13 +9,17 @@ import torch
 
 from keeptune.core.errors import PlanError
 from keeptune.core.shape import ModelShape
+from keeptune.data.encode import Encoded
 from keeptune.methods import Method
 from keeptune.models import device, load, precision
 from keeptune.models.load import look
 from keeptune.recipes import plan as planner
+from keeptune.planning.memory import Base
 from keeptune.recipes import proof_work
+from keeptune.recipes.jobs import Batches, job_of
 from keeptune.recipes.measuring import suite_of
 from keeptune.recipes.recipe import load_recipe
+from keeptune.stages._plan import Plan
 from tests.models.test_load import save_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -51,6 +55,21 @@ def test_every_method_is_planned_or_refused_with_its_reason(no_weights):
     )
     assert set(result["power"]["items"].values()) == {50}
     assert "recommended  lora" in result["text"]
+
+
+def test_what_rows_begin_with_is_counted_once_where_the_method_shares_it():
+    instruction = tuple(range(3, 43))
+    rows = [Encoded(f"r{n}", "task", (*instruction, 50 + n, 60, 61), (False,) * 42 + (True,)) for n in range(8)]
+    plan = Plan({"task": rows}, [[0, 1, 2, 3], [4, 5, 6, 7]], seed=0)
+    batches = Batches.of(plan, [], None)
+    assert batches.shared == (40 + 4 * 3) / (4 * 43)
+    base = Base(ModelShape.from_config(look("pocket")[0]), 4, False)
+    stage = load_recipe("lora").stages[0]
+    tokens = {
+        name: job_of(stage, base, batches, [Method.find(name)(**settings)]).work.tokens
+        for name, settings in (("lora", {}), ("prefix", {"length": 3}), ("full", {}))
+    }
+    assert tokens == {"lora": 2 * (40 + 4 * 3), "prefix": 8 * 43, "full": 2 * (40 + 4 * 3)}
 
 
 @pytest.mark.parametrize(("units", "taken"), [(True, "bfloat16"), (False, "float32")])
