@@ -13,8 +13,8 @@ from keeptune.data.encode import Encoded
 from keeptune.methods import Method
 from keeptune.models import device, load, precision
 from keeptune.models.load import look
-from keeptune.recipes import plan as planner
 from keeptune.planning.memory import Base
+from keeptune.recipes import plan as planner
 from keeptune.recipes import proof_work
 from keeptune.recipes.jobs import Batches, job_of
 from keeptune.recipes.measuring import suite_of
