@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -47,7 +48,7 @@ def test_each_row_is_its_parts_and_what_two_rows_share_comes_once(seed):
             above = above.parent
         tokens = tuple(token for one in path for token in rows[one.row].tokens[one.start : one.end])
         assert tokens == rows[part.row].tokens
-        assert all(parts.index(one) < parts.index(other) for one, other in zip(path, path[1:], strict=False))
+        assert all(parts.index(one) < parts.index(other) for one, other in itertools.pairwise(path))
         paths[part.row] = path
     for one in range(len(rows)):
         for other in range(one):
