@@ -82,7 +82,7 @@ class _AttendRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spread: Spread, scale: float) -> Tensor:
         queries = spread.out(query)
-        keys, values = (spread.keys_out(spread.seen(x)) for x in (key, value))
+        keys, values = (spread.keys(x) for x in (key, value))
         output = torch.empty(queries.shape, dtype=query.dtype)
         log_sums = torch.empty(queries.shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
         for rows in spread.rows:
@@ -102,11 +102,9 @@ class _AttendRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, log_sums = ctx.saved_tensors
         spread: Spread = ctx.spread
-        key, value = (spread.seen(x) for x in (key, value))
         if kernels := _kernels(query, key, value, gradient):
-            d_query, d_key, d_value = kernels.attention_back(
-                query, key, value, gradient, log_sums, spread.offsets, ctx.scale
-            )
+            k, v = (spread.seen(x) for x in (key, value))
+            d_query, d_key, d_value = kernels.attention_back(query, k, v, gradient, log_sums, spread.offsets, ctx.scale)
         else:
             d_query, d_key, d_value = _by_rows(spread, query, key, value, gradient, log_sums, ctx.scale)
         return d_query, spread.gathered(d_key), spread.gathered(d_value), None, None
@@ -116,7 +114,7 @@ def _by_rows(spread: Spread, query: Tensor, key: Tensor, value: Tensor, *rest: A
     """The gradients in q (T, H, K) and in what is seen of k and v (T', G, K), by torch's operators."""
     gradient, log_sums, scale = rest
     queries, slopes, sums = (spread.out(x) for x in (query, gradient, log_sums[:, :, None]))
-    keys, values = spread.keys_out(key), spread.keys_out(value)
+    keys, values = spread.keys(key), spread.keys(value)
     d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype) for x in (queries, keys, values))
     for rows in spread.rows:
         given = rows.of(queries), rows.keys_of(keys), rows.keys_of(values), rows.of(slopes), rows.of(sums)
@@ -150,8 +148,8 @@ class Rows(NamedTuple):
 class Spread:
     """Rows apart from each other, sorted by length, each with zeros up to a multiple of `EVEN` tokens.
 
-    Zeros change nothing: a query without a gradient gives none, and keys behind a row are seen by no query of it. And
-    rows of many lengths make products of few shapes (`even.py`).
+    Zeros change nothing: a query of zeros without a gradient gives none, and what stands behind the keys of a row is
+    seen by no query of it. And rows of many lengths make products of few shapes (`even.py`).
 
     Attributes:
         rows: that go at a time.
@@ -178,6 +176,8 @@ class Spread:
                     self._total, self._seen = self._total + length, self._seen + past + length
         self._places = _ranges(starts, lengths)
         self._key_places = self._places if packed.parents is None else _ranges(key_starts, packed.row_lengths)
+        read = torch.arange(packed.offsets[-1]) if reach.read is None else reach.read
+        self._read = torch.zeros(self._seen, dtype=torch.int64).index_copy_(0, self._key_places, read)
 
     def seen(self, x: Tensor) -> Tensor:
         """(T, G, K) to (T', G, K): what the rows see."""
@@ -195,9 +195,9 @@ class Spread:
         """Of rows apart, to T tokens."""
         return x.index_select(0, self._places)
 
-    def keys_out(self, x: Tensor) -> Tensor:
-        """Of T' tokens, to what the rows see apart."""
-        return x.new_zeros(self._seen, *x.shape[1:]).index_copy_(0, self._key_places, x)
+    def keys(self, x: Tensor) -> Tensor:
+        """Of T tokens, to what the rows see apart, with some token behind each."""
+        return x.index_select(0, self._read)
 
     def keys_back(self, x: Tensor) -> Tensor:
         """Of what the rows see apart, to T' tokens."""

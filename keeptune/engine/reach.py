@@ -25,6 +25,7 @@ class Reach:
     Attributes:
         pasts: of each segment, the number of tokens that it sees before its own.
         offsets: S + 1 numbers, where the tokens that each segment sees begin among the T'.
+        read: (T',) which of the T tokens each is; None: the same ones.
     """
 
     def __init__(self, packed: Segments, device: torch.device) -> None:
@@ -33,26 +34,26 @@ class Reach:
         self.pasts = [whole - own for whole, own in zip(seen, lengths, strict=True)]
         self.offsets = [0, *itertools.accumulate(seen)]
         self._tokens = packed.offsets[-1]
-        self._read: Tensor | None = None
+        self.read: Tensor | None = None
         if packed.parents is not None:
             spans = [packed.offsets[place : place + 2] for row in range(len(lengths)) for place in packed.path(row)]
-            self._read = torch.cat([torch.arange(start, end) for start, end in spans]).to(device)
+            self.read = torch.cat([torch.arange(start, end) for start, end in spans]).to(device)
 
     def seen(self, x: Tensor) -> Tensor:
         """What the rows see: (T, ...) to (T', ...), with a gradient; the same tensor where every row stands alone."""
-        found: Tensor = x if self._read is None else _Seen.apply(x, self)  # type: ignore[no-untyped-call]
+        found: Tensor = x if self.read is None else _Seen.apply(x, self)  # type: ignore[no-untyped-call]
         return found
 
     def gathered(self, x: Tensor) -> Tensor:
         """Gradients (T', ...) added up, (T, ...)."""
-        if self._read is None:
+        if self.read is None:
             return x
         wide = torch.promote_types(x.dtype, torch.float32)
         found = x.new_zeros(self._tokens, *x.shape[1:], dtype=wide)
         if x.is_cuda:
-            found.index_put_((self._read,), x.to(wide), accumulate=True)  # there `index_add_` has no order of its own
+            found.index_put_((self.read,), x.to(wide), accumulate=True)  # there `index_add_` has no order of its own
         else:
-            found.index_add_(0, self._read, x.to(wide))
+            found.index_add_(0, self.read, x.to(wide))
         return found.to(x.dtype)
 
 
@@ -65,7 +66,7 @@ class _Seen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, reach: Reach) -> Tensor:
         ctx.reach = reach
-        return x.index_select(0, reach._read)  # type: ignore[arg-type]
+        return x.index_select(0, reach.read)  # type: ignore[arg-type]
 
     @staticmethod
     @once_differentiable

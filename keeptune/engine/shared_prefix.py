@@ -1,6 +1,9 @@
 """Scoring with a shared prefix: many continuations of one prompt, the prompt computed once.
 
-Twelve labels after a prompt of sixty tokens are twelve rows of sixty tokens in `scoring`, and one row of sixty here.
+Twelve labels after a prompt of sixty tokens are twelve rows of sixty tokens as they stand, and one row of sixty here.
+Where rows may share what they begin with (`shared_rows.py`), they are scored as the tree that they are, in which
+prompts share their own beginnings too. Where something stands before a row or decides over it, and where a search goes
+through many continuations (`best_continuation.py`), prompts fill a cache:
 
     1. The prompts of a batch, padded on the left, fill a cache; the hidden state of the last token of each prompt
        gives the log-probability of the first token of every continuation.
@@ -31,6 +34,7 @@ from keeptune.engine.request_parts import starting
 from keeptune.engine.rotary import rotary_groups
 from keeptune.engine.scored import Scored
 from keeptune.engine.scoring import POSITIONS_AT_ONCE, logprobs, token_logprobs
+from keeptune.engine.shared_rows import can_share
 from keeptune.models.families import FAMILIES
 
 Group = Sequence[Scored]
@@ -42,7 +46,7 @@ def group_logprobs(
     """Sum of log p(tokens[t] | tokens[:t]) over t >= start, for each row of each group.
 
     The rows of a group begin alike; what they share, up to the first scored token, is computed once. Groups are
-    sorted by length and batched, the same way on every call.
+    batched the same way on every call.
 
     Args:
         model: a causal language model of a known family; what serves it now, serves every row.
@@ -54,7 +58,7 @@ def group_logprobs(
     Returns:
         For each group, in order, natural logarithms.
     """
-    if not can_share_prompts(model, groups):
+    if can_share(model) or not can_share_prompts(model, groups):
         flat = iter(token_logprobs(model, [row for group in groups for row in group], batch_tokens))
         return [[sum(next(flat)) for _ in group] for group in groups]
     sums: list[list[float]] = [[] for _ in groups]
