@@ -14,6 +14,7 @@ from keeptune.engine.batch import pack
 from keeptune.engine.head import Head, head_of
 from keeptune.engine.packed import packed_hidden
 from keeptune.losses import _head_rows
+from keeptune.losses._row_losses import row_losses
 from keeptune.losses.next_token import next_token
 from keeptune.methods import LoRA
 from tests.engine.test_packed import LENGTHS, rows_of
@@ -117,7 +118,21 @@ def test_a_step_that_learns_asks_it_and_a_pass_that_measures_does_not(way, count
         assert torch.equal(hidden.detach(), alone)
 
 
-def test_two_blocks_of_logits_are_never_there_at_once(way, monkeypatch):
+@pytest.mark.parametrize("loss", [next_token, lambda *given: row_losses(*given).sum()], ids=["rows", "row by row"])
+def test_the_head_of_every_loss_is_multiplied_by_it_forward_and_back(way, counted, loss):
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(*shape, generator=draw) for shape in ((70, 32), (500, 32)))
+    targets = torch.arange(70)
+    hidden.requires_grad_()
+    wide = hidden.detach().double().requires_grad_()
+    torch.nn.functional.cross_entropy(wide @ weight.double().T, targets, reduction="sum").backward()
+    loss(hidden, targets, Head(weight)).backward()
+    assert counted == ([(70, 32), (70, 500)] if way else [])
+    assert (hidden.grad.double() - wide.grad).norm() <= 1e-5 * wide.grad.norm()
+
+
+@pytest.mark.parametrize("loss", [next_token, lambda *given: row_losses(*given).sum()], ids=["rows", "row by row"])
+def test_two_blocks_of_logits_are_never_there_at_once(way, monkeypatch, loss):
     alive, most = set(), [0]
     real = Head.product
 
@@ -133,5 +148,5 @@ def test_two_blocks_of_logits_are_never_there_at_once(way, monkeypatch):
     hidden = torch.randn(300, 32, requires_grad=True)
     weight = torch.randn(500, 32)
     monkeypatch.setattr(_head_rows, "LOGITS_BYTES", 64 * 500 * 4)
-    next_token(hidden, torch.arange(300), Head(weight)).backward()
+    loss(hidden, torch.arange(300), Head(weight)).backward()
     assert most == [1]
