@@ -33,8 +33,7 @@ from keeptune.stages._step import Objective
 RANK = 16
 MOST_NARROW = 4 * RANK
 """Updates of up to three maps share a product; no map is as narrow as four."""
-BY_ONEDNN = "mkldnn::_linear_pointwise"
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", BY_ONEDNN)
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 ATTENTION = ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 
 
@@ -45,15 +44,6 @@ def kind_of(name: str, shapes: list[list[int]]) -> str:
     if name.startswith(ATTENTION) or (shapes and len(shapes[0]) >= 3):
         return "attention"
     return "rest"
-
-
-def sizes_of(name: str, shapes: list[list[int]]) -> tuple[int, int, int]:
-    """(M, K, N) of a product, from the shapes of what its operator was given."""
-    if name == BY_ONEDNN:  # x (M, K) and W (N, K)
-        (m, k), (n, _) = shapes[:2]
-    else:
-        (m, k), (_, n) = shapes[:2] if name == "aten::mm" else shapes[1:3]
-    return m, k, n
 
 
 def group_of(sizes: tuple[int, int, int]) -> str:
@@ -74,7 +64,7 @@ def watched(objective: Objective, rows: Any, steps: int) -> dict[str, dict[str, 
         kind, taken = kind_of(event.key, event.input_shapes), event.self_cpu_time_total
         spent[kind] += taken
         if kind == "products":
-            m, k, n = sizes_of(event.key, event.input_shapes)
+            (m, k), (_, n) = event.input_shapes[:2] if event.key == "aten::mm" else event.input_shapes[1:3]
             done = groups[group_of((m, k, n))]
             done[0] += 2 * m * k * n * event.count
             done[1] += taken

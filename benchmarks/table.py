@@ -36,6 +36,7 @@ PROCESSORS = {
 }
 TITLES = {
     "train_step": "The training step against TRL with PEFT",
+    "task_step": "The training step on the rows of a task, which share their instruction",
     "preference": "The DPO step against TRL's preference trainer with PEFT",
     "gpu_step": "The training step on a GPU",
     "new_shapes": "The first product of a shape",
@@ -219,6 +220,7 @@ ON_GPU = [
 BOUNDED = ["what", "faster", "ratio of arithmetic", "share of it reached", "ratio of tokens"]
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "train_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
+    "task_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "preference": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "gpu_step": (ON_GPU, on_gpu),
     "new_shapes": (["product", "rows", "first time", "later"], twice),

@@ -16,7 +16,6 @@ from keeptune.engine.native.kernels import Kernels
 aten = torch.ops.aten
 # name: positions of the two factors among the arguments
 PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2), "baddbmm": (1, 2), "baddbmm_": (1, 2)}
-BY_ONEDNN = "_linear_pointwise"
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 
@@ -58,8 +57,6 @@ class FlopCount(TorchDispatchMode):
         if name in PRODUCTS:
             left, right = (args[position] for position in PRODUCTS[name])
             flops = 2 * left.numel() * right.shape[-1]
-        elif name == BY_ONEDNN:
-            flops = 2 * args[0].numel() * args[1].shape[0]
         elif name == ATTENTION:
             flops = 2 * scores(args[0], args[1])
         elif name == ATTENTION + "_backward":

@@ -37,7 +37,7 @@ def tree(rows: Sequence[Encoded], among: Sequence[object] | None = None) -> Iter
 
     Args:
         rows: of tokens; of a pair, one ending.
-        among: for each row, whatever has to be equal besides, beside its source.
+        among: for each row, what has to be equal besides its source.
     """
     lengths = [_beginning(row) for row in rows]
     groups: dict[object, list[int]] = {}

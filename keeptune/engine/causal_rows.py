@@ -110,9 +110,10 @@ class _AttendRows(torch.autograd.Function):
         return d_query, spread.gathered(d_key), spread.gathered(d_value), None, None
 
 
-def _by_rows(spread: Spread, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _by_rows(
+    spread: Spread, query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, log_sums: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients in q (T, H, K) and in what is seen of k and v (T', G, K), by torch's operators."""
-    gradient, log_sums, scale = rest
     queries, slopes, sums = (spread.out(x) for x in (query, gradient, log_sums[:, :, None]))
     keys, values = spread.keys(key), spread.keys(value)
     d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype) for x in (queries, keys, values))
@@ -157,12 +158,12 @@ class Spread:
     """
 
     def __init__(self, packed: Segments, heads: int) -> None:
-        self._packed, self._reach = packed, reach_of(packed, torch.device("cpu"))
-        reach = self._reach
-        lengths = [end - start for start, end in itertools.pairwise(packed.offsets)]
+        reach = reach_of(packed, torch.device("cpu"))
+        self._packed, self._reach = packed, reach
+        lengths = packed.lengths
         even = [(past, -(-length // EVEN) * EVEN) for past, length in zip(reach.pasts, lengths, strict=True)]
         order = sorted((row for row in range(len(lengths)) if lengths[row]), key=even.__getitem__)
-        self.offsets = torch.tensor(packed.offsets), torch.tensor(reach.offsets)
+        self.offsets = torch.tensor(packed.offsets), torch.tensor(packed.row_offsets)
         starts, key_starts, self.rows = [0] * len(lengths), [0] * len(lengths), list[Rows]()
         self._total = self._seen = 0
         for (past, length), alike in itertools.groupby(order, key=even.__getitem__):

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from keeptune.core.errors import PlanError
 from keeptune.engine.even import evened
-from keeptune.engine.products import linear, suits
 from keeptune.models.families import FAMILIES
 
 
@@ -40,16 +39,13 @@ class Head:
         """(N, D) to (N, V) in float32 or wider."""
         return self.finished(self.product(hidden)[: len(hidden)])
 
-    def product(self, hidden: Tensor, into: Tensor | None = None, *, learns: bool = False) -> Tensor:
+    def product(self, hidden: Tensor, into: Tensor | None = None) -> Tensor:
         """(N, D) to W h + b, in the weight's dtype, as in the reference forward: N rows and the few that make it even.
 
         What stands in the rows behind the first N means nothing (`even.py`). Where nothing is differentiated, the first
-        rows of `into`, an earlier product of as many rows or more, are overwritten with it. `learns`: in a step that
-        trains, by the faster library (`products.py`), which makes a product of its own.
+        rows of `into`, an earlier product of as many rows or more, are overwritten with it.
         """
         rows = evened(hidden.to(self.weight.dtype))
-        if learns and suits(rows, self.weight):
-            return linear(rows, self.weight, self.bias)
         if into is None:
             return functional.linear(rows, self.weight, self.bias)
         if self.bias is None:

@@ -9,7 +9,6 @@ other: S runs of T' tokens in all, where a shared token comes once for every seg
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -24,19 +23,16 @@ class Reach:
 
     Attributes:
         pasts: of each segment, the number of tokens that it sees before its own.
-        offsets: S + 1 numbers, where the tokens that each segment sees begin among the T'.
         read: (T',) which of the T tokens each is; None: the same ones.
     """
 
     def __init__(self, packed: Segments, device: torch.device) -> None:
-        lengths = [end - start for start, end in itertools.pairwise(packed.offsets)]
-        seen = packed.row_lengths
-        self.pasts = [whole - own for whole, own in zip(seen, lengths, strict=True)]
-        self.offsets = [0, *itertools.accumulate(seen)]
+        self.pasts = [whole - own for whole, own in zip(packed.row_lengths, packed.lengths, strict=True)]
         self._tokens = packed.offsets[-1]
         self.read: Tensor | None = None
         if packed.parents is not None:
-            spans = [packed.offsets[place : place + 2] for row in range(len(lengths)) for place in packed.path(row)]
+            rows = range(len(packed.parents))
+            spans = [packed.offsets[place : place + 2] for row in rows for place in packed.path(row)]
             self.read = torch.cat([torch.arange(start, end) for start, end in spans]).to(device)
 
     def seen(self, x: Tensor) -> Tensor:

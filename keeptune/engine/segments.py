@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -44,13 +45,25 @@ class Segments:
         return found
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each segment."""
+        return [end - start for start, end in itertools.pairwise(self.offsets)]
+
+    @property
     def row_lengths(self) -> list[int]:
         """Tokens of each segment, with all that comes before its own."""
-        found: list[int] = []
-        for segment, (start, end) in enumerate(itertools.pairwise(self.offsets)):
-            parent = -1 if self.parents is None else self.parents[segment]
-            found.append(end - start + (found[parent] if parent >= 0 else 0))
+        return self.once(("row lengths",), self._row_lengths)
+
+    def _row_lengths(self) -> list[int]:
+        found = self.lengths
+        for segment, parent in enumerate(self.parents or ()):
+            found[segment] += found[parent] if parent >= 0 else 0
         return found
+
+    @property
+    def row_offsets(self) -> list[int]:
+        """S + 1 numbers: where the tokens that each segment sees begin, laid one after the other."""
+        return [0, *itertools.accumulate(self.row_lengths)]
 
     @property
     def longest(self) -> int:
@@ -62,14 +75,13 @@ class Segments:
         return self.once(("bounds", device), lambda: torch.tensor(self.offsets, dtype=torch.int32, device=device))
 
     def row_bounds(self, device: torch.device) -> Tensor:
-        """S + 1 numbers, int32 on `device`: where the tokens that each segment sees begin and end."""
-        ends = [0, *itertools.accumulate(self.row_lengths)]
-        return self.once(("row bounds", device), lambda: torch.tensor(ends, dtype=torch.int32, device=device))
+        """The row offsets as int32 on `device`."""
+        make = partial(torch.tensor, self.row_offsets, dtype=torch.int32, device=device)
+        return self.once(("row bounds", device), make)
 
     def runs(self) -> list[tuple[int, int]]:
         """(L, N): N neighbours of equal length L, which one kernel call serves; empty rows are left out."""
-        lengths = (end - start for start, end in itertools.pairwise(self.offsets))
-        return [(length, len(list(same))) for length, same in itertools.groupby(lengths) if length]
+        return [(length, len(list(same))) for length, same in itertools.groupby(self.lengths) if length]
 
     def band(self, length: int, window: int | None, device: torch.device, *, causal: bool = True) -> Tensor:
         """Boolean (L, L): query i sees key j when |i - j| < window, and j <= i if causal. Made once for all layers."""

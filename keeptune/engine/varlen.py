@@ -11,7 +11,6 @@ import functools
 import inspect
 from collections.abc import Set
 from importlib import import_module
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,10 +42,8 @@ def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, packed: Segments, window: int | None, scale: float | None
 ) -> Tensor:
     """softmax(scale q k') v of each row over its own past and window: (T, H, K), keys and values (T, G, K)."""
-    reach, bounds = reach_of(packed, query.device), packed.bounds(query.device)
-    seen = bounds if packed.parents is None else packed.row_bounds(query.device)
-    own = packed.longest if packed.parents is None else max(end - start for start, end in pairwise(packed.offsets))
-    ends = (bounds, seen, own, packed.longest)
+    reach, device = reach_of(packed, query.device), query.device
+    ends = (packed.bounds(device), packed.row_bounds(device), max(packed.lengths), packed.longest)
     return _kernel(query, reach.seen(key), reach.seen(value), ends, window=window, scale=scale)
 
 

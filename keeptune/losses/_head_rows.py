@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from keeptune.engine.even import even_size
-from keeptune.engine.products import back, suits
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -66,17 +65,14 @@ def many(count: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def products(head: Head, hidden_ND: Tensor, step: int, *, learns: bool = False) -> Iterator[tuple[slice, Tensor]]:
+def products(head: Head, hidden_ND: Tensor, step: int) -> Iterator[tuple[slice, Tensor]]:
     """The rows of each product and the product, with the few rows that make it even, which are zero.
 
-    One block serves all rows: freed and made again, it would leave holes. The next product takes its place; where
-    `learns` makes each a block of its own, the caller lets go of one before it asks for the next.
+    One block serves all rows: freed and made again, it would leave holes. The next product takes its place.
     """
     block: Tensor | None = None
     for rows in many(len(hidden_ND), step):
-        if learns and suits(hidden_ND, head.weight):
-            block = None
-        block = head.product(hidden_ND[rows], into=block, learns=learns)
+        block = head.product(hidden_ND[rows], into=block)
         block[rows.stop - rows.start :] = 0
         yield rows, block
 
@@ -146,15 +142,14 @@ class _SumOverRows(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=head.wide) if bias_V is not None and wants_bias else None
         total = hidden_ND.new_zeros((), dtype=head.wide)
         second_CV: Tensor | None = None
-        for rows, product_CV in products(head, hidden_ND, plan.step, learns=wants_hidden):
+        for rows, product_CV in products(head, hidden_ND, plan.step):
             count = rows.stop - rows.start
             second_CV = None if beside is None else beside[1].product(beside[0][rows], into=second_CV)
             total += plan.judged(product_CV[:count], rows, second_CV, d_bias)
             if d_hidden is not None:
-                d_hidden[rows] = back(product_CV, weight_VD)[:count]
+                d_hidden[rows] = (product_CV @ weight_VD)[:count]
             if d_weight is not None:
                 d_weight += product_CV[:count].T @ hidden_ND[rows].to(weight_VD.dtype)
-            del product_CV
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]
         ctx.gradients.append((d_bias, None if bias_V is None else bias_V.dtype))
         return total

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from keeptune.engine.kernels import serving
-from keeptune.engine.products import back
 from keeptune.losses._head_rows import few, judged, products, rows_at_once
 
 if TYPE_CHECKING:
@@ -79,12 +78,11 @@ class _RowLosses(torch.autograd.Function):
         wants_hidden, wants_weight, wants_bias, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
         losses = hidden_ND.new_empty(len(hidden_ND), dtype=plan.head.wide)
-        for rows, product_CV in products(plan.head, hidden_ND, plan.step, learns=wants_hidden):
+        for rows, product_CV in products(plan.head, hidden_ND, plan.step):
             count = rows.stop - rows.start
             losses[rows] = plan.judged(product_CV[:count], rows)
             if d_hidden is not None:
-                d_hidden[rows] = back(product_CV, weight_VD)[:count]
-            del product_CV
+                d_hidden[rows] = (product_CV @ weight_VD)[:count]
         ctx.plan, ctx.d_hidden = plan, d_hidden
         if wants_weight or wants_bias:
             ctx.save_for_backward(hidden_ND)

@@ -9,14 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import flops, peak, record, step_profile, train_step, workload
+from benchmarks import flops, record, train_step, workload
 from benchmarks.interleave import interleaved, ratio
 from benchmarks.peers.pipe import Contestant
 from benchmarks.peers.session import encoded
 from benchmarks.table import PAGE, TABLES, TITLES, page
-from keeptune.engine import products
 from keeptune.engine.shared_rows import pack_shared
 from tests.flop_count import FlopCount
 from tests.tiny_models import tiny_model
@@ -51,26 +49,6 @@ def test_a_ratio_is_taken_within_each_round():
     noise = np.random.default_rng(0).uniform(1, 10, size=50)
     found = ratio(list(3 * noise), list(noise))
     assert found == {"median": 3, "p10": 3, "p90": 3, "lowest": 3, "highest": 3, "n": 50}
-
-
-@pytest.mark.parametrize("onednn", [True, False])
-def test_a_profile_knows_the_products_of_both_libraries_by_their_sizes(onednn, monkeypatch):
-    monkeypatch.setattr(products, "faster_by_onednn", lambda: onednn)
-    x, weight, gradient, to = (torch.randn(*shape) for shape in ((40, 48), (56, 48), (40, 56), (40, 48)))
-    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
-        products.linear(x, weight)
-        products.back(gradient, weight)
-        products.add_back(to, gradient, weight)
-    events = [event for event in seen.events() if event.name in step_profile.PRODUCTS]
-    found = [step_profile.sizes_of(event.name, event.input_shapes) for event in events]
-    assert sorted(found) == sorted([(40, 48, 56), (40, 56, 48), (40, 56, 48)])
-    assert {event.name == step_profile.BY_ONEDNN for event in events} == {onednn}
-
-
-def test_the_roof_is_made_of_products_that_are_right():
-    x, weight = torch.randn(40, 48), torch.randn(56, 48)
-    for product in peak.products(weight, 40):
-        torch.testing.assert_close(product(x), x @ weight.T, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", [(7,), (5, 9, 3)])

@@ -149,7 +149,7 @@ def test_a_kernel_whose_first_query_belongs_to_the_first_key_gets_no_trees(insta
 def test_gradients_of_what_rows_share_are_added_up_in_float32():
     reach = reach_of(TREE, torch.device("cpu"))
     assert reach.pasts == [0, 9, 9, 9, 21, 21, 0]
-    ones = torch.full((reach.offsets[-1], 1), 1 + 2**-7, dtype=torch.bfloat16)
+    ones = torch.full((TREE.row_offsets[-1], 1), 1 + 2**-7, dtype=torch.bfloat16)
     counts = torch.tensor([6.0] * 9 + [1.0] * 54 + [3.0] * 12 + [1.0] * 15)
     assert_close(reach.gathered(ones)[:, 0], (counts * (1 + 2**-7)).bfloat16(), rtol=0, atol=0)
     alone = Segments(OFFSETS)

@@ -3,8 +3,7 @@
     h <- h + o(attention(rotate(q(norm h)), rotate(k(norm h)), v(norm h)))
     h <- h + down(silu(gate(norm h)) * up(norm h))
 
-It computes what transformers' modules compute, from their own parameters; bitwise, where no update acts and no gradient
-is taken, and with gradients too where products are torch's own (`engine/products`). From one layer
+It computes what transformers' modules compute, from their own parameters; where no update acts, bitwise. From one layer
 to the next it keeps the residual stream, queries, keys, values, the output of attention, gate and up; norms and SwiGLU
 are computed again. Layers below the lowest trainable delta build no graph, for nothing in them asks for a gradient.
 """

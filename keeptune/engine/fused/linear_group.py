@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from keeptune.engine import products
 from keeptune.engine.deltas import Factors
 from keeptune.engine.fused.prologue import Prologue, value_again
 
@@ -43,12 +42,9 @@ class LinearMap(NamedTuple):
 
 
 def linear_group(prologue: Prologue, inputs: Sequence[Tensor], maps: Sequence[LinearMap]) -> tuple[Tensor, ...]:
-    """y_i of each map; gradients reach the inputs and every A and B.
-
-    Where no gradients are taken, a model is measured, and products are torch's own.
-    """
+    """y_i of each map; gradients reach the inputs and every A and B."""
     factors = [factor for one in maps for update in one.updates for factor in (update.A, update.B)]
-    plan = _Plan(prologue, len(inputs), tuple(maps), torch.is_grad_enabled())
+    plan = _Plan(prologue, len(inputs), tuple(maps))
     outputs: tuple[Tensor, ...] = _Group.apply(plan, *inputs, *factors)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -60,7 +56,6 @@ class _Plan:
     prologue: Prologue
     inputs: int
     maps: tuple[LinearMap, ...]
-    trains: bool
 
     @property
     def updates(self) -> list[tuple[int, Factors]]:
@@ -91,8 +86,7 @@ class _Group(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
         x = plan.prologue.value(*inputs)
-        product = products.linear if plan.trains else functional.linear
-        outputs = tuple(product(x, one.weight, one.bias) for one in plan.maps)
+        outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
         As, Bs = ([factor.to(x.dtype) for factor in half] for half in (factors[0::2], factors[1::2]))
         ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
         inner = _inner(plan, x, As)
@@ -137,9 +131,9 @@ def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
 
 def _through_weights(plan: _Plan, gradients: Sequence[Tensor]) -> Tensor:
     """sum_i g_i W_i, (T, in)."""
-    dx = products.back(gradients[0], plan.maps[0].weight)
+    dx = gradients[0] @ plan.maps[0].weight
     for one, gradient in zip(plan.maps[1:], gradients[1:], strict=True):
-        products.add_back(dx, gradient, one.weight)
+        dx.addmm_(gradient, one.weight)
     return dx
 
 
