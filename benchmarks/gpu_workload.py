@@ -83,9 +83,8 @@ class Work:
 
     def useful(self, rows: Sequence[dict[str, list[int]]]) -> int:
         """Operations that a step on these rows cannot leave out."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        pairs = flops.causal_pairs(lengths)
-        return flops.low_rank_step(flops.Shape.of(self.config), sum(lengths), pairs, supervised(rows), RANK)
+        work = flops.Work.of([row["completion_mask"] for row in rows])
+        return flops.low_rank_step(flops.Shape.of(self.config), work, RANK)
 
     @property
     def products(self) -> list[tuple[int, int, int]]:

@@ -46,8 +46,7 @@ def compare(model: Any, case: tuple[int, int, int], rounds: int, seed: int) -> d
     objective = objective_of(model)
     checked = same_step(objective, split, whole)
     lengths = [[len(row.tokens) for row in rows] for rows in (whole, split)]
-    supervised = sum(sum(row.learned) for row in whole)
-    work = [arithmetic(sum(part), flops.causal_pairs(part), supervised) for part in lengths]
+    work = [arithmetic(flops.Work.of([row.learned for row in rows])) for rows in (whole, split)]
     row = {
         "what": f"conversation of {case[0]} turns, {case[1]} + {case[2]} tokens each",
         "peer": "a row for each answer, packed",

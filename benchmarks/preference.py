@@ -57,14 +57,12 @@ def draw_pairs(count: int, seed: int) -> list[dict[str, list[int]]]:
 
 def useful(pairs: list[dict[str, list[int]]]) -> int:
     """Operations that a step on these pairs cannot leave out, the reference's forward pass included."""
-    shape, tokens, seen, supervised = flops.Shape.of(workload.SHAPE), 0, 0, 0
+    shape, work = flops.Shape.of(workload.SHAPE), flops.Work(0, 0, 0, 0)
     for pair in pairs:
-        shared = len(pair["prompt_ids"]) - 1
-        own = [1 + len(pair[name]) for name in ("chosen_ids", "rejected_ids")]
-        tokens += shared + sum(own)
-        seen += flops.causal_pairs([shared, *own]) + shared * sum(own)
-        supervised += sum(own) - 2
-    return flops.low_rank_step(shape, tokens, seen, supervised, RANK) + flops.forward(shape, tokens, seen, supervised)
+        prompt = len(pair["prompt_ids"])
+        learned = [[0] * prompt + [1] * len(pair[name]) for name in ("chosen_ids", "rejected_ids")]
+        work += flops.Work.of(learned, shared=prompt - 1)
+    return flops.low_rank_step(shape, work, RANK) + flops.forward(shape, work)
 
 
 def padding(pairs: list[dict[str, list[int]]]) -> float:

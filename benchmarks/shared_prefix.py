@@ -72,17 +72,10 @@ def compare(model: Any, case: Case, rounds: int, seed: int) -> dict[str, Any]:
         "checked": checked,
     }
     # The last token of a prompt predicts each row's own answer: it stays with the row.
-    shared, whole = case.shared - (case.text == 0), case.shared + case.text + case.answer
-    own = whole - shared
-    tokens = shared + case.count * own, case.count * whole
-    assert len(pack_shared(rows).tokens) == tokens[0], "what is shared is found"
-    pairs = flops.causal_pairs([shared]) + case.count * (flops.causal_pairs([own]) + own * shared)
-    supervised = case.count * case.answer
-    work = (
-        arithmetic(tokens[0], pairs, supervised),
-        arithmetic(tokens[1], case.count * flops.causal_pairs([whole]), supervised),
-    )
-    return compared(row, work[1] / work[0], tokens[1] / tokens[0])
+    shared, learned = case.shared - (case.text == 0), [row.learned for row in rows]
+    once, alone = flops.Work.of(learned, shared), flops.Work.of(learned)
+    assert len(pack_shared(rows).tokens) == once.tokens, "what is shared is found"
+    return compared(row, arithmetic(alone) / arithmetic(once), alone.tokens / once.tokens)
 
 
 if __name__ == "__main__":

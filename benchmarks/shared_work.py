@@ -72,9 +72,9 @@ def race(objective: Objective, slow: Rows, fast: Rows, rounds: int, seed: int) -
     return {"own_seconds": middle(seconds["fast"]), "peer_seconds": middle(seconds["slow"]), "speed": found}
 
 
-def arithmetic(tokens: int, pairs: int, supervised: int) -> int:
+def arithmetic(work: flops.Work) -> int:
     """Useful FLOPs of a layout on the model of `workload`."""
-    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), tokens, pairs, supervised, RANK)
+    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), work, RANK)
 
 
 def compared(row: dict[str, Any], arithmetic_ratio: float, token_ratio: float) -> dict[str, Any]:

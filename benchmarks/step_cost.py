@@ -155,10 +155,8 @@ def peak(dtype: torch.dtype) -> Callable[[int], float]:
 
 def useful(rows: Rows) -> float:
     """GFLOP of one LoRA step that nothing can leave out."""
-    lengths = [len(row.tokens) for row in rows]
-    supervised = sum(sum(row.learned[1:]) for row in rows)
-    pairs = flops.causal_pairs(lengths)
-    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), sum(lengths), pairs, supervised, RANK) / 1e9
+    work = flops.Work.of([row.learned for row in rows])
+    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), work, RANK) / 1e9
 
 
 def compare(dtype: str, folder: Path, rounds: int, seed: int) -> list[dict[str, Any]]:

@@ -83,10 +83,8 @@ def measured(dtype: str, rows: Any, folder: Path, steps: int) -> dict[str, Any]:
         start = time.process_time()
         objective.backward(rows)
         seconds.append(time.process_time() - start)
-    lengths = [len(row.tokens) for row in rows]
-    supervised = sum(sum(row.learned[1:]) for row in rows)
-    shape, pairs = flops.Shape.of(workload.SHAPE), flops.causal_pairs(lengths)
-    useful = flops.low_rank_step(shape, sum(lengths), pairs, supervised, RANK)
+    work = flops.Work.of([row.learned for row in rows])
+    useful = flops.low_rank_step(flops.Shape.of(workload.SHAPE), work, RANK)
     rate, step = peak(getattr(torch, dtype), 20), median(seconds[2:])
     return {
         "what": f"LoRA step, {dtype}",

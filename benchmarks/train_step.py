@@ -139,10 +139,8 @@ def check_losses(entries: Mapping[str, Entry], first: Mapping[str, float]) -> No
 
 def useful(rows: Sequence[Mapping[str, Sequence[int]]], shared: int) -> int:
     """Operations that a step on these rows, of which the first `shared` tokens are the same, cannot leave out."""
-    own = [len(row["input_ids"]) - shared for row in rows]
-    supervised = sum(sum(row["completion_mask"][1:]) for row in rows)
-    pairs = flops.causal_pairs([shared, *own]) + shared * sum(own)
-    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), shared + sum(own), pairs, supervised, RANK)
+    work = flops.Work.of([row["completion_mask"] for row in rows], shared)
+    return flops.low_rank_step(flops.Shape.of(workload.SHAPE), work, RANK)
 
 
 def fitting() -> list[str]:

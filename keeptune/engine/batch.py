@@ -38,6 +38,8 @@ class PackedBatch:
         answers: what each row's answer says, or None: what a head learns.
         starts: of each row, where in it its texts and answers begin; None: nobody says.
         pairs: (row of the better answer, row of the worse) of those that were given with two endings.
+        reads: (R,) the only positions whose states anybody reads, ascending, on the processor wherever the batch is;
+            None: all.
     """
 
     tokens: Tensor
@@ -52,6 +54,7 @@ class PackedBatch:
     answers: list[str | None] | None = None
     starts: list[Starts] | None = None
     pairs: Sequence[tuple[int, int]] = ()
+    reads: Tensor | None = None
     _known: dict[str, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def known(self, what: str, find: Callable[[], Tensor]) -> Tensor:
@@ -74,6 +77,14 @@ class PackedBatch:
         """Number of positions that have a target."""
         return int((self.targets != IGNORED).sum())
 
+    def read_at(self, reads: Tensor | None) -> PackedBatch:
+        """The same batch for who reads the states at these positions and at no others."""
+        reads = None if reads is None else reads.cpu()
+        assert reads is None or bool((reads.diff() > 0).all()), "positions ascend, each once"
+        found = replace(self, reads=reads)
+        found._known.update(self._known)
+        return found
+
     def segment_of(self) -> Tensor:
         """(T,) the row of each token."""
         lengths = torch.tensor(self.lengths, device=self.tokens.device)
@@ -82,7 +93,7 @@ class PackedBatch:
     def select(self, rows: Sequence[int]) -> tuple[PackedBatch, Tensor]:
         """The batch of `rows` alone, and the indices (T',) of its tokens in this batch.
 
-        What comes before a chosen row comes along.
+        What comes before a chosen row comes along. Nothing is said about where it is read.
         """
         rows = self._with_ancestors(rows)
         spans = [torch.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]

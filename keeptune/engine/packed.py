@@ -38,7 +38,8 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         batch: the rows; its `adapters`, when given, choose what serves each of them.
 
     Returns:
-        (T, D), aligned with `batch.tokens`, on the model's device.
+        (T, D), aligned with `batch.tokens`, on the model's device. Where the batch says where it is read, the others
+        may have no numbers.
 
     Raises:
         PlanError: the model's family (E-MODEL-FAMILY) or its rotary embedding (E-MODEL-ROPE) does not allow it.
@@ -89,7 +90,7 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> State
         types = _types(model, batch)
         if expanded is None:
             tokens = {"input_ids": batch.tokens[None], **{name: own[None] for name, own in types.items()}}
-            return _body(model, batch.positions, batch.offsets, batch.parents, layers, **tokens)
+            return _body(model, batch.positions, batch.offsets, batch.parents, layers, batch.reads, **tokens)
         assert batch.parents is None, "rows that share their beginning have no soft prompts"
         embedded, positions, offsets, keep = expanded
         lengths = [end - start for start, end in itertools.pairwise(offsets)]
@@ -101,7 +102,7 @@ def _one_pass(model: PreTrainedModel, batch: PackedBatch, layers: bool) -> State
                 fix="Leave room for the virtual tokens: use shorter rows.",
             )
         wide = {name: torch.zeros_like(positions).index_copy_(0, keep, own)[None] for name, own in types.items()}
-        states = _body(model, positions, offsets, None, layers, inputs_embeds=embedded, **wide)
+        states = _body(model, positions, offsets, None, layers, None, inputs_embeds=embedded, **wide)
         return States(states.hidden[keep], tuple(state[keep] for state in states.layers))
 
 
@@ -111,6 +112,7 @@ def _body(
     offsets: list[int],
     parents: list[int] | None,
     layers: bool,
+    reads: Tensor | None,
     **inputs: Tensor,
 ) -> States:
     """The fused body where nothing is in its way, else the model's own modules, with equal results.
@@ -128,7 +130,7 @@ def _body(
         if reason is None:
             embedded = inputs.get("inputs_embeds")
             embedded = model.base_model.embed_tokens(inputs["input_ids"]) if embedded is None else embedded
-            return States(fused_hidden(model, packed, positions, embedded[0])[:count])
+            return States(fused_hidden(model, packed, positions, embedded[0], reads=reads)[:count])
         if causal:
             inputs["use_cache"] = False  # type: ignore[assignment]
         first = UsualPositions.of(model).first

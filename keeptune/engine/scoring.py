@@ -77,7 +77,7 @@ def _over_batches(
             encoded = [_encoded(rows[row], place) for place, row in enumerate(batch)]
             packed = packing(encoded, adapters=None if adapters is None else [adapters[row] for row in batch])
             wanted = (packed.targets != IGNORED).nonzero()[:, 0]
-            hidden = packed_hidden(model, packed)
+            hidden = packed_hidden(model, packed.read_at(wanted))
             places = wanted.to(hidden.device)
             found = read(head, hidden[places], packed.targets[wanted].to(hidden.device))
             yield from _in_order(found.cpu(), packed, [len(rows[row].tokens) - rows[row].start for row in batch])

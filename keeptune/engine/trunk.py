@@ -109,7 +109,7 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     states = states_TD.to(weight.device)[None]
     with segments(batch.offsets, batch.parents) as packed:
         if obstacle(model, len(batch.tokens)) is None:
-            return fused_hidden(model, packed, batch.positions, states[0], first=cut)
+            return fused_hidden(model, packed, batch.positions, states[0], first=cut, reads=batch.reads)
     reader = _module_at(model, layers, cut)
     with _without(layers, cut), _entering(reader, states), segments(batch.offsets, batch.parents):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)

@@ -136,7 +136,7 @@ def _divergence(base: Subject, subject: Subject, batch: PackedBatch, on_task: bo
         hidden = []
         for side in (base, subject):
             with side.on_task() if on_task else side.off_task():
-                whole = packed_hidden(side.model, batch)
+                whole = packed_hidden(side.model, batch.read_at(places))
             hidden.append(whole[places.to(whole.device)])
         kl, same = [], []
         for start in range(0, len(places), POSITIONS_AT_ONCE):

@@ -24,7 +24,8 @@ class StepView(Protocol):
 
     Attributes:
         batch: tokens, targets (already shifted, -100 = none), weights, segments with their sources.
-        hidden: final-norm hidden states [T, D]; gradients flow back through them.
+        hidden: final-norm hidden states [T, D]; gradients flow back through them. Where no loss `reads` them they may
+            not be numbers.
         head: the model's head.
         reference_head: the base's head; the same object unless the head trains.
         answers: what the heads that serve the rows say: scores and labels of each row.
@@ -114,6 +115,10 @@ class Loss(Spec, shelf="keeptune.losses"):
             return torch.nonzero(learned).squeeze(-1)
 
         return batch.known(f"targets of {self.on or 'every source'}", find)
+
+    def reads(self, batch: PackedBatch) -> Tensor:
+        """Positions of the batch, ascending, whose hidden states it looks at; the others may not be computed."""
+        return self.rows(batch)
 
     def given(self, batch: PackedBatch, model: PreTrainedModel) -> PackedBatch:
         """What the model is given in place of a batch."""

@@ -43,6 +43,10 @@ class PairLoss(Loss):
         self._positions(batch)
         return batch.known(f"pairs of {self._whose}", find)
 
+    def reads(self, batch: PackedBatch) -> Tensor:
+        """Those that predict a token of an answer."""
+        return self._positions(batch)[0]
+
     def likelihoods(self, view: StepView) -> Answers:
         """Log p(answer | prompt)."""
         from keeptune.losses._row_losses import row_losses

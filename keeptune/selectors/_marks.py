@@ -86,7 +86,7 @@ def _expected(questions: Sequence[str], loaded: Loaded) -> list[float]:
         for places in in_batches([len(row.tokens) for row in rows], BATCH_TOKENS):
             batch = pack([rows[place] for place in places])
             ends = torch.tensor(batch.offsets[1:]) - 1
-            hidden = packed_hidden(loaded.model, batch)
+            hidden = packed_hidden(loaded.model, batch.read_at(ends))
             logits = head_of(loaded.model).logits(hidden[ends.to(hidden.device)])[:, ids].cpu()
             for place, mean in zip(places, (logits.softmax(-1) @ marks).tolist(), strict=True):
                 found[place] = mean

@@ -45,7 +45,7 @@ def recover(loaded: Loaded, checkpoint: Checkpoint, rows: Sequence[Example], see
     import torch
 
     from keeptune.data.encode import encoder_of
-    from keeptune.engine.batch import pack
+    from keeptune.engine.batch import IGNORED, pack
     from keeptune.engine.head import head_of
     from keeptune.engine.packed import packed_hidden
     from keeptune.engine.rows import active
@@ -67,7 +67,8 @@ def recover(loaded: Loaded, checkpoint: Checkpoint, rows: Sequence[Example], see
         encoded = [row for row in encoded if any(row.learned[1:])]
         for step in range(STEPS if encoded else 0):  # a base that says nothing reminds of nothing
             chosen = torch.randperm(len(encoded), generator=generator)[:ROWS_A_STEP].tolist()
-            batch = pack([encoded[index] for index in chosen]).to(loaded.model.device)
+            batch = pack([encoded[index] for index in chosen])
+            batch = batch.read_at(torch.nonzero(batch.targets != IGNORED)[:, 0]).to(loaded.model.device)
             loss = next_token(packed_hidden(loaded.model, batch), batch.targets, head_of(loaded.model)) / batch.learned
             optimizer.zero_grad()
             torch.autograd.backward(loss)

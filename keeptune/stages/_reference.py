@@ -49,7 +49,7 @@ class Reference:
         was_training = self.model.training
         self.model.eval()
         try:
-            return packed_hidden(self.model, part)[place]
+            return packed_hidden(self.model, part.read_at(place))[place]
         finally:
             self.model.train(was_training)
 

@@ -186,19 +186,20 @@ class Objective:
         whole_rows = any(loss.reads_labels for loss in self.losses)
         packing = pack if whole_rows or not can_share(self.model) else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
-        given = [served(batch, self.stacks) for batch in batches]
-        for batch in given:
-            self._find_rows(batch)
-        given = [batch.to(device) for batch in given]
+        given = [self._looked_at(served(batch, self.stacks)).to(device) for batch in batches]
         for loss in self.losses:
             given = [loss.given(batch, self.model) for batch in given]
         return given
 
-    def _find_rows(self, batch: PackedBatch) -> None:
-        """What each loss runs over, while the batch is on the processor (`PackedBatch.known`)."""
+    def _looked_at(self, batch: PackedBatch) -> PackedBatch:
+        """The batch with what each loss runs over and reads, found while it is on the processor."""
         for loss in self.losses:
             for one in (loss, *each_source(loss, batch)):
                 one.rows(batch)
+        if any(loss.reads_labels or loss.alters for loss in self.losses):
+            return batch  # heads read what they want, and what is altered has other targets
+        reads = [loss.reads(batch) for loss in self.losses]
+        return batch.read_at(reads[0] if len(reads) == 1 else torch.unique(torch.cat(reads)))
 
     def _backward(self, batches: list[PackedBatch], apart: BySource) -> StepResult:
         learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]

@@ -59,7 +59,7 @@ def test_the_forward_arithmetic_is_what_a_forward_pass_executes(lengths):
         for length in lengths:
             model(torch.arange(3, 3 + length)[None])
     tokens, squares = sum(lengths), sum(length**2 for length in lengths)
-    expected = flops.forward(flops.Shape.of(model.config.to_dict()), tokens, squares, tokens)
+    expected = flops.forward(flops.Shape.of(model.config.to_dict()), flops.Work(tokens, squares, tokens, squares))
     assert counted.total == expected
 
 
@@ -86,8 +86,18 @@ def test_what_rows_share_is_useful_once():
     rows = [{"input_ids": [*range(n)], "completion_mask": [0] * (n - 2) + [1] * 2} for n in lengths]
     alone, shared = train_step.useful(rows, 0), train_step.useful(rows, 4)
     shape = flops.Shape.of(workload.SHAPE)
-    assert alone == flops.low_rank_step(shape, 14, 15 + 45, 4, train_step.RANK)
-    assert shared == flops.low_rank_step(shape, 10, 60 - 10, 4, train_step.RANK)
+    read_pairs = 3 + 4 + 7 + 8  # of the tokens before the last two of each
+    assert alone == flops.low_rank_step(shape, flops.Work(14, 15 + 45, 4, read_pairs), train_step.RANK)
+    assert shared == flops.low_rank_step(shape, flops.Work(10, 60 - 10, 4, read_pairs), train_step.RANK)
+
+
+def test_the_last_layer_works_for_what_is_read():
+    shape = flops.Shape(layers=3, width=8, heads=2, key_heads=1, inner=16, vocabulary=32)
+    maps = sum(inputs * outputs for inputs, outputs in shape.maps)
+    everywhere, nowhere = flops.Work(5, 15, 5, 15), flops.Work(5, 15, 0, 0)
+    assert flops.forward(shape, everywhere) == 3 * (2 * maps * 5 + 4 * 8 * 15) + 2 * 32 * 8 * 5
+    keys_and_values = 2 * (2 * 8 * 4) * 5
+    assert flops.forward(shape, nowhere) == 2 * (2 * maps * 5 + 4 * 8 * 15) + keys_and_values
 
 
 CHILD = "tests.benchmarks.pipe_echo"

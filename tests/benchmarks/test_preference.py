@@ -7,6 +7,7 @@ import torch
 from benchmarks import flops, preference, workload
 from benchmarks.peers.same_start import same_start
 from benchmarks.peers.session import encoded
+from keeptune.engine.batch import IGNORED
 from keeptune.engine.shared_rows import pack_shared
 from keeptune.methods import LoRA
 from keeptune.stages._masters import Masters
@@ -22,8 +23,9 @@ def test_a_pair_needs_its_prompt_once():
     seen = flops.causal_pairs(batch.lengths)
     for segment, parent in enumerate(batch.parents):
         seen += batch.lengths[segment] * batch.lengths[parent] if parent >= 0 else 0
-    counts = len(batch.tokens), seen, batch.learned
-    wanted = flops.low_rank_step(shape, *counts, preference.RANK) + flops.forward(shape, *counts)
+    read_pairs = sum(int(place) + 1 for place in batch.positions[batch.targets != IGNORED])
+    work = flops.Work(len(batch.tokens), seen, batch.learned, read_pairs)
+    wanted = flops.low_rank_step(shape, work, preference.RANK) + flops.forward(shape, work)
     assert preference.useful(pairs) == wanted
 
 

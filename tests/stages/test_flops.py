@@ -21,7 +21,8 @@ LONGER = [150, 66, 234, 101, 101, 97, 231, 120]
 D, HEADS, F, LAYERS, RANK, VOCABULARY = 128, 8, 352, 2, 4, 1024
 KEYS = D // 2
 ATTENTION = [(D, D), (D, KEYS), (D, KEYS)]  # q, k, v
-MAPS = [*ATTENTION, (D, D), (D, F), (D, F), (F, D)]
+BEHIND = [(D, D), (D, F), (D, F), (F, D)]
+MAPS = [*ATTENTION, *BEHIND]
 
 
 def useful(rows, *, causal: bool = False) -> int:
@@ -30,17 +31,27 @@ def useful(rows, *, causal: bool = False) -> int:
     A frozen map costs 2 T in out forward and as much for the gradient of its input; an update 6 T r (in + out); the
     lowest layer's queries, keys and values pass no gradient down. Attention: two products of L x L x K forward and
     four backward; `causal`: of their lower halves alone, which no way to compute them can leave out. The head runs on
-    supervised positions, forward and down.
+    supervised positions, forward and down, and so does what is behind the attention of the last layer.
     """
     lengths = [len(row.tokens) for row in rows]
     tokens, learned = sum(lengths), sum(sum(row.learned[1:]) for row in rows)
-    frozen = 4 * tokens * LAYERS * sum(i * o for i, o in MAPS)
-    updates = 6 * tokens * LAYERS * RANK * sum(i + o for i, o in MAPS)
+    frozen = 4 * over_layers(tokens, learned, lambda i, o: i * o)
+    updates = 6 * RANK * over_layers(tokens, learned, lambda i, o: i + o)
     lowest = 2 * tokens * sum(i * o + RANK * i for i, o in ATTENTION)
     pairs = sum(length * (length + 1) // 2 if causal else length**2 for length in lengths)
     attention = 6 * 2 * LAYERS * D * pairs
     head = 4 * learned * D * VOCABULARY
     return frozen + updates - lowest + attention + head
+
+
+def over_layers(tokens: int, learned: int, size) -> int:
+    return (
+        (LAYERS - 1) * tokens * summed(MAPS, size) + tokens * summed(ATTENTION, size) + learned * summed(BEHIND, size)
+    )
+
+
+def summed(maps, size) -> int:
+    return sum(size(*one) for one in maps)
 
 
 def model_of(dtype, **settings):
@@ -93,8 +104,8 @@ def test_a_step_over_pairs_computes_each_prompt_once_and_the_head_on_answers_alo
         tokens += len(prompt) + sum(own)
         squares += len(prompt) ** 2 + sum(n * (n + len(prompt)) for n in own)
     learned = sum(sum(row.learned) for row in batch)
-    frozen = 2 * tokens * LAYERS * sum(i * o for i, o in MAPS)
-    updates = 6 * tokens * LAYERS * RANK * sum(i + o for i, o in MAPS)
+    frozen = 2 * over_layers(tokens, learned, lambda i, o: i * o)
+    updates = 6 * RANK * over_layers(tokens, learned, lambda i, o: i + o)
     lowest = 2 * tokens * sum(i * o + RANK * i for i, o in ATTENTION)
     step = 2 * frozen + updates - lowest + 6 * 2 * LAYERS * D * squares + 4 * learned * D * VOCABULARY
     reference = frozen + 2 * 2 * LAYERS * D * squares + 2 * learned * D * VOCABULARY

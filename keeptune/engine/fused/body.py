@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from keeptune.engine.attention import attention
 from keeptune.engine.fused.linear_group import LinearMap, linear_group
 from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, computed
+from keeptune.engine.fused.readers import Readers, readers_of
 from keeptune.engine.fused.rotation import rotated
 from keeptune.engine.fused.serving import Served, served
 from keeptune.engine.segments import Segments
@@ -35,8 +36,11 @@ def fused_hidden(
     *,
     first: int = 0,
     end: int | None = None,
+    reads: Tensor | None = None,
 ) -> Tensor:
     """The hidden states behind the final norm, or those that enter a layer; `obstacle` has seen nothing in the way.
+
+    Behind the attention of the last layer no token sees another: there only those go on that somebody reads.
 
     Args:
         model: of a family that this file knows.
@@ -45,23 +49,29 @@ def fused_hidden(
         stream: (T, D) what enters the layer `first`; for 0, the embedded tokens.
         first: the layer to begin with.
         end: the layer to stop before, without the final norm; None goes to the end.
+        reads: (R,) positions, ascending, on the processor: the only ones whose states are asked for. None: all.
 
     Returns:
-        (T, D).
+        (T, D); where nothing is read, no numbers.
     """
     body = model.base_model
     cos, sin = body.rotary_emb(stream[None], positions[None])
     half = cos.shape[-1] // 2
     angles = (cos[0, :, None, :half], sin[0, :, None, :half])
     decoder = Decoder(served(model, len(stream)), packed, *angles, model.config.model_type)
-    prefix = model.base_model_prefix
-    for index in range(first, model.config.num_hidden_layers if end is None else end):
+    prefix, count = model.base_model_prefix, model.config.num_hidden_layers
+    readers = None if end is not None or first == count else readers_of(model, packed, stream, reads)
+    for index in range(first, count if end is None else end):
         path, block = f"{prefix}.layers.{index}", body.layers[index]
+        last = readers if index == count - 1 else None
         if block.gradient_checkpointing and block.training and torch.is_grad_enabled():
-            stream = checkpoint(decoder.layer, path, block, stream, use_reentrant=False)
+            stream = checkpoint(decoder.layer, path, block, stream, last, use_reentrant=False)
         else:
-            stream = decoder.layer(path, block, stream)
-    return computed(_norm(body.norm), stream) if end is None else stream
+            stream = decoder.layer(path, block, stream, last)
+    if end is not None:
+        return stream
+    hidden = computed(_norm(body.norm), stream)
+    return hidden if readers is None else readers.back(hidden)
 
 
 @dataclass(frozen=True)
@@ -82,17 +92,20 @@ class Decoder:
     sin: Tensor
     family: str
 
-    def layer(self, path: str, block: Any, stream: Tensor) -> Tensor:
-        """The residual stream (T, D) behind a block."""
-        attending = block.self_attn
-        query, key, value = self._maps(_norm(block.input_layernorm), [stream], f"{path}.self_attn", attending, "qkv")
+    def layer(self, path: str, block: Any, stream: Tensor, readers: Readers | None = None) -> Tensor:
+        """The residual stream (T, D) behind a block; of the readers alone, where there are some."""
+        attending, by = block.self_attn, self.served
+        norm = _norm(block.input_layernorm)
+        query, key, value = _maps(by, norm, [stream], f"{path}.self_attn", attending, "qkv")
         heads = self._attend(attending, query, key, value)
-        (change,) = self._maps(Same(), [heads], f"{path}.self_attn", attending, "o")
+        if readers is not None:
+            heads, stream, by = readers.of(heads), readers.of(stream), readers.served
+        (change,) = _maps(by, Same(), [heads], f"{path}.self_attn", attending, "o")
         stream = stream + change
         norm, feeding = _norm(block.post_attention_layernorm), block.mlp
-        gate, up = self._maps(norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
+        gate, up = _maps(by, norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
         gated = SwiGLU(learns=torch.is_grad_enabled())
-        (change,) = self._maps(gated, [gate, up], f"{path}.mlp", feeding, ("down",))
+        (change,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",))
         return stream + change
 
     def _attend(self, module: Any, *flat: Tensor) -> Tensor:
@@ -118,22 +131,23 @@ class Decoder:
         window: int | None = getattr(module, "sliding_window", None)
         return module.config.sliding_window if self.family == "mistral" else window
 
-    def _maps(
-        self, prologue: Prologue, inputs: Sequence[Tensor], sublayer: str, parent: nn.Module, roles: Sequence[str]
-    ) -> Sequence[Tensor]:
-        """The maps `<role>_proj` of a sublayer behind one prologue: in one function where updates are all there is."""
-        paths = [f"{sublayer}.{role}_proj" for role in roles]
-        modules: list[Any] = [parent.get_submodule(f"{role}_proj") for role in roles]
-        updates = [self.served.updates(path) for path in paths]
-        if None not in updates:
-            pairs = zip(modules, updates, strict=True)
-            return linear_group(prologue, inputs, [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs])
-        x, outputs = computed(prologue, *inputs), []
-        for path, module in zip(paths, modules, strict=True):
-            given = self.served.given(path, x)
-            (plain,) = linear_group(Same(), [given], [LinearMap(module.weight, module.bias)])
-            outputs.append(self.served.returned(path, given, plain))
-        return outputs
+
+def _maps(
+    by: Served, prologue: Prologue, inputs: Sequence[Tensor], sublayer: str, parent: nn.Module, roles: Sequence[str]
+) -> Sequence[Tensor]:
+    """The maps `<role>_proj` of a sublayer behind one prologue: in one function where updates are all there is."""
+    paths = [f"{sublayer}.{role}_proj" for role in roles]
+    modules: list[Any] = [parent.get_submodule(f"{role}_proj") for role in roles]
+    updates = [by.updates(path) for path in paths]
+    if None not in updates:
+        pairs = zip(modules, updates, strict=True)
+        return linear_group(prologue, inputs, [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs])
+    x, outputs = computed(prologue, *inputs), []
+    for path, module in zip(paths, modules, strict=True):
+        given = by.given(path, x)
+        (plain,) = linear_group(Same(), [given], [LinearMap(module.weight, module.bias)])
+        outputs.append(by.returned(path, given, plain))
+    return outputs
 
 
 def _norm(module: Any) -> RMSNorm:
