@@ -22,29 +22,35 @@ ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 class FlopCount(TorchDispatchMode):
     """Inside it, `total` grows by 2 m k n with each product of (m, k) and (k, n).
 
-    Fused attention counts as the products that it stands for: two forward, five backward (one of them again). The
-    kernel of its gradient counts as the blocks that it goes through.
+    Fused attention counts as the products that it stands for: two forward, five backward (one of them again). Our own
+    kernels count as the blocks that they go through.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
         self.by_name: dict[str, int] = {}
-        kernel = Kernels.attention_back
-
-        def counted(kernels, query, key, value, gradient, log_sums, offsets, scale):
-            self._add("attention_back", in_blocks(*(each.tolist() for each in offsets), *query.shape[1:]))
-            return kernel(kernels, query, key, value, gradient, log_sums, offsets, scale)
-
-        self._kernel = mock.patch.object(Kernels, "attention_back", counted)
+        self._kernels = [self._counting("attention", in_rows), self._counting("attention_back", in_blocks)]
 
     def __enter__(self):
-        self._kernel.start()
+        for kernel in self._kernels:
+            kernel.start()
         return super().__enter__()
 
     def __exit__(self, *error):
-        self._kernel.stop()
+        for kernel in self._kernels:
+            kernel.stop()
         return super().__exit__(*error)
+
+    def _counting(self, name, blocks):
+        kernel = getattr(Kernels, name)
+
+        def counted(kernels, query, *given):
+            offsets = next(each for each in given if isinstance(each, tuple))
+            self._add(name, blocks(*(each.tolist() for each in offsets), *query.shape[1:]))
+            return kernel(kernels, query, *given)
+
+        return mock.patch.object(Kernels, name, counted)
 
     def _add(self, name: str, flops: int) -> None:
         self.total += flops
@@ -65,7 +71,17 @@ class FlopCount(TorchDispatchMode):
         return result
 
 
-HIGH, TILE, LANES = 6, 48, 16  # of `engine/native/attention.c`, where registers are widest
+HIGH, TILE, LANES = 6, 48, 16  # of `engine/native/blocks.h`, where registers are widest
+
+
+def in_rows(offsets: list[int], key_offsets: list[int], heads: int, width: int) -> int:
+    """What attention goes through: `attend` of `engine/native/attend.c`, block by block."""
+    multiplied = 0
+    for length, whole in zip(lengths(offsets), lengths(key_offsets), strict=True):
+        for start in range(0, length, HIGH):
+            end = whole - length + min(start + HIGH, length)
+            multiplied += HIGH * (-(-end // LANES) * LANES + end)
+    return 2 * heads * width * multiplied
 
 
 def in_blocks(offsets: list[int], key_offsets: list[int], heads: int, width: int) -> int:

@@ -1,15 +1,16 @@
-"""Causal attention of packed rows on a processor: SDPA's kernel forward, plain matrix products backward.
+"""Causal attention of packed rows on a processor: kernels, or SDPA's forward and plain matrix products backward.
 
     P = exp(s q k' - z),   dP = dO v',   dS = P (dP - rowsum(P dP))
     dq = s dS k,   dk = s dS' q,   dv = P' dO                        (Dao et al. 2022, arXiv:2205.14135, algorithm 4)
 
 z is the logarithm of the sum of the exponentials, which the forward pass gives.
 
-The gradient kernel of SDPA is slow in bfloat16 on a processor. Here queries go in blocks, and a block meets
-the keys up to its own end only: half of the products are never made, and memory stays at a block by a row. The query
-heads that share a key head lie one after another in one matrix, so keys and values are never repeated and the sum over
-those heads is part of a product. Short rows go several at a time, as many as stay in the cache. The forward pass does
-not depend on whether gradients are taken.
+Training runs the kernels (`native/attend.c`, `attention.c`) where there are some. Where a model is measured the forward
+pass is SDPA's, as transformers' is. Without kernels the gradient is made here, for that of SDPA is slow in bfloat16 on
+a processor: queries go in blocks, and a block meets the keys up to its own end only, so half of the products are never
+made, and memory stays at a block by a row. The query heads that share a key head lie one after another in one matrix,
+so keys and values are never repeated and the sum over those heads is part of a product. Short rows go several at a
+time, as many as stay in the cache.
 
 In a tree of segments a row's own tokens are queries, and its keys are those of all segments before it and its own: keys
 and values that rows share are read by each of them, and their gradients are added up in float32.
@@ -29,6 +30,7 @@ from torch.autograd.function import once_differentiable
 
 from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
 from keeptune.engine.kernels import serving
+from keeptune.engine.learning import learns
 from keeptune.engine.reach import reach_of
 from keeptune.engine.segments import Segments, causal_band
 
@@ -74,13 +76,21 @@ def attend_rows(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     heads = query.shape[1]
     spread = packed.once(("spread", heads), lambda: Spread(packed, heads))
-    output: Tensor = _AttendRows.apply(query, key, value, spread, scale)  # type: ignore[no-untyped-call]
+    output: Tensor = _AttendRows.apply(query, key, value, spread, scale, learns())  # type: ignore[no-untyped-call]
     return output
 
 
 class _AttendRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spread: Spread, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, spread: Spread, scale: float, trains: bool
+    ) -> Tensor:
+        ctx.spread, ctx.scale = spread, scale
+        if trains and (kernels := _kernels(query, key, value)):
+            k, v = (spread.seen(x) for x in (key, value))
+            output, log_sums = kernels.attention(query, k, v, spread.offsets, scale)
+            ctx.save_for_backward(query, key, value, log_sums)
+            return output
         queries = spread.out(query)
         keys, values = (spread.keys(x) for x in (key, value))
         output = torch.empty(queries.shape, dtype=query.dtype)
@@ -94,7 +104,6 @@ class _AttendRows(torch.autograd.Function):
             rows.of(output).copy_(part.transpose(1, 2))
             rows.of(log_sums).copy_(sums.transpose(1, 2))
         ctx.save_for_backward(query, key, value, spread.back(log_sums))
-        ctx.spread, ctx.scale = spread, scale
         return spread.back(output)
 
     @staticmethod
@@ -107,7 +116,7 @@ class _AttendRows(torch.autograd.Function):
             d_query, d_key, d_value = kernels.attention_back(query, k, v, gradient, log_sums, spread.offsets, ctx.scale)
         else:
             d_query, d_key, d_value = _by_rows(spread, query, key, value, gradient, log_sums, ctx.scale)
-        return d_query, spread.gathered(d_key), spread.gathered(d_value), None, None
+        return d_query, spread.gathered(d_key), spread.gathered(d_value), None, None, None
 
 
 def _by_rows(

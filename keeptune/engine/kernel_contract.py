@@ -15,10 +15,18 @@ class Back(NamedTuple):
 
 
 class Kernels(Protocol):
-    """What those of every device compute."""
+    """What those of every device compute. Values of the forward pass are for training: their bits are their own."""
+
+    def norm(self, input: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """The root-mean-square norm."""
+        ...
 
     def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
         """Of the root-mean-square norm."""
+        ...
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """SwiGLU."""
         ...
 
     def gated_back(self, gradient: Tensor, gate: Tensor, up: Tensor, *, again: bool = True) -> Back:
@@ -38,7 +46,13 @@ class ProcessorKernels(Kernels, Protocol):
     """What those of a processor compute besides; a GPU has FlashAttention, and fast products of many small matrices."""
 
     def attends(self, width: int) -> bool:
-        """Whether `attention_back` takes heads of this width."""
+        """Whether `attention` and its gradient take heads of this width."""
+        ...
+
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor, offsets: tuple[Tensor, Tensor], scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Causal attention over packed rows, and the logarithms of its sums."""
         ...
 
     def attention_back(
@@ -63,26 +77,6 @@ class ProcessorKernels(Kernels, Protocol):
         ...
 
 
-class ForwardKernels(Kernels, Protocol):
-    """What those of a GPU compute besides, for the forward pass of a training step.
-
-    Where a model is measured torch's operators run, so that a base is transformers' base bit by bit.
-    """
-
-    def norm(self, input: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """The root-mean-square norm."""
-        ...
-
-    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        """SwiGLU."""
-        ...
-
-
 def of_processor(kernels: Kernels | None) -> ProcessorKernels | None:
     """The same, where they are a processor's; `isinstance` takes as long as a small kernel."""
     return cast("ProcessorKernels", kernels) if hasattr(kernels, "low_rank") else None
-
-
-def of_gpu(kernels: Kernels | None) -> ForwardKernels | None:
-    """The same, where they are a GPU's."""
-    return cast("ForwardKernels", kernels) if hasattr(kernels, "gated") else None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keeptune.engine.kernel_contract import ForwardKernels, Kernels, ProcessorKernels, of_gpu, of_processor
+from keeptune.engine.kernel_contract import Kernels, ProcessorKernels, of_processor
 
 CLOSE = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}
 """Of the norm of what is expected; a number is within half a unit of it, and some are rounded more than once."""
@@ -32,8 +32,6 @@ def agree(kernels: Kernels, dtype: torch.dtype, device: torch.device | None = No
         pairs = [pair for trial in (_norm, _gated, _rotation, _next_token) for pair in trial(kernels, drawn)]
         if own := of_processor(kernels):
             pairs += [*_attention(own, drawn), *_low_rank(own, drawn)]
-        if theirs := of_gpu(kernels):
-            pairs += _forward(theirs, drawn)
     return all((got.double() - expected).norm() <= CLOSE[dtype] * expected.norm() for got, expected in pairs)
 
 
@@ -56,6 +54,7 @@ def _norm(kernels: Kernels, drawn: Drawn) -> Compared:
     value, (slope,) = kernels.norm_back(g, h, weight, 1e-5)
     assert value is not None
     yield value, formula
+    yield kernels.norm(h, weight, 1e-5), formula
     yield slope, _slopes(formula, g, wide)[0]
 
 
@@ -66,6 +65,7 @@ def _gated(kernels: Kernels, drawn: Drawn) -> Compared:
     value, slopes = kernels.gated_back(g, gate, up)
     assert value is not None
     yield value, formula
+    yield kernels.gated(gate, up), formula
     yield from zip(slopes, _slopes(formula, g, *wide), strict=True)
 
 
@@ -92,6 +92,7 @@ def _attention(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
         outputs.append((scores.softmax(-1) @ values).transpose(0, 1))
         sums.append(scores.logsumexp(-1).T)
     own, seen = (torch.tensor([0, *of]).cumsum(0) for of in (lengths, keys_of))
+    yield from zip(kernels.attention(q, k, v, (own, seen), scale), (torch.cat(outputs), torch.cat(sums)), strict=True)
     found = kernels.attention_back(q, k, v, g, torch.cat(sums).float().contiguous(), (own, seen), scale)
     yield from zip(found, _slopes(torch.cat(outputs), g, *wide), strict=True)
 
@@ -112,10 +113,3 @@ def _next_token(kernels: Kernels, drawn: Drawn) -> Compared:
     (expected,) = torch.autograd.grad(formula.sum(), wide)
     yield kernels.next_token(logits, targets, weights), formula
     yield logits, expected
-
-
-def _forward(kernels: ForwardKernels, drawn: Drawn) -> Compared:
-    weight, h, up = (drawn(*shape) for shape in ((40,), (3, 40), (3, 40)))
-    wide, wide_up = h.double(), up.double()
-    yield kernels.norm(h, weight, 1e-5), weight.double() * wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
-    yield kernels.gated(h, up), functional.silu(wide) * wide_up

@@ -12,7 +12,7 @@ import os
 import torch
 from torch import Tensor
 
-from keeptune.engine.kernel_contract import ForwardKernels, Kernels, of_gpu
+from keeptune.engine.kernel_contract import Kernels
 from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native import kernels as native
 from keeptune.engine.native.library import SWITCH
@@ -23,12 +23,6 @@ def serving(*tensors: Tensor) -> Kernels | None:
     first = tensors[0]
     alike = all(x.dtype == first.dtype and x.device == first.device and x.is_contiguous() for x in tensors)
     return kernels_of(first.device, first.dtype) if alike else None
-
-
-def serving_forward(*tensors: Tensor) -> ForwardKernels | None:
-    """As `serving`, for the forward pass of a training step: on a GPU alone."""
-    found = None if tensors[0].device.type == "cpu" else serving(*tensors)
-    return of_gpu(found)
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> Kernels | None:

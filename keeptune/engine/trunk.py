@@ -26,13 +26,14 @@ from keeptune.engine.batch import PackedBatch, pack
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.generation import evaluating
+from keeptune.engine.learning import beside_training
 from keeptune.engine.rotary import depends_on_length
 from keeptune.engine.rows import off
 from keeptune.engine.segments import segments
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.tensor_store import TensorStore, tensors_digest
 
-REVISION = 2
+REVISION = 3
 BATCH_TOKENS = 8192
 
 
@@ -143,7 +144,7 @@ def _layers(model: PreTrainedModel, cut: int) -> nn.ModuleList:
 def _computed(model: PreTrainedModel, layers: nn.ModuleList, rows: Sequence[Encoded], cut: int) -> Iterator[Tensor]:
     """States of rows in their order, batch by batch."""
     use_attention(model)
-    with torch.no_grad(), evaluating(model), off(model):
+    with torch.no_grad(), evaluating(model), off(model), beside_training():
         for places in filled(enumerate(len(row.tokens) for row in rows), BATCH_TOKENS):
             yield _entry_states(model, layers, pack([rows[place] for place in places]), cut)
 

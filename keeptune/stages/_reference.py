@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from keeptune.engine.batch import PackedBatch
 from keeptune.engine.head import Head, head_of
+from keeptune.engine.learning import beside_training
 from keeptune.engine.packed import packed_hidden
 
 Stacks = Mapping[str, tuple[str, ...]]
@@ -49,7 +50,8 @@ class Reference:
         was_training = self.model.training
         self.model.eval()
         try:
-            return packed_hidden(self.model, part.read_at(place))[place]
+            with beside_training():
+                return packed_hidden(self.model, part.read_at(place))[place]
         finally:
             self.model.train(was_training)
 

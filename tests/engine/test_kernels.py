@@ -59,11 +59,10 @@ def test_whatever_goes_wrong_leaves_the_work_to_torch(gpu, monkeypatch, error):
     assert kernels.kernels_of(CUDA, torch.bfloat16) is None
 
 
-def test_a_processor_has_those_in_c_and_its_forward_pass_none():
+def test_a_processor_has_those_in_c():
     x = torch.ones(2, 3)
     assert kernels.kernels_of(x.device, x.dtype) is native.compiled(x.dtype)
     assert kernels.serving(x) is native.compiled(x.dtype)
-    assert kernels.serving_forward(x) is None
 
 
 def test_another_kind_of_device_has_none():

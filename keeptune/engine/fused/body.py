@@ -3,7 +3,8 @@
     h <- h + o(attention(rotate(q(norm h)), rotate(k(norm h)), v(norm h)))
     h <- h + down(silu(gate(norm h)) * up(norm h))
 
-It computes what transformers' modules compute, from their own parameters; where no update acts, bitwise. From one layer
+It computes what transformers' modules compute, from their own parameters; where a model is measured and no update acts,
+bitwise. From one layer
 to the next it keeps the residual stream, queries, keys, values, the output of attention, gate and up; norms and SwiGLU
 are computed again. Layers below the lowest trainable delta build no graph, for nothing in them asks for a gradient.
 """
@@ -25,6 +26,7 @@ from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, comp
 from keeptune.engine.fused.readers import Readers, readers_of
 from keeptune.engine.fused.rotation import rotated
 from keeptune.engine.fused.serving import Served, served
+from keeptune.engine.learning import learns
 from keeptune.engine.segments import Segments
 
 
@@ -104,7 +106,7 @@ class Decoder:
         stream = stream + change
         norm, feeding = _norm(block.post_attention_layernorm), block.mlp
         gate, up = _maps(by, norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
-        gated = SwiGLU(learns=torch.is_grad_enabled())
+        gated = SwiGLU(learns=learns())
         (change,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",))
         return stream + change
 
@@ -151,4 +153,4 @@ def _maps(
 
 
 def _norm(module: Any) -> RMSNorm:
-    return RMSNorm(module.weight, module.variance_epsilon, learns=torch.is_grad_enabled())
+    return RMSNorm(module.weight, module.variance_epsilon, learns=learns())

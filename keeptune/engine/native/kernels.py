@@ -48,8 +48,15 @@ class Kernels:
     library: CDLL
     dtype: torch.dtype
 
+    def norm(self, input: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """The norm w h r with r = (mean(h^2) + eps)^-1/2, of h (..., D) and w (D,)."""
+        value, width = torch.empty_like(input), input.shape[-1]
+        sizes = input.numel() // width, width
+        self.library.norm(*_places(input, weight), epsilon, value.data_ptr(), *sizes, _threads(input))
+        return value
+
     def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
-        """Of x = w h r with r = (mean(h^2) + eps)^-1/2.
+        """Of `norm`.
 
         Args:
             gradient: in x, (..., D).
@@ -65,8 +72,14 @@ class Kernels:
         self.library.norm_back(*places[0], epsilon, *places[1], rows, width, _threads(input))
         return Back(value, (d_input,))
 
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The gated unit t sigmoid(t) u; gate t and up u have one shape."""
+        value = torch.empty_like(gate)
+        self.library.gated(*_places(gate, up, value), gate.numel(), _threads(gate))
+        return value
+
     def gated_back(self, gradient: Tensor, gate: Tensor, up: Tensor, *, again: bool = True) -> Back:
-        """Of x = t sigmoid(t) u; gradient, gate t and up u have one shape."""
+        """Of `gated`; gradient, gate t and up u have one shape."""
         value = torch.empty_like(gate) if again else None
         slopes = torch.empty_like(gate), torch.empty_like(up)
         self.library.gated_back(*_places(gradient, gate, up, value, *slopes), gate.numel(), _threads(gate))
@@ -82,8 +95,22 @@ class Kernels:
         return turned
 
     def attends(self, width: int) -> bool:
-        """Whether `attention_back` takes heads of this width K."""
+        """Whether `attention` and its gradient take heads of this width K."""
         return width % WIDEST == 0
+
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor, offsets: tuple[Tensor, Tensor], scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """softmax(c q k') v over the past of each row, and log sum_j exp(c q k_j'), float32, (T, H).
+
+        Arguments and errors as `attention_back`.
+        """
+        output, log_sums = torch.empty_like(query), torch.empty(query.shape[:2], dtype=torch.float32)
+        sizes = len(offsets[0]) - 1, query.shape[1], key.shape[1], query.shape[2]
+        places = _places(query, key, value, output, log_sums, *offsets)
+        if self.library.attention(*places, *sizes, scale, _threads(query)):
+            raise MemoryError("no memory for the attention of a row")
+        return output, log_sums
 
     def attention_back(
         self,

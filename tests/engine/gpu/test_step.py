@@ -24,7 +24,7 @@ def serve(monkeypatch):
 
     def start(kernels):
         monkeypatch.setattr("keeptune.engine.kernels.kernels_of", lambda *_: kernels)
-        monkeypatch.setattr(prologue, "serving_forward", prologue.serving)
+        monkeypatch.setattr(prologue, "_forward", prologue.serving)
 
     return start
 

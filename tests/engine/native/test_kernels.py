@@ -70,6 +70,7 @@ def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, dtype, kerne
     theirs = torch_alone(lambda: norm.back(g, h))
     no_farther(value, theirs.value, formula.detach())
     no_farther(slope, theirs.gradients[0], exact)
+    assert torch.equal(kernels.norm(h, weight, 1e-5), value)
     assert torch.equal(kernels.norm_back(g, h, weight, 1e-5, again=False).gradients[0], slope)
 
 
@@ -83,6 +84,7 @@ def test_the_gated_unit_is_as_near_to_its_formula_as_that_of_torch(shape, scale,
     value, slopes = kernels.gated_back(g, gate, up)
     theirs = torch_alone(lambda: SwiGLU().back(g, gate, up))
     no_farther(value, theirs.value, formula.detach())
+    assert torch.equal(kernels.gated(gate, up), value)
     for pair in zip(slopes, theirs.gradients, exact, strict=True):
         no_farther(*pair)
 
@@ -102,7 +104,7 @@ LENGTHS = [(1,), (5, 0, 6, 7), (47, 48, 49), (130, 2), (0,)]
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize(("heads", "groups", "width"), [(4, 2, 16), (2, 2, 48), (3, 1, 64), (2, 1, 80), (4, 4, 128)])
-def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
+def test_attention_and_its_gradient_are_nearer_to_the_formula_than_those_of_torch(
     lengths, heads, groups, width, dtype, torch_alone
 ):
     total = sum(lengths)
@@ -112,7 +114,8 @@ def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
     offsets = (0, *itertools.accumulate(lengths))
 
     def found():
-        return torch.autograd.grad(causal_rows.attend_rows(*given, Segments(offsets), None, None), given, slope)
+        value = causal_rows.attend_rows(*given, Segments(offsets), None, None)
+        return value.detach(), *torch.autograd.grad(value, given, slope)
 
     wide = [x.detach().double().requires_grad_() for x in given]
     parts = [wide[0][:0] + wide[1][:0].sum() + wide[2][:0].sum()]
@@ -121,7 +124,8 @@ def test_the_gradient_of_attention_is_nearer_to_the_formula_than_that_of_torch(
         k, v = (x.repeat_interleave(heads // groups, 1) for x in (k, v))
         if end > start:
             parts.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1))
-    exact = torch.autograd.grad(torch.cat(parts), wide, slope.double())
+    whole = torch.cat(parts)
+    exact = whole.detach(), *torch.autograd.grad(whole, wide, slope.double())
     for pair in zip(found(), torch_alone(found), exact, strict=True):
         no_farther(*pair)
 
@@ -204,8 +208,11 @@ def test_threads_change_no_bit(dtype, kernels):
         logits = drawn(dtype, 100, 700)
         losses = kernels.next_token(logits, torch.arange(100), None)
         return [
+            kernels.norm(h, weight, 1e-5),
             *kernels.norm_back(g, h, weight, 1e-5).gradients,
+            kernels.gated(h, g),
             *kernels.gated_back(g, h, g).gradients,
+            *kernels.attention(heads, heads, heads, (offsets, offsets), 0.1),
             *kernels.attention_back(heads, heads, heads, g.view(300, 4, 64), sums, (offsets, offsets), 0.1),
             kernels.low_rank(h, g, h[:8].view(1, 8, 256), g[:8].view(1, 8, 256), sums[:2].view(1, 8), none),
             losses,

@@ -7,7 +7,9 @@ import copy
 import pytest
 import torch
 
+from keeptune.engine import causal_rows
 from keeptune.engine.batch import pack
+from keeptune.engine.fused import body
 from keeptune.engine.head import head_of
 from keeptune.engine.native import kernels as native
 from keeptune.engine.packed import packed_hidden
@@ -16,7 +18,7 @@ from tests.engine.fused.test_body import adapted
 from tests.engine.test_packed import LENGTHS, rows_of
 
 pytestmark = pytest.mark.skipif(native.compiled(torch.bfloat16) is None, reason="no C compiler here")
-NAMES = ("norm_back", "gated_back", "rotate", "attention_back", "next_token")
+NAMES = ("norm", "norm_back", "gated", "gated_back", "rotate", "attention", "attention_back", "next_token")
 
 
 def model_of(family):
@@ -35,10 +37,12 @@ def gradients(model, seed=0):
 @pytest.mark.parametrize("dtype", native.READ, ids=str)
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_gradients_with_the_kernels_are_no_farther_from_those_in_float64(family, dtype, monkeypatch):
-    """The forward pass rounds most; so the error of twelve batches is taken together.
+    """From equal values forward, which round most; the error of twelve batches is taken together.
 
     In float32 nothing is rounded on the way, neither here nor there, and which is nearer is chance.
     """
+    for place in (body, causal_rows):
+        monkeypatch.setattr(place, "learns", lambda: False)
     model = model_of(family).to(dtype)
     exact_one = copy.deepcopy(model).double()
 
@@ -52,6 +56,24 @@ def test_gradients_with_the_kernels_are_no_farther_from_those_in_float64(family,
     theirs = errors()
     assert not torch.equal(ours, theirs), "the kernels did not run"
     assert ours.norm() <= max(1.02 * theirs.norm(), 1e-5 * exact.norm())
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_values_of_the_kernels_leave_gradients_in_bfloat16_as_near_to_those_in_float64(family, monkeypatch):
+    """Values that are rounded otherwise make gradients nearer or farther by chance: batch by batch, none is shown."""
+    model = model_of(family).to(torch.bfloat16)
+    exact_one = copy.deepcopy(model).double()
+    exact = [gradients(exact_one, seed) for seed in range(60)]
+
+    def errors():
+        return torch.stack([(gradients(model, seed) - own).norm() for seed, own in enumerate(exact)])
+
+    ours = errors()
+    for place in (body, causal_rows):
+        monkeypatch.setattr(place, "learns", lambda: False)
+    ratios = (ours / errors()).log()
+    assert (ratios != 0).all(), "the kernels ran"
+    assert ratios.mean() <= 2 * ratios.std() / len(ratios) ** 0.5
 
 
 @pytest.mark.parametrize("dtype", native.READ, ids=str)
@@ -72,9 +94,13 @@ def test_each_kernel_runs_as_often_as_the_step_needs_it(family, dtype, monkeypat
     gradients(model)
     layers, more = model.config.num_hidden_layers, 2 if family == "qwen3" else 0
     # Queries and keys turn forward and back; the lowest norm, with nothing below it that learns, gives its value again.
+    values = dtype == torch.bfloat16  # in float32 they are torch's
     assert calls == {
+        "norm": values * ((2 + more) * layers + 1),
         "norm_back": (2 + more) * layers + 1,
+        "gated": values * layers,
         "gated_back": layers,
+        "attention": layers,
         "rotate": 4 * layers,
         "attention_back": layers,
         "next_token": 1,

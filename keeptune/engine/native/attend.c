@@ -1,0 +1,118 @@
+/* Causal attention over packed rows, in float32:
+ *
+ *     s = c q k',   m = max s,   P = exp(s - m),   o = P v / sum P,   z = m + log sum P
+ *
+ * Rows, heads and what a query sees are those of the gradient (attention.c). A task is a row of the batch and a key head;
+ * queries go HIGH at a time, and their scores stay in the cache. Whatever lies behind the diagonal is not computed, but for
+ * the edges of blocks. */
+
+#include <stdlib.h>
+
+#include "blocks.h"
+
+/* A row of the batch and one of its key heads; a pointer stands at its first token and its first head. */
+struct asked {
+    const number *query, *key, *value;
+    number *output;
+    float *log_sum;
+    int64_t length, past; /* queries, and keys before the first of them */
+};
+
+/* Room for a task in float32. */
+struct room {
+    int64_t columns;                 /* C, of a row of the batch, a multiple of TILE */
+    float *key_turned, *value;       /* (K, C), (C, K) */
+    float *query, *output, *weights; /* (HIGH, K), (HIGH, K), (HIGH, C) */
+};
+
+static void read_keys(const struct asked *task, int64_t groups, int64_t width, const struct room *in)
+{
+    int64_t columns = in->columns, stride = groups * width, keys = task->past + task->length;
+    for (int64_t j = 0; j < keys; j++)
+        for (int64_t i = 0; i < width; i++)
+            in->value[j * width + i] = wide(task->value[j * stride + i]);
+    for (int64_t i = 0; i < width; i++) {
+        float *turned = in->key_turned + i * columns;
+        for (int64_t j = 0; j < keys; j++)
+            turned[j] = wide(task->key[j * stride + i]);
+        memset(turned + keys, 0, (columns - keys) * sizeof(float));
+    }
+}
+
+/* q k' of a query become P over the `seen` keys of its past; those behind, up to `end`, get zeros. Gives the sum of P and
+ * leaves z. */
+static float softmax(float *weights, float scale, int64_t seen, int64_t end, float *log_sum)
+{
+    float most = -INFINITY, mass = 0.0f;
+#pragma omp simd reduction(max : most)
+    for (int64_t j = 0; j < seen; j++)
+        most = weights[j] > most ? weights[j] : most;
+    most *= scale;
+#pragma omp simd reduction(+ : mass)
+    for (int64_t j = 0; j < seen; j++) {
+        weights[j] = exponential(scale * weights[j] - most);
+        mass += weights[j];
+    }
+    for (int64_t j = seen; j < end; j++)
+        weights[j] = 0.0f;
+    *log_sum = most + logf(mass);
+    return mass;
+}
+
+/* Queries `start` to `start + count` of a query head. */
+static void attend(const struct asked *task, int64_t head, int64_t start, int64_t count, int64_t heads, int64_t width,
+                   float scale, const struct room *in)
+{
+    int64_t stride = heads * width, at = start * stride + head * width;
+    int64_t end = task->past + start + count, across = up(end, LANES);
+    memset(in->query + count * width, 0, (HIGH - count) * width * sizeof(float));
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t x = 0; x < width; x++)
+            in->query[i * width + x] = wide(task->query[at + i * stride + x]);
+    product(in->query, width, 1, in->key_turned, in->columns, width, in->weights, in->columns, across, 0);
+    float mass[HIGH];
+    for (int64_t i = 0; i < count; i++)
+        mass[i] = softmax(in->weights + i * in->columns, scale, task->past + start + i + 1, end,
+                          task->log_sum + (start + i) * heads + head);
+    product(in->weights, in->columns, 1, in->value, width, end, in->output, width, width, 0);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t x = 0; x < width; x++)
+            task->output[at + i * stride + x] = narrow(in->output[i * width + x] / mass[i]);
+}
+
+/* q, o (T, H, K); k, v (T', G, K); z (T, H); K a multiple of LANES. Offsets (rows + 1) of the rows in T and in T'.
+ * 1: no memory. */
+int attention(const number *query, const number *key, const number *value, number *output, float *log_sum,
+              const int64_t *offsets, const int64_t *key_offsets, int64_t rows, int64_t heads, int64_t groups,
+              int64_t width, float scale, int threads)
+{
+    int64_t longest = 0, share = heads / groups;
+    for (int64_t row = 0; row < rows; row++)
+        longest = key_offsets[row + 1] - key_offsets[row] > longest ? key_offsets[row + 1] - key_offsets[row] : longest;
+    int64_t most = up(longest, TILE);
+    int failed = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *at = malloc((2 * most * width + 2 * HIGH * width + HIGH * most) * sizeof(float));
+        if (!at)
+            failed = 1;
+#pragma omp for schedule(dynamic)
+        for (int64_t number_of = 0; number_of < rows * groups; number_of++) {
+            int64_t row = number_of / groups, group = number_of % groups, first = offsets[row], key_first = key_offsets[row];
+            int64_t q = (first * heads + group * share) * width, k = (key_first * groups + group) * width;
+            int64_t length = offsets[row + 1] - first, keys = key_offsets[row + 1] - key_first, columns = up(keys, TILE);
+            struct asked task = {query + q, key + k, value + k, output + q, log_sum + first * heads + group * share,
+                                 length, keys - length};
+            if (!at || !length)
+                continue;
+            struct room in = {columns, at, at + columns * width, at + 2 * columns * width,
+                              at + 2 * columns * width + HIGH * width, at + 2 * columns * width + 2 * HIGH * width};
+            read_keys(&task, groups, width, &in);
+            for (int64_t head = 0; head < share; head++)
+                for (int64_t start = 0; start < length; start += HIGH)
+                    attend(&task, head, start, least(HIGH, length - start), heads, width, scale, &in);
+        }
+        free(at);
+    }
+    return failed;
+}
