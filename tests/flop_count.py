@@ -75,7 +75,7 @@ HIGH, TILE, LANES = 6, 48, 16  # of `engine/native/blocks.h`, where registers ar
 
 
 def in_rows(offsets: list[int], key_offsets: list[int], heads: int, width: int) -> int:
-    """What attention goes through: `attend` of `engine/native/attend.c`, block by block."""
+    """What attention goes through: `attend` of `engine/native/attention.c`, block by block."""
     multiplied = 0
     for length, whole in zip(lengths(offsets), lengths(key_offsets), strict=True):
         for start in range(0, length, HIGH):
@@ -85,7 +85,7 @@ def in_rows(offsets: list[int], key_offsets: list[int], heads: int, width: int) 
 
 
 def in_blocks(offsets: list[int], key_offsets: list[int], heads: int, width: int) -> int:
-    """What the kernel goes through: `tile` of `engine/native/attention.c`, block by block."""
+    """What the kernel goes through: `tile` of `engine/native/attention_back.c`, block by block."""
     multiplied = 0
     for length, whole in zip(lengths(offsets), lengths(key_offsets), strict=True):
         for start in range(0, length, TILE):

@@ -5,8 +5,8 @@
 
 z is the logarithm of the sum of the exponentials, which the forward pass gives.
 
-Training runs the kernels (`native/attend.c`, `attention.c`) where there are some. Where a model is measured the forward
-pass is SDPA's, as transformers' is. Without kernels the gradient is made here, for that of SDPA is slow in bfloat16 on
+Training runs the kernels (`native/attention.c`) where there are some. Where a model is measured the forward pass is
+SDPA's, as transformers' is. Without kernels the gradient is made here, for that of SDPA is slow in bfloat16 on
 a processor: queries go in blocks, and a block meets the keys up to its own end only, so half of the products are never
 made, and memory stays at a block by a row. The query heads that share a key head lie one after another in one matrix,
 so keys and values are never repeated and the sum over those heads is part of a product. Short rows go several at a

@@ -1,16 +1,18 @@
 """Kernels in C for bfloat16 and float32 on a processor, compiled where they run; nothing depends on them.
 
-| file            | what it computes                                                                  |
-|-----------------|-----------------------------------------------------------------------------------|
-| `lanes.h`       | bfloat16 or float32, the exponential, vectors as wide as the processor's          |
-| `norm.c`        | the root-mean-square norm again, and its gradient                                 |
-| `gated.c`       | SwiGLU again, and its gradient                                                    |
-| `rotation.c`    | the rotary embedding                                                              |
-| `attention.c`   | the gradient of causal attention over packed rows                                 |
-| `next_token.c`  | cross-entropy and its gradient, in place of the logits                            |
-| `low_rank.c`    | updates of rows that have factors of their own                                    |
-| `library.py`    | compiles them once, keeps the result in the user's cache, loads it                |
-| `kernels.py`    | the same as functions of tensors                                                  |
+| file               | what it computes                                                               |
+|--------------------|--------------------------------------------------------------------------------|
+| `lanes.h`          | bfloat16 or float32, the exponential, vectors as wide as the processor's       |
+| `blocks.h`         | products of small matrices                                                     |
+| `norm.c`           | the root-mean-square norm, and its gradient                                    |
+| `gated.c`          | SwiGLU, and its gradient                                                       |
+| `rotation.c`       | the rotary embedding                                                           |
+| `attention.c`      | causal attention over packed rows                                              |
+| `attention_back.c` | its gradient                                                                   |
+| `next_token.c`     | cross-entropy and its gradient, in place of the logits                         |
+| `low_rank.c`       | updates of rows that have factors of their own                                 |
+| `library.py`       | compiles them once, keeps the result in the user's cache, loads it             |
+| `kernels.py`       | the same as functions of tensors                                               |
 
 Each does in one pass over memory what takes torch five to fifteen, and rounds where torch's operators would only where
 somebody relies on it. Without a compiler or with another dtype, torch's operators run (`docs/decisions/009`).

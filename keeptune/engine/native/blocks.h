@@ -1,4 +1,4 @@
-/* Products of small matrices in float32, which stay in the cache: those of attention, for a head of a row. */
+/* What attention and its gradient share: products of small matrices in float32, which stay in the cache. */
 
 #ifndef KEEPTUNE_BLOCKS_H
 #define KEEPTUNE_BLOCKS_H
@@ -11,6 +11,16 @@
 
 INLINE int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Tokens of the longest row, of rows that end where the next one begins. */
+INLINE int64_t longest_of(const int64_t *offsets, int64_t rows)
+{
+    int64_t longest = 0;
+    for (int64_t row = 0; row < rows; row++)
+        if (offsets[row + 1] - offsets[row] > longest)
+            longest = offsets[row + 1] - offsets[row];
+    return longest;
+}
 
 /* c (HIGH, vectors LANES) = or += sum_k a[m down + k along] b[k ldb + n]. */
 INLINE void block(int vectors, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth,
