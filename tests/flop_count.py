@@ -23,14 +23,19 @@ class FlopCount(TorchDispatchMode):
     """Inside it, `total` grows by 2 m k n with each product of (m, k) and (k, n).
 
     Fused attention counts as the products that it stands for: two forward, five backward (one of them again). Our own
-    kernels count as the blocks that they go through.
+    kernels of attention count as the blocks that they go through, our own products as anybody's.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
         self.by_name: dict[str, int] = {}
-        self._kernels = [self._counting("attention", in_rows), self._counting("attention_back", in_blocks)]
+        self._kernels = [
+            self._counting("attention", in_rows),
+            self._counting("attention_back", in_blocks),
+            self._counting_products("linear", of_maps),
+            self._counting_products("summed", of_pairs),
+        ]
 
     def __enter__(self):
         for kernel in self._kernels:
@@ -49,6 +54,15 @@ class FlopCount(TorchDispatchMode):
             offsets = next(each for each in given if isinstance(each, tuple))
             self._add(name, blocks(*(each.tolist() for each in offsets), *query.shape[1:]))
             return kernel(kernels, query, *given)
+
+        return mock.patch.object(Kernels, name, counted)
+
+    def _counting_products(self, name, multiplied):
+        kernel = getattr(Kernels, name)
+
+        def counted(kernels, *given):
+            self._add(name, multiplied(*given))
+            return kernel(kernels, *given)
 
         return mock.patch.object(Kernels, name, counted)
 
@@ -97,6 +111,16 @@ def in_blocks(offsets: list[int], key_offsets: list[int], heads: int, width: int
             for j in range(0, first + count, HIGH):
                 multiplied += 2 * HIGH * (rows - (max(0, j - first) // HIGH) * HIGH)
     return 2 * heads * width * multiplied
+
+
+def of_maps(x, weights, biases=None, inner=None, outers=None, into=None) -> int:
+    """Those of `Kernels.linear`."""
+    return 2 * len(x) * sum(one.numel() for one in [*weights, *(outers or ())] if one is not None)
+
+
+def of_pairs(*pairs) -> int:
+    """Those of `Kernels.summed`."""
+    return sum(2 * a.numel() * b.shape[1] for a, b in pairs)
 
 
 def lengths(offsets: list[int]) -> list[int]:

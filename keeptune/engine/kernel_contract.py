@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor
@@ -66,6 +67,26 @@ class ProcessorKernels(Kernels, Protocol):
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of causal attention over packed rows."""
+        ...
+
+    def sums(self, *lengths: int) -> bool:
+        """Whether `linear` and `summed` are the faster products here, and take sums of these lengths."""
+        ...
+
+    def linear(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None] | None = None,
+        inner: Tensor | None = None,
+        outers: Sequence[Tensor | None] | None = None,
+        into: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Linear maps that share an input, with what else is added to each."""
+        ...
+
+    def summed(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+        """A sum of products."""
         ...
 
     def updates(self, rank: int) -> bool:

@@ -33,7 +33,7 @@ from keeptune.engine.segments import segments
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.tensor_store import TensorStore, tensors_digest
 
-REVISION = 3
+REVISION = 4
 BATCH_TOKENS = 8192
 
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from keeptune.engine.even import even_size
+from keeptune.engine.even import LEAST, even_size
+from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
+from keeptune.engine.kernels import serving
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -61,7 +63,9 @@ def few(head: Head, rows: slice) -> Iterator[tuple[slice, slice]]:
 
 
 def many(count: int, step: int) -> Iterator[slice]:
-    """The rows of each product."""
+    """The rows of each product, `step` or a few less: the last is not much smaller than the others."""
+    blocks = max(1, -(-count // step))
+    step = min(step, LEAST * max(1, -(-count // (blocks * LEAST))))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
@@ -72,9 +76,31 @@ def products(head: Head, hidden_ND: Tensor, step: int) -> Iterator[tuple[slice, 
     """
     block: Tensor | None = None
     for rows in many(len(hidden_ND), step):
-        block = head.product(hidden_ND[rows], into=block)
+        block = learned_product(head, hidden_ND[rows], into=block)
         block[rows.stop - rows.start :] = 0
         yield rows, block
+
+
+def learned_product(head: Head, hidden_CD: Tensor, into: Tensor | None = None) -> Tensor:
+    """`Head.product` where it need not have the bits of the reference forward."""
+    weight, hidden = head.weight, hidden_CD.to(head.weight.dtype).contiguous()
+    biases = [] if head.bias is None else [head.bias]
+    if kernels := multiplying(weight, hidden, *biases):
+        outputs = None if into is None else [into[: len(hidden)]]
+        return kernels.linear(hidden, [weight], [head.bias], None, None, outputs)[0]
+    return head.product(hidden_CD, into)
+
+
+def through_head(slopes_CV: Tensor, weight_VD: Tensor) -> Tensor:
+    """The gradient in the hidden states [C, D], from that in their products."""
+    kernels = multiplying(weight_VD, slopes_CV)
+    return slopes_CV @ weight_VD if kernels is None else kernels.summed((slopes_CV, weight_VD))
+
+
+def multiplying(weight_VD: Tensor, *others: Tensor) -> ProcessorKernels | None:
+    """The kernels that multiply with a head's weight, if there are any."""
+    kernels = of_processor(serving(weight_VD, *others))
+    return kernels if kernels is not None and kernels.sums(*weight_VD.shape) else None
 
 
 def log_mass(logits: Tensor, p: Tensor) -> Tensor:
@@ -144,10 +170,10 @@ class _SumOverRows(torch.autograd.Function):
         second_CV: Tensor | None = None
         for rows, product_CV in products(head, hidden_ND, plan.step):
             count = rows.stop - rows.start
-            second_CV = None if beside is None else beside[1].product(beside[0][rows], into=second_CV)
+            second_CV = None if beside is None else learned_product(beside[1], beside[0][rows], into=second_CV)
             total += plan.judged(product_CV[:count], rows, second_CV, d_bias)
             if d_hidden is not None:
-                d_hidden[rows] = (product_CV @ weight_VD)[:count]
+                d_hidden[rows] = through_head(product_CV, weight_VD)[:count]
             if d_weight is not None:
                 d_weight += product_CV[:count].T @ hidden_ND[rows].to(weight_VD.dtype)
         ctx.gradients = [(d_hidden, hidden_ND.dtype), (d_weight, weight_VD.dtype)]

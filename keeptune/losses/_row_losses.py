@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from keeptune.engine.kernels import serving
-from keeptune.losses._head_rows import few, judged, products, rows_at_once
+from keeptune.losses._head_rows import few, judged, products, rows_at_once, through_head
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -82,7 +82,7 @@ class _RowLosses(torch.autograd.Function):
             count = rows.stop - rows.start
             losses[rows] = plan.judged(product_CV[:count], rows)
             if d_hidden is not None:
-                d_hidden[rows] = (product_CV @ weight_VD)[:count]
+                d_hidden[rows] = through_head(product_CV, weight_VD)[:count]
         ctx.plan, ctx.d_hidden = plan, d_hidden
         if wants_weight or wants_bias:
             ctx.save_for_backward(hidden_ND)

@@ -12,7 +12,9 @@ each way; through the whole matrix g' x it would be 2 T in out. The first is che
 is while an update is smaller than the matrix it updates, so it is the only one here. Folding s B A into W at each step
 would save a third of the updates' cost, but a bfloat16 weight cannot hold what a step changes.
 
-Frozen weights are used where they are, one product each: side by side in one matrix they were no faster.
+Frozen weights are used where they are, one product each: side by side in one matrix they were no faster. Where the
+kernels of a processor multiply and the pass trains, a map and its updates are one sum, rounded once, and so is the
+gradient through all of them.
 
 Shapes: x (T, in), y_i (T, out_i), A (r, in), B (out_i, r).
 """
@@ -31,6 +33,13 @@ from torch.nn import functional
 
 from keeptune.engine.deltas import Factors
 from keeptune.engine.fused.prologue import Prologue, value_again
+from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
+from keeptune.engine.kernels import serving
+from keeptune.engine.learning import learns
+
+
+MOST = 4
+"""Products that kernels add up at once: of so many maps but one, and of their updates."""
 
 
 class LinearMap(NamedTuple):
@@ -44,7 +53,7 @@ class LinearMap(NamedTuple):
 def linear_group(prologue: Prologue, inputs: Sequence[Tensor], maps: Sequence[LinearMap]) -> tuple[Tensor, ...]:
     """y_i of each map; gradients reach the inputs and every A and B."""
     factors = [factor for one in maps for update in one.updates for factor in (update.A, update.B)]
-    plan = _Plan(prologue, len(inputs), tuple(maps))
+    plan = _Plan(prologue, len(inputs), tuple(maps), learns())
     outputs: tuple[Tensor, ...] = _Group.apply(plan, *inputs, *factors)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -56,6 +65,7 @@ class _Plan:
     prologue: Prologue
     inputs: int
     maps: tuple[LinearMap, ...]
+    learns: bool
 
     @property
     def updates(self) -> list[tuple[int, Factors]]:
@@ -66,6 +76,13 @@ class _Plan:
     def drops(self) -> bool:
         """Whether any update drops a part of its input."""
         return any(update.dropout for _, update in self.updates)
+
+    def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
+        """The kernels that multiply these and the weights, if there are any."""
+        weights = [one.weight for one in self.maps]
+        own = of_processor(serving(*tensors, *weights)) if self.learns else None
+        lengths = [*(n for weight in weights for n in weight.shape), *(update.A.shape[0] for _, update in self.updates)]
+        return own if own is not None and len(weights) < MOST and own.sums(*lengths) else None
 
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
@@ -86,12 +103,11 @@ class _Group(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
         x = plan.prologue.value(*inputs)
-        outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
         As, Bs = ([factor.to(x.dtype) for factor in half] for half in (factors[0::2], factors[1::2]))
         ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
-        inner = _inner(plan, x, As)
-        for (number, update), B, u in zip(plan.updates, Bs, inner, strict=True):
-            outputs[number].addmm_(u, B.T, alpha=update.scale)
+        own = plan.multiplying(x)
+        inner = _inner(plan, x, As, own)
+        outputs = _outputs(plan, x, Bs, inner) if own is None else _outputs_at_once(plan, x, Bs, inner, own)
         ctx.save_for_backward(*inputs, *As, *Bs, *inner)
         return outputs
 
@@ -102,57 +118,102 @@ class _Group(torch.autograd.Function):
         saved, count = ctx.saved_tensors, len(plan.updates)
         inputs, rest = saved[: plan.inputs], saved[plan.inputs :]
         As, Bs, inner = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        dx = _through_weights(plan, gradients) if any(ctx.needs_input_grad[1 : 1 + plan.inputs]) else None
+        own = plan.multiplying(*gradients)
+        through = any(ctx.needs_input_grad[1 : 1 + plan.inputs])
         learns = any(ctx.needs_input_grad[1 + plan.inputs :])
-        slopes = [(gradients[n] @ B).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)]
+        slopes = [
+            _product(gradients[n], B, own).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)
+        ]
         masks = None if ctx.random is None else plan.masks_again(ctx.random, gradients[0])
         x: Tensor | None = None
         d_inputs: tuple[Tensor | None, ...] = (None,) * plan.inputs
-        if dx is not None:
-            _add_through_updates(dx, slopes, As, masks)
+        if through:
+            dx = _through(plan, gradients, slopes, As, masks, own)
             x, d_inputs = plan.prologue.back(dx, *inputs, again=learns)
         elif learns:
             x = value_again(plan.prologue, *inputs)
         d_factors: list[Tensor | None] = [None] * (2 * count)
         if x is not None and learns:
-            d_factors[0::2] = _slopes_of_A(slopes, x, masks)
+            d_factors[0::2] = _slopes_of_A(slopes, x, masks, own)
             d_factors[1::2] = [
-                (u.T @ gradients[n]).mul_(update.scale).T for (n, update), u in zip(plan.updates, inner, strict=True)
+                _product(u.T, gradients[n], own).mul_(update.scale).T
+                for (n, update), u in zip(plan.updates, inner, strict=True)
             ]
         return None, *d_inputs, *d_factors
 
 
-def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor]) -> Sequence[Tensor]:
+def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
+    """The product a b of a narrow matrix and a wide one."""
+    return a @ b if own is None else own.summed((a, b))
+
+
+def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor], own: ProcessorKernels | None) -> Sequence[Tensor]:
     """A x of each update, (T, r)."""
     if plan.drops:
-        return [_masked(x, mask) @ A.T for mask, A in zip(plan.masks(x), As, strict=True)]
-    return torch.split(x @ torch.cat(list(As)).T, [len(A) for A in As], dim=1) if As else []
+        return [_product(_masked(x, mask), A.T, own) for mask, A in zip(plan.masks(x), As, strict=True)]
+    return torch.split(_product(x, _stacked(As).T, own), [len(A) for A in As], dim=1) if As else []
 
 
-def _through_weights(plan: _Plan, gradients: Sequence[Tensor]) -> Tensor:
-    """sum_i g_i W_i, (T, in)."""
-    dx = gradients[0] @ plan.maps[0].weight
-    for one, gradient in zip(plan.maps[1:], gradients[1:], strict=True):
-        dx.addmm_(gradient, one.weight)
+def _outputs(plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """y_i of each map, (T, out_i)."""
+    outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
+    for (number, update), B, u in zip(plan.updates, Bs, inner, strict=True):
+        outputs[number].addmm_(u, B.T, alpha=update.scale)
+    return outputs
+
+
+def _outputs_at_once(
+    plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], own: ProcessorKernels
+) -> tuple[Tensor, ...]:
+    """The same by kernels, which multiply a map and its updates in one go."""
+    outers: list[list[Tensor]] = [[] for _ in plan.maps]
+    for (number, _), B in zip(plan.updates, Bs, strict=True):
+        outers[number].append(B)
+    scaled = [u * update.scale for (_, update), u in zip(plan.updates, inner, strict=True)]
+    return own.linear(
+        x,
+        [one.weight for one in plan.maps],
+        [one.bias for one in plan.maps],
+        _stacked(scaled, 1) if scaled else None,
+        [_stacked(some, 1) if some else None for some in outers],
+    )
+
+
+def _through(
+    plan: _Plan,
+    gradients: Sequence[Tensor],
+    slopes: Sequence[Tensor],
+    As: Sequence[Tensor],
+    masks: Sequence[Tensor | None] | None,
+    own: ProcessorKernels | None,
+) -> Tensor:
+    """The gradient in x, sum_i g_i W_i + sum_j v_j A_j, (T, in), from the slopes v = s g B, (T, r)."""
+    pairs = [(gradient, one.weight) for one, gradient in zip(plan.maps, gradients, strict=True)]
+    if slopes and masks is None:
+        pairs.append((_stacked(slopes, 1), _stacked(As)))
+    if own is not None:
+        dx = own.summed(*pairs)
+    else:
+        dx = pairs[0][0] @ pairs[0][1]
+        for a, b in pairs[1:]:
+            dx.addmm_(a, b)
+    for mask, v, A in zip(masks or (), slopes, As, strict=masks is not None):
+        dx.add_(_masked(_product(v, A, own), mask))
     return dx
 
 
-def _add_through_updates(
-    dx: Tensor, slopes: Sequence[Tensor], As: Sequence[Tensor], masks: Sequence[Tensor | None] | None
-) -> None:
-    """Adds v A of each update to dx, from its slope v = s g B, (T, r)."""
-    if masks is not None:
-        for mask, v, A in zip(masks, slopes, As, strict=True):
-            dx.add_(_masked(v @ A, mask))
-    elif slopes:
-        dx.addmm_(torch.cat(list(slopes), dim=1), torch.cat(list(As)))
-
-
-def _slopes_of_A(slopes: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor | None] | None) -> Sequence[Tensor]:
+def _slopes_of_A(
+    slopes: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
+) -> Sequence[Tensor]:
     """The gradient of each A, v' x."""
     if masks is not None:
-        return [v.T @ _masked(x, mask) for mask, v in zip(masks, slopes, strict=True)]
-    return torch.split(torch.cat(list(slopes), dim=1).T @ x, [v.shape[1] for v in slopes])
+        return [_product(v.T, _masked(x, mask), own) for mask, v in zip(masks, slopes, strict=True)]
+    return torch.split(_product(_stacked(slopes, 1).T, x, own), [v.shape[1] for v in slopes])
+
+
+def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """All of them, one behind the other; one alone as it is."""
+    return some[0] if len(some) == 1 else torch.cat(list(some), dim)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -40,10 +40,12 @@ SIGNATURES: dict[str, Sequence[type]] = {
     "attention_back": (*[_P] * 10, _N, _N, _N, _N, _F, _I),
     "next_token": (_P, _P, _P, _P, _N, _N, _I),
     "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
+    "products": (_P, _N, _P, _N, _N, _I),
+    "multiplies": (),
 }
 """The arguments of each function, in the order of its source."""
-CAN_FAIL = ("attention", "attention_back", "next_token")
-"""They give 1 where memory is short, else 0; the others give nothing."""
+ANSWERING = ("attention", "attention_back", "next_token", "products", "multiplies")
+"""They give a number: 1 where memory is short, else 0, and `multiplies` whether it does; the others give nothing."""
 
 
 def loaded(agree: Callable[[ctypes.CDLL], bool], flags: Sequence[str] = ()) -> ctypes.CDLL | None:
@@ -130,5 +132,5 @@ def _open(path: Path) -> ctypes.CDLL:
     for name, arguments in SIGNATURES.items():
         function = getattr(found, name)
         function.argtypes = list(arguments)
-        function.restype = c_int if name in CAN_FAIL else None
+        function.restype = c_int if name in ANSWERING else None
     return found

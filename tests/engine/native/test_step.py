@@ -9,7 +9,7 @@ import torch
 
 from keeptune.engine import causal_rows
 from keeptune.engine.batch import pack
-from keeptune.engine.fused import body
+from keeptune.engine.fused import body, linear_group
 from keeptune.engine.head import head_of
 from keeptune.engine.native import kernels as native
 from keeptune.engine.packed import packed_hidden
@@ -19,6 +19,8 @@ from tests.engine.test_packed import LENGTHS, rows_of
 
 pytestmark = pytest.mark.skipif(native.compiled(torch.bfloat16) is None, reason="no C compiler here")
 NAMES = ("norm", "norm_back", "gated", "gated_back", "rotate", "attention", "attention_back", "next_token")
+DECIDING = (body, causal_rows, linear_group)
+"""Where it is asked whether a pass trains."""
 
 
 def model_of(family):
@@ -41,7 +43,7 @@ def test_gradients_with_the_kernels_are_no_farther_from_those_in_float64(family,
 
     In float32 nothing is rounded on the way, neither here nor there, and which is nearer is chance.
     """
-    for place in (body, causal_rows):
+    for place in DECIDING:
         monkeypatch.setattr(place, "learns", lambda: False)
     model = model_of(family).to(dtype)
     exact_one = copy.deepcopy(model).double()
@@ -69,7 +71,7 @@ def test_values_of_the_kernels_leave_gradients_in_bfloat16_as_near_to_those_in_f
         return torch.stack([(gradients(model, seed) - own).norm() for (model, _, seed), own in pairs])
 
     ours = errors()
-    for place in (body, causal_rows):
+    for place in DECIDING:
         monkeypatch.setattr(place, "learns", lambda: False)
     ratios = (ours / errors()).log()
     assert (ratios != 0).all(), "the kernels ran"

@@ -1,0 +1,85 @@
+/* Panels of a matrix for products: which lanes each of them holds, and how they are filled. */
+
+#ifndef KEEPTUNE_PANELS_H
+#define KEEPTUNE_PANELS_H
+
+#include "tiles.h"
+
+#if MULTIPLIES
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+/* How columns are cut into panels: of three vectors each, the last one or two of fewer, but not of one if it can be. */
+struct cut {
+    int64_t columns, vectors, threes, panels;
+};
+
+static struct cut cut_of(int64_t columns)
+{
+    struct cut cut = {.columns = columns, .vectors = parts_of(columns, LANES)};
+    cut.threes = cut.vectors / MOST - (cut.vectors % MOST == 1 && cut.vectors > 1);
+    cut.panels = cut.threes + parts_of(cut.vectors - MOST * cut.threes, 2);
+    return cut;
+}
+
+INLINE int64_t first_vector(const struct cut *cut, int64_t panel)
+{
+    return panel < cut->threes ? MOST * panel : MOST * cut->threes + 2 * (panel - cut->threes);
+}
+
+INLINE int64_t first_column(const struct cut *cut, int64_t panel) { return first_vector(cut, panel) * LANES; }
+
+INLINE int64_t vectors_of(const struct cut *cut, int64_t panel)
+{
+    return panel < cut->threes ? MOST : least(2, cut->vectors - first_vector(cut, panel));
+}
+
+/* Of its lanes, how many are columns. */
+INLINE int64_t columns_of(const struct cut *cut, int64_t panel)
+{
+    return least(vectors_of(cut, panel) * LANES, cut->columns - first_column(cut, panel));
+}
+
+/* Steps [from, to) of a panel from a matrix whose rows are the lanes. */
+static void filled_across(unit *panel, int64_t width, const unit *rows, int64_t stride, int64_t columns, int64_t from,
+                          int64_t to)
+{
+    int64_t squares = from + (to - from) / LANES * LANES, wide_rows = columns / LANES * LANES;
+    for (int64_t j = 0; j < width; j++)
+        for (int64_t k = j < wide_rows ? squares : from; k < to; k++)
+            panel[(k - from) * width + j] = j < columns ? rows[j * stride + k] : 0;
+    for (int64_t k = from; k < squares; k += LANES)
+        for (int64_t j = 0; j < wide_rows; j += LANES)
+            turned(panel + (k - from) * width + j, width, rows + j * stride + k, stride);
+}
+
+/* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes; a missing one is zero. */
+INLINE void filled_along(unit *panel, int64_t width, const number *row, const number *other, int64_t columns)
+{
+    int64_t vectors = columns / LANES * LANES;
+#ifdef FLOAT32
+    (void)other;
+    for (int64_t j = 0; j < vectors; j += LANES)
+        memcpy(panel + j, row + j, sizeof(lanes));
+    for (int64_t j = vectors; j < width; j++)
+        if (j < columns)
+            memcpy(panel + j, row + j, sizeof(unit));
+        else
+            panel[j] = 0;
+#else
+    for (int64_t j = 0; j < vectors; j += LANES) {
+        __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(row + j)));
+        __m512i high = _mm512_setzero_si512();
+        if (other)
+            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(other + j)));
+        _mm512_storeu_si512(panel + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+    for (int64_t j = vectors; j < width; j++)
+        panel[j] = j < columns ? (unit)row[j] | (other ? (unit)other[j] << 16 : 0) : 0;
+#endif
+}
+
+#endif
+#endif
