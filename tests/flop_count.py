@@ -33,8 +33,7 @@ class FlopCount(TorchDispatchMode):
         self._kernels = [
             self._counting("attention", in_rows),
             self._counting("attention_back", in_blocks),
-            self._counting_products("linear", of_maps),
-            self._counting_products("summed", of_pairs),
+            self._counting_products("summed"),
         ]
 
     def __enter__(self):
@@ -57,12 +56,12 @@ class FlopCount(TorchDispatchMode):
 
         return mock.patch.object(Kernels, name, counted)
 
-    def _counting_products(self, name, multiplied):
+    def _counting_products(self, name):
         kernel = getattr(Kernels, name)
 
-        def counted(kernels, *given):
-            self._add(name, multiplied(*given))
-            return kernel(kernels, *given)
+        def counted(kernels, *pairs, **named):
+            self._add(name, sum(2 * a.numel() * b.shape[1] for a, b in pairs))
+            return kernel(kernels, *pairs, **named)
 
         return mock.patch.object(Kernels, name, counted)
 
@@ -111,16 +110,6 @@ def in_blocks(offsets: list[int], key_offsets: list[int], heads: int, width: int
             for j in range(0, first + count, HIGH):
                 multiplied += 2 * HIGH * (rows - (max(0, j - first) // HIGH) * HIGH)
     return 2 * heads * width * multiplied
-
-
-def of_maps(x, weights, biases=None, inner=None, outers=None, into=None) -> int:
-    """Those of `Kernels.linear`."""
-    return 2 * len(x) * sum(one.numel() for one in [*weights, *(outers or ())] if one is not None)
-
-
-def of_pairs(*pairs) -> int:
-    """Those of `Kernels.summed`."""
-    return sum(2 * a.numel() * b.shape[1] for a, b in pairs)
 
 
 def lengths(offsets: list[int]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor
@@ -70,22 +69,10 @@ class ProcessorKernels(Kernels, Protocol):
         ...
 
     def sums(self, *lengths: int) -> bool:
-        """Whether `linear` and `summed` are the faster products here, and take sums of these lengths."""
+        """Whether `summed` is the faster product here, and takes sums of these lengths."""
         ...
 
-    def linear(
-        self,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None] | None = None,
-        inner: Tensor | None = None,
-        outers: Sequence[Tensor | None] | None = None,
-        into: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Linear maps that share an input, with what else is added to each."""
-        ...
-
-    def summed(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+    def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:
         """A sum of products."""
         ...
 

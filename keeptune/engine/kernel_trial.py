@@ -32,7 +32,7 @@ def agree(kernels: Kernels, dtype: torch.dtype, device: torch.device | None = No
         pairs = [pair for trial in (_norm, _gated, _rotation, _next_token) for pair in trial(kernels, drawn)]
         if own := of_processor(kernels):
             pairs += [*_attention(own, drawn), *_low_rank(own, drawn)]
-            pairs += [*_linear(own, drawn), *_summed(own, drawn)] if own.sums() else []
+            pairs += _summed(own, drawn) if own.sums() else []
     return all((got.double() - expected).norm() <= CLOSE[dtype] * expected.norm() for got, expected in pairs)
 
 
@@ -106,21 +106,15 @@ def _low_rank(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
     yield kernels.low_rank(x, h, A, B, scale, sets), h.double() + change * (sets >= 0)[:, None]
 
 
-def _linear(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
-    """Maps of few outputs and of an odd number, over a sum in several parts."""
-    x, u, first, second = drawn(70, 1500), drawn(70, 6), drawn(50, 1500), drawn(3, 1500)
-    bias, outer, other = drawn(50), drawn(50, 4), drawn(3, 2)
-    maps = kernels.linear(x, [first, second, second], [bias, None, None], u, [outer, None, other])
-    plain, wide = x.double() @ second.double().T, u.double()
-    yield maps[0], x.double() @ first.double().T + bias.double() + wide[:, :4] @ outer.double().T
-    yield maps[1], plain
-    yield maps[2], plain + wide[:, 4:] @ other.double().T
-
-
 def _summed(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
-    g, W, v, A, h = (drawn(*shape) for shape in ((21, 1300), (1300, 90), (21, 6), (90, 6), (21, 100)))
-    yield kernels.summed((g, W), (v, A.T)), g.double() @ W.double() + v.double() @ A.T.double()
-    yield kernels.summed((v.T, h)), v.T.double() @ h.double()
+    """Over parts and windows of the sum, of rows and columns that no register divides."""
+    g, W, v, A = (drawn(*shape) for shape in ((37, 1100), (1100, 90), (37, 7), (7, 90)))
+    through = g.double() @ W.double() + v.double() @ A.double()
+    yield kernels.summed((g, W), (v, A)), through
+    x, weight, bias, u, B = (drawn(*shape) for shape in ((37, 1100), (51, 1100), (51,), (37, 4), (51, 4)))
+    value = bias.double() + x.double() @ weight.double().T + u.double() @ B.double().T
+    yield kernels.summed((x, weight.T), (u, B.T), bias=bias), value
+    yield kernels.summed((v.T, g)), v.double().T @ g.double()
 
 
 def _next_token(kernels: Kernels, drawn: Drawn) -> Compared:

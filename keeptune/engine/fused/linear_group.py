@@ -37,9 +37,8 @@ from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
 from keeptune.engine.kernels import serving
 from keeptune.engine.learning import learns
 
-
 MOST = 4
-"""Products that kernels add up at once: of so many maps but one, and of their updates."""
+"""Products that kernels add up at once."""
 
 
 class LinearMap(NamedTuple):
@@ -79,10 +78,10 @@ class _Plan:
 
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
-        weights = [one.weight for one in self.maps]
+        weights, most = [one.weight for one in self.maps], max(len(one.updates) for one in self.maps)
         own = of_processor(serving(*tensors, *weights)) if self.learns else None
         lengths = [*(n for weight in weights for n in weight.shape), *(update.A.shape[0] for _, update in self.updates)]
-        return own if own is not None and len(weights) < MOST and own.sums(*lengths) else None
+        return own if own is not None and max(len(weights), most) < MOST and own.sums(*lengths) else None
 
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
@@ -166,17 +165,10 @@ def _outputs_at_once(
     plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], own: ProcessorKernels
 ) -> tuple[Tensor, ...]:
     """The same by kernels, which multiply a map and its updates in one go."""
-    outers: list[list[Tensor]] = [[] for _ in plan.maps]
-    for (number, _), B in zip(plan.updates, Bs, strict=True):
-        outers[number].append(B)
-    scaled = [u * update.scale for (_, update), u in zip(plan.updates, inner, strict=True)]
-    return own.linear(
-        x,
-        [one.weight for one in plan.maps],
-        [one.bias for one in plan.maps],
-        _stacked(scaled, 1) if scaled else None,
-        [_stacked(some, 1) if some else None for some in outers],
-    )
+    pairs = [[(x, one.weight.T)] for one in plan.maps]
+    for (number, update), B, u in zip(plan.updates, Bs, inner, strict=True):
+        pairs[number].append((u * update.scale, B.T))
+    return tuple(own.summed(*some, bias=one.bias) for some, one in zip(pairs, plan.maps, strict=True))
 
 
 def _through(

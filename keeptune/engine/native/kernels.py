@@ -7,7 +7,6 @@ otherwise; results are new. Whatever is added up is float32.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from ctypes import CDLL
 from dataclasses import dataclass
 
@@ -185,50 +184,26 @@ class Kernels:
 
     @functools.cached_property
     def multiplies(self) -> bool:
-        """Whether `linear` and `summed` serve here."""
+        """Whether `summed` serves here."""
         return products.serves(self.library)
 
     def sums(self, *lengths: int) -> bool:
-        """Whether they take sums of these lengths: bfloat16 is multiplied in twos."""
+        """Whether it takes sums of these lengths: bfloat16 is multiplied in twos."""
         return self.multiplies and (self.dtype == torch.float32 or not any(length % 2 for length in lengths))
 
-    def linear(
-        self,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None] | None = None,
-        inner: Tensor | None = None,
-        outers: Sequence[Tensor | None] | None = None,
-        into: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Maps that share an input: y_i = x W_i' + b_i + u_i B_i', rounded once.
+    def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+        """The sum of products b + sum_s a_s b_s, (M, N), rounded once.
 
         Args:
-            x: (T, in).
-            weights: W_i, (out_i, in).
-            biases: b_i, (out_i,), or None for one that has none.
-            inner: u, (T, r), whose columns go to the maps in their order.
-            outers: B_i, (out_i, r_i), or None for one that takes no column.
-            into: y_i, (T, out_i), if they are there already.
-
-        Raises:
-            MemoryError: no room for a copy of the part of x that is being multiplied.
-        """
-        none = [None] * len(weights)
-        x, inner = x.contiguous(), None if inner is None else inner.contiguous()
-        return products.linear(self.library, x, weights, biases or none, inner, outers or none, into, _threads(x))
-
-    def summed(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-        """The sum of products sum_s a_s b_s, (M, N), rounded once.
-
-        Args:
-            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view; up to four.
+            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view where R_s is even; four at most.
+            bias: b, (N,).
+            into: (M, N) to overwrite, dense in the last dimension.
 
         Raises:
             MemoryError: no room for a copy of the part of the b_s that is being multiplied.
         """
-        dense = [(a if self.sums(a.shape[1]) and a.is_contiguous() else products.padded(a), b) for a, b in pairs]
-        return products.summed(self.library, dense, _threads(pairs[0][1]))
+        into = pairs[0][0].new_empty(len(pairs[0][0]), pairs[0][1].shape[1]) if into is None else into
+        return products.summed(self.library, pairs, bias, into, _threads(pairs[0][1]))
 
 
 def _places(*tensors: Tensor | None) -> list[int | None]:

@@ -40,7 +40,7 @@ SIGNATURES: dict[str, Sequence[type]] = {
     "attention_back": (*[_P] * 10, _N, _N, _N, _N, _F, _I),
     "next_token": (_P, _P, _P, _P, _N, _N, _I),
     "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
-    "products": (_P, _N, _P, _N, _N, _I),
+    "products": (_P, _N, _P, _P, _N, _N, _N, _I),
     "multiplies": (),
 }
 """The arguments of each function, in the order of its source."""

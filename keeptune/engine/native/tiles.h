@@ -26,7 +26,6 @@
 #define HIGH 8                /* rows of a tile; with three vectors of sums each they take 24 of 32 registers */
 
 typedef uint32_t unit;
-typedef unit square[LANES][LANES];
 typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define UNROLLED _Pragma("GCC unroll 32") for
