@@ -50,17 +50,25 @@ static void filled_across(unit *panel, int64_t width, const unit *rows, int64_t 
     for (int64_t j = 0; j < width; j++)
         for (int64_t k = j < wide_rows ? squares : from; k < to; k++)
             panel[(k - from) * width + j] = j < columns ? rows[j * stride + k] : 0;
-    for (int64_t k = from; k < squares; k += LANES)
-        for (int64_t j = 0; j < wide_rows; j += LANES)
+    for (int64_t j = 0; j < wide_rows; j += LANES)
+        for (int64_t k = from; k < squares; k += LANES) {
+            for (int64_t i = 0; i < LANES; i++)
+                __builtin_prefetch(rows + (j + LANES + i) * stride + k, 0, 2);
             turned(panel + (k - from) * width + j, width, rows + j * stride + k, stride);
+        }
 }
 
 /* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes; a missing one is zero. */
-INLINE void filled_along(unit *panel, int64_t width, const number *row, const number *other, int64_t columns)
+INLINE void filled_along(unit *panel, int64_t width, const number *row, const number *other, int64_t columns,
+                         int64_t ahead)
 {
     int64_t vectors = columns / LANES * LANES;
+    for (int64_t j = 0; j < columns; j += 64 / (int64_t)sizeof(number)) {
+        __builtin_prefetch(row + ahead + j, 0, 2);
+        if (other)
+            __builtin_prefetch(other + ahead + j, 0, 2);
+    }
 #ifdef FLOAT32
-    (void)other;
     for (int64_t j = 0; j < vectors; j += LANES)
         memcpy(panel + j, row + j, sizeof(lanes));
     for (int64_t j = vectors; j < width; j++)

@@ -12,6 +12,7 @@
 #define NEAR (512 * 1024 / sizeof(unit)) /* what panels take of the second cache */
 #define WINDOW 512                       /* steps along the sum */
 #define STRIP 64                         /* steps that one thread fills */
+#define AHEAD 16                         /* rows of b that are called for before they are read */
 
 /* One product: a (rows, length) and b (length, columns), or across (columns, length). */
 struct part {
@@ -36,26 +37,36 @@ struct work {
     float *kept;  /* (blocks of LANES rows, at_once, LANES, WIDEST): sums between two windows */
 };
 
-/* Steps [from, to) of the panels of a window that begins at `begin`. */
-static void filled(const struct work *work, int64_t first, int64_t panels, int64_t begin, int64_t from, int64_t to)
+/* A panel of a window [begin, end), where columns of b lie across. */
+static void filled_of_rows(const struct work *work, int64_t panel, int64_t number_of, int64_t begin, int64_t end)
+{
+    int64_t width = vectors_of(&work->cut, number_of) * LANES, columns = columns_of(&work->cut, number_of);
+    for (int64_t s = 0; s < work->count; s++) {
+        const struct part *part = work->parts + s;
+        int64_t base = work->bases[s], start = most(begin, base), stop = least(end, work->bases[s + 1]);
+        unit *to = work->panels + panel * work->window * WIDEST + (start - begin) * width;
+        const unit *rows = (const unit *)(part->b + first_column(&work->cut, number_of) * part->b_stride);
+        if (part->across && start < stop)
+            filled_across(to, width, rows, part->b_stride / UNIT, columns, start - base, stop - base);
+    }
+}
+
+/* Steps [from, to) of the panels of a window that begins at `begin`, where columns of b lie along. */
+static void filled_of_columns(const struct work *work, int64_t first, int64_t panels, int64_t begin, int64_t from, int64_t to)
 {
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
-        int64_t base = work->bases[s], start = most(from, base), end = least(to, work->bases[s + 1]);
-        for (int64_t k = start; k < end; k += part->across ? STRIP : 1)
+        int64_t base = work->bases[s], stop = part->across ? from : least(to, work->bases[s + 1]);
+        for (int64_t k = most(from, base); k < stop; k++) {
+            const number *row = part->b + (k - base) * UNIT * part->b_stride;
+            const number *other = (k - base) * UNIT + 1 == part->length ? 0 : row + part->b_stride;
             for (int64_t p = 0; p < panels; p++) {
                 int64_t width = vectors_of(&work->cut, first + p) * LANES, column = first_column(&work->cut, first + p);
-                int64_t columns = columns_of(&work->cut, first + p);
                 unit *panel = work->panels + p * work->window * WIDEST + (k - begin) * width;
-                if (part->across) {
-                    const unit *rows = (const unit *)(part->b + column * part->b_stride);
-                    filled_across(panel, width, rows, part->b_stride / UNIT, columns, k - base, least(end, k + STRIP) - base);
-                } else {
-                    const number *row = part->b + (k - base) * UNIT * part->b_stride + column;
-                    int alone = (k - base) * UNIT + 1 == part->length;
-                    filled_along(panel, width, row, alone ? 0 : row + part->b_stride, columns);
-                }
+                filled_along(panel, width, row + column, other ? other + column : 0, columns_of(&work->cut, first + p),
+                             AHEAD * part->b_stride);
             }
+        }
     }
 }
 
@@ -126,9 +137,12 @@ static void all(const struct work *work, int64_t depth, int threads)
         int64_t panels = least(work->at_once, work->cut.panels - first);
         for (int64_t begin = 0; begin < depth; begin += work->window) {
             int64_t end = least(depth, begin + work->window);
+#pragma omp for nowait
+            for (int64_t p = 0; p < panels; p++)
+                filled_of_rows(work, p, first + p, begin, end);
 #pragma omp for
             for (int64_t k = begin; k < end; k += STRIP)
-                filled(work, first, panels, begin, k, least(end, k + STRIP));
+                filled_of_columns(work, first, panels, begin, k, least(end, k + STRIP));
 #pragma omp for
             for (int64_t row = 0; row < work->rows; row += LANES)
                 multiplied_with(work, row, first, panels, begin, end, end == depth);
