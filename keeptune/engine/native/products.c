@@ -2,7 +2,8 @@
  *
  * Columns are cut into panels, as many at a time as stay in the second cache, along so much of the sum; each is filled
  * once and multiplied with all rows, which are read where they are. So a map of many tokens, x W', and its gradient,
- * g W, copy each weight once, and no token. Sums are float32, rounded once; their order depends on nothing. */
+ * g W, copy each weight once, and no token. Threads share nothing: each has columns and rows of its own, and none waits.
+ * Sums are float32, rounded once; their order depends on nothing. */
 
 #include "panels.h"
 
@@ -11,8 +12,8 @@
 #define PARTS 4
 #define NEAR (512 * 1024 / sizeof(unit)) /* what panels take of the second cache */
 #define WINDOW 512                       /* steps along the sum */
-#define STRIP 64                         /* steps that one thread fills */
 #define AHEAD 16                         /* rows of b that are called for before they are read */
+#define FILLING 24                       /* rows whose products take as long as a panel takes to be filled */
 
 /* One product: a (rows, length) and b (length, columns), or across (columns, length). */
 struct part {
@@ -26,59 +27,63 @@ TILE(three_wide, HIGH, 3)
 TILE(two_wide, HIGH, 2)
 TILE(one_wide, LANES, 1)
 
-/* All that the threads of one call share. */
 struct work {
     const struct part *parts;
     const number *bias; /* (columns) */
     number *to;         /* (rows, columns) */
-    int64_t count, rows, stride, window, at_once, bases[PARTS + 1];
+    int64_t count, rows, stride, depth, window, at_once, bases[PARTS + 1];
     struct cut cut;
+};
+
+/* What one thread computes, and its room. */
+struct share {
+    int64_t first_panel, last_panel, first_row, last_row;
     unit *panels; /* (at_once, window, WIDEST) */
-    float *kept;  /* (blocks of LANES rows, at_once, LANES, WIDEST): sums between two windows */
+    float *kept;  /* (rows, up to whole LANES, at_once, WIDEST): sums between two windows */
 };
 
 /* A panel of a window [begin, end), where columns of b lie across. */
-static void filled_of_rows(const struct work *work, int64_t panel, int64_t number_of, int64_t begin, int64_t end)
+static void filled_of_rows(const struct work *work, unit *panel, int64_t number_of, int64_t begin, int64_t end)
 {
     int64_t width = vectors_of(&work->cut, number_of) * LANES, columns = columns_of(&work->cut, number_of);
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
         int64_t base = work->bases[s], start = most(begin, base), stop = least(end, work->bases[s + 1]);
-        unit *to = work->panels + panel * work->window * WIDEST + (start - begin) * width;
         const unit *rows = (const unit *)(part->b + first_column(&work->cut, number_of) * part->b_stride);
         if (part->across && start < stop)
-            filled_across(to, width, rows, part->b_stride / UNIT, columns, start - base, stop - base);
+            filled_across(panel + (start - begin) * width, width, rows, part->b_stride / UNIT, columns, start - base,
+                          stop - base);
     }
 }
 
-/* Steps [from, to) of the panels of a window that begins at `begin`, where columns of b lie along. */
-static void filled_of_columns(const struct work *work, int64_t first, int64_t panels, int64_t begin, int64_t from, int64_t to)
+/* Panels of a window [begin, end), where columns of b lie along. */
+static void filled_of_columns(const struct work *work, unit *panels, int64_t first, int64_t last, int64_t begin, int64_t end)
 {
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
-        int64_t base = work->bases[s], stop = part->across ? from : least(to, work->bases[s + 1]);
-        for (int64_t k = most(from, base); k < stop; k++) {
+        int64_t base = work->bases[s], stop = part->across ? begin : least(end, work->bases[s + 1]);
+        for (int64_t k = most(begin, base); k < stop; k++) {
             const number *row = part->b + (k - base) * UNIT * part->b_stride;
             const number *other = (k - base) * UNIT + 1 == part->length ? 0 : row + part->b_stride;
-            for (int64_t p = 0; p < panels; p++) {
-                int64_t width = vectors_of(&work->cut, first + p) * LANES, column = first_column(&work->cut, first + p);
-                unit *panel = work->panels + p * work->window * WIDEST + (k - begin) * width;
-                filled_along(panel, width, row + column, other ? other + column : 0, columns_of(&work->cut, first + p),
+            for (int64_t p = first; p < last; p++) {
+                int64_t width = vectors_of(&work->cut, p) * LANES, column = first_column(&work->cut, p);
+                unit *panel = panels + (p - first) * work->window * WIDEST + (k - begin) * width;
+                filled_along(panel, width, row + column, other ? other + column : 0, columns_of(&work->cut, p),
                              AHEAD * part->b_stride);
             }
         }
     }
 }
 
-/* What a window adds to the sums of LANES rows with one panel; `ahead`: the next rows are called for. */
-static void added(const struct work *work, int64_t row, int64_t panel, int64_t vectors, int64_t begin, int64_t end,
+/* What a window [begin, end) adds to the sums of LANES rows with one panel; `ahead`: the next rows are called for. */
+static void added(const struct work *work, int64_t row, const unit *panel, int64_t vectors, int64_t begin, int64_t end,
                   int ahead, float (*sums)[WIDEST], int add)
 {
     int64_t rows = least(LANES, work->rows - row), high = vectors == 1 ? LANES : HIGH;
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
         int64_t base = work->bases[s], start = most(begin, base), stop = least(end, work->bases[s + 1]);
-        const unit *side = work->panels + panel * work->window * WIDEST + (start - begin) * vectors * LANES;
+        const unit *side = panel + (start - begin) * vectors * LANES;
         for (int64_t r = 0; start < stop && r < rows; r += high) {
             const unit *here[LANES], *next[LANES];
             for (int64_t i = 0; i < high; i++) {
@@ -109,45 +114,71 @@ static void stored(const struct work *work, int64_t row, int64_t column, int64_t
     }
 }
 
-/* LANES rows with all panels of a window. */
-static void multiplied_with(const struct work *work, int64_t row, int64_t first, int64_t panels, int64_t begin,
-                            int64_t end, int last)
+/* LANES rows with panels [first, last) of a window [begin, end). */
+static void multiplied_with(const struct work *work, const struct share *own, int64_t row, int64_t first, int64_t last,
+                            int64_t begin, int64_t end)
 {
-    float own[LANES][WIDEST] __attribute__((aligned(64)));
-    for (int64_t p = 0; p < panels; p++) {
-        int64_t column = first_column(&work->cut, first + p), columns = columns_of(&work->cut, first + p);
-        float(*sums)[WIDEST] = own;
-        if (work->kept)
-            sums = (float(*)[WIDEST])(work->kept + (row * work->at_once + p * LANES) * WIDEST);
+    float here[LANES][WIDEST] __attribute__((aligned(64)));
+    for (int64_t p = first; p < last; p++) {
+        int64_t column = first_column(&work->cut, p), columns = columns_of(&work->cut, p);
+        float(*sums)[WIDEST] = here;
+        if (own->kept)
+            sums = (float(*)[WIDEST])(own->kept + ((row - own->first_row) * work->at_once + (p - first) * LANES) * WIDEST);
         if (!begin && work->bias)
             for (int64_t i = 0; i < LANES; i++)
                 for (int64_t j = 0; j < WIDEST; j++)
                     sums[i][j] = j < columns ? wide(work->bias[column + j]) : 0.0f;
-        int ahead = p + 1 == panels && row + 2 * LANES <= work->rows;
-        added(work, row, p, vectors_of(&work->cut, first + p), begin, end, ahead, sums, begin || work->bias);
-        if (last)
+        int ahead = p + 1 == last && row + 2 * LANES <= work->rows;
+        added(work, row, own->panels + (p - first) * work->window * WIDEST, vectors_of(&work->cut, p), begin, end, ahead,
+              sums, begin || work->bias);
+        if (end == work->depth)
             stored(work, row, column, columns, sums);
     }
 }
 
-static void all(const struct work *work, int64_t depth, int threads)
+static void computed(const struct work *work, const struct share *own)
 {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    for (int64_t first = 0; first < work->cut.panels; first += work->at_once) {
-        int64_t panels = least(work->at_once, work->cut.panels - first);
-        for (int64_t begin = 0; begin < depth; begin += work->window) {
-            int64_t end = least(depth, begin + work->window);
-#pragma omp for nowait
-            for (int64_t p = 0; p < panels; p++)
-                filled_of_rows(work, p, first + p, begin, end);
-#pragma omp for
-            for (int64_t k = begin; k < end; k += STRIP)
-                filled_of_columns(work, first, panels, begin, k, least(end, k + STRIP));
-#pragma omp for
-            for (int64_t row = 0; row < work->rows; row += LANES)
-                multiplied_with(work, row, first, panels, begin, end, end == depth);
+    for (int64_t first = own->first_panel; first < own->last_panel; first += work->at_once) {
+        int64_t last = least(own->last_panel, first + work->at_once);
+        for (int64_t begin = 0; begin < work->depth; begin += work->window) {
+            int64_t end = least(work->depth, begin + work->window);
+            for (int64_t p = first; p < last; p++)
+                filled_of_rows(work, own->panels + (p - first) * work->window * WIDEST, p, begin, end);
+            filled_of_columns(work, own->panels, first, last, begin, end);
+            for (int64_t row = own->first_row; row < own->last_row; row += LANES)
+                multiplied_with(work, own, row, first, last, begin, end);
         }
     }
+}
+
+/* Into how many parts, of `threads` in all, columns are cut so that nobody has much more to do than the others. */
+static int64_t cut_for(const struct work *work, int64_t threads)
+{
+    int64_t best = 1, least_time = INT64_MAX, blocks = parts_of(work->rows, LANES);
+    for (int64_t across = 1; across <= least(threads, work->cut.panels); across++) {
+        int64_t rows = parts_of(blocks, threads / across) * LANES, time = parts_of(work->cut.panels, across) * (rows + FILLING);
+        if (time < least_time)
+            least_time = time, best = across;
+    }
+    return best;
+}
+
+/* The share of a thread, in a grid of so many. 1: no memory. */
+static int run(const struct work *work, int64_t number_of, int64_t across, int64_t down)
+{
+    int64_t blocks = parts_of(work->rows, LANES), i = number_of % across, j = number_of / across;
+    struct share own = {work->cut.panels * i / across, work->cut.panels * (i + 1) / across, blocks * j / down * LANES,
+                        least(work->rows, blocks * (j + 1) / down * LANES), 0, 0};
+    int64_t rows = parts_of(own.last_row - own.first_row, LANES) * LANES;
+    int kept = work->window < work->depth;
+    own.panels = aligned_alloc(64, work->at_once * work->window * WIDEST * sizeof(unit));
+    own.kept = kept ? aligned_alloc(64, rows * work->at_once * WIDEST * sizeof(float)) : 0;
+    int short_of_memory = !own.panels || (kept && !own.kept);
+    if (!short_of_memory)
+        computed(work, &own);
+    free(own.panels);
+    free(own.kept);
+    return short_of_memory;
 }
 
 #endif
@@ -165,16 +196,15 @@ int products(const struct part *parts, int64_t count, const number *bias, number
     work.cut = cut_of(columns);
     for (int64_t s = 0; s < count; s++)
         work.bases[s + 1] = work.bases[s] + parts_of(parts[s].length, UNIT);
-    int64_t depth = work.bases[count], windows = parts_of(depth, WINDOW), blocks = parts_of(rows, LANES);
-    work.window = parts_of(depth, windows);
-    work.at_once = parts_of(work.cut.panels, parts_of(work.cut.panels, NEAR / (work.window * WIDEST)));
-    work.panels = aligned_alloc(64, work.at_once * work.window * WIDEST * sizeof(unit));
-    work.kept = windows > 1 ? aligned_alloc(64, blocks * work.at_once * LANES * WIDEST * sizeof(float)) : 0;
-    int short_of_memory = !work.panels || (windows > 1 && !work.kept);
-    if (!short_of_memory)
-        all(&work, depth, threads);
-    free(work.panels);
-    free(work.kept);
+    work.depth = work.bases[count];
+    work.window = parts_of(work.depth, parts_of(work.depth, WINDOW));
+    int64_t across = cut_for(&work, threads), down = least(threads / across, parts_of(rows, LANES));
+    int64_t panels = parts_of(work.cut.panels, across);
+    work.at_once = parts_of(panels, parts_of(panels, NEAR / (work.window * WIDEST)));
+    int short_of_memory = 0;
+#pragma omp parallel for num_threads(across * down) reduction(| : short_of_memory) schedule(static, 1) if (across * down > 1)
+    for (int64_t each = 0; each < across * down; each++)
+        short_of_memory |= run(&work, each, across, down);
     return short_of_memory;
 #else
     (void)parts, (void)count, (void)bias, (void)to, (void)rows, (void)columns, (void)stride, (void)threads;

@@ -1,0 +1,165 @@
+"""Sums of products by our own function: near to float64, and the same bits whatever is computed beside them."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+
+from keeptune.engine.deltas import Factors
+from keeptune.engine.fused.linear_group import LinearMap, linear_group
+from keeptune.engine.fused.prologue import Same
+from keeptune.engine.native import kernels as native
+from keeptune.engine.native import products
+from tests.engine.fused.test_linear_group import factors
+from tests.flop_count import FlopCount
+
+DTYPES = [torch.bfloat16, torch.float32]
+
+
+def kernels_of(dtype):
+    found = native.compiled(dtype)
+    if found is None or not found.library.multiplies():
+        pytest.skip("no C compiler here, or a processor without registers of 512 bits for this dtype")
+    return found
+
+
+def drawn(dtype, *shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def assert_near(got, pairs, dtype, bias=None):
+    """Each number within what n additions in float32 can lose (Higham 2002, section 3.1), and one rounding."""
+    expected = sum(a.double() @ b.double() for a, b in pairs)
+    summands = sum(a.double().abs() @ b.double().abs() for a, b in pairs)
+    if bias is not None:
+        expected, summands = expected + bias.double(), summands + bias.double().abs()
+    additions = sum(len(b) for _, b in pairs) + 1
+    limit = additions * 2**-24 * summands + (2**-8 * expected.abs() if dtype == torch.bfloat16 else 0)
+    assert ((got.double() - expected).abs() <= limit).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 7, 8, 17, 100])
+@pytest.mark.parametrize("columns", [1, 15, 16, 33, 64, 112])
+@pytest.mark.parametrize("length", [2, 30, 1100])
+def test_products_are_near_those_in_float64(dtype, rows, columns, length):
+    kernels = kernels_of(dtype)
+    a, b, across, bias = drawn(dtype, (rows, length), (length, columns), (columns, length), (columns,))
+    assert_near(kernels.summed((a, b)), [(a, b)], dtype)
+    assert_near(kernels.summed((a, across.T), bias=bias), [(a, across.T)], dtype, bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_four_products_of_odd_and_even_lengths_are_added_up(dtype):
+    kernels = kernels_of(dtype)
+    lengths = [513, 6, 1, 900]
+    pairs = [tuple(drawn(dtype, (40, n), (n, 50), seed=n)) for n in lengths]
+    assert_near(kernels.summed(*pairs), pairs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_narrow_side_may_be_turned_or_a_part_of_another(dtype):
+    kernels = kernels_of(dtype)
+    v, x, wide = drawn(dtype, (33, 6), (33, 70), (40, 64))
+    assert_near(kernels.summed((v.T, x)), [(v.T, x)], dtype)
+    part, other = wide[:, 8:24], drawn(dtype, (16, 20))[0]
+    assert_near(kernels.summed((part, other)), [(part, other)], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bits_depend_on_the_own_row_and_column_alone(dtype, threads):
+    """Neither on what else is in the batch, nor on the panel, nor on the number of threads."""
+    kernels = kernels_of(dtype)
+    x, W, B, u = drawn(dtype, (150, 1100), (200, 1100), (200, 4), (150, 4))
+    whole = kernels.summed((x, W.T), (u, B.T))
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(kernels.summed((x, W.T), (u, B.T)), whole)
+    for rows, columns in ((slice(0, 5), slice(0, 200)), (slice(31, 77), slice(50, 67)), (slice(149, 150), slice(3, 4))):
+        part = kernels.summed((x[rows], W[columns].T), (u[rows], B[columns].T))
+        assert torch.equal(part, whole[rows, columns])
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_an_update_that_is_zero_changes_no_bit(dtype):
+    """So the reference of a KL term, which has no updates, begins with the model's bits."""
+    kernels = kernels_of(dtype)
+    x, W, u = drawn(dtype, (50, 64), (48, 64), (50, 4))
+    assert torch.equal(kernels.summed((x, W.T), (u, torch.zeros(4, 48, dtype=dtype))), kernels.summed((x, W.T)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_results_go_where_they_are_wanted(dtype):
+    kernels = kernels_of(dtype)
+    a, b, room = drawn(dtype, (9, 20), (20, 30), (12, 40))
+    before = room.clone()
+    kernels.summed((a, b), into=room[:9, :30])
+    assert torch.equal(room[:9, :30], kernels.summed((a, b)))
+    assert torch.equal(room[9:], before[9:])
+    assert torch.equal(room[:, 30:], before[:, 30:])
+
+
+def test_bfloat16_is_multiplied_in_twos():
+    kernels = kernels_of(torch.bfloat16)
+    with mock.patch.object(products, "vendor", return_value="AuthenticAMD"):
+        fresh = native.Kernels(kernels.library, torch.bfloat16)
+        assert fresh.sums(8, 2)
+        assert not fresh.sums(8, 3)
+        assert native.Kernels(kernels_of(torch.float32).library, torch.float32).sums(8, 3)
+
+
+def test_they_serve_where_libraries_lag():
+    kernels = kernels_of(torch.float32)
+    for vendor, serves in (("AuthenticAMD", True), ("GenuineIntel", False), ("", False)):
+        with mock.patch.object(products, "vendor", return_value=vendor):
+            assert products.serves(kernels.library) is serves
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_group_of_maps_runs_them_and_its_gradients_are_those_of_torch(dtype, dropout, monkeypatch):
+    """Of the step's large products none is left to the library."""
+    monkeypatch.setattr(products, "vendor", lambda: "AuthenticAMD")
+    fresh = native.Kernels(kernels_of(dtype).library, dtype)
+    monkeypatch.setattr(native, "compiled", lambda _: fresh)
+    got, count = values(dtype, dropout)
+    assert set(count.by_name) & {"mm", "addmm", "addmm_"} == set()
+    assert count.by_name["summed"] == count.total > 0
+    monkeypatch.setattr(native, "compiled", lambda _: None)
+    expected, torchs = values(torch.float64, dropout)
+    assert count.total == torchs.total
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (ours.double() - theirs).norm() <= (0.02 if dtype == torch.bfloat16 else 1e-6) * theirs.norm()
+
+
+def values(dtype, dropout):
+    """Outputs and gradients of three maps, and what was multiplied."""
+
+    def of(*shape, seed, grad=False):
+        # The same numbers for each dtype, which bfloat16 can hold.
+        return drawn(torch.bfloat16, shape, seed=seed)[0].to(dtype).requires_grad_(grad)
+
+    maps = []
+    for number, (out, ranks) in enumerate(((48, (4,)), (32, (2, 6)), (16, ()))):
+        updates = [
+            Factors(of(rank, 64, seed=rank, grad=True), of(out, rank, seed=10 * rank, grad=True), 0.5, dropout)
+            for rank in ranks
+        ]
+        maps.append(LinearMap(of(out, 64, seed=number), of(out, seed=9), updates))
+    x = of(23, 64, seed=5, grad=True)
+    torch.manual_seed(3)
+    with FlopCount() as count:
+        outputs = linear_group(Same(), [x], maps)
+        slopes = [of(*y.shape, seed=y.shape[1]) for y in outputs]
+        found = torch.autograd.grad(outputs, [x, *factors(maps)], slopes)
+    return [*(y.detach() for y in outputs), *found], count
