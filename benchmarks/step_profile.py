@@ -18,14 +18,17 @@ import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks import flops, record, workload
 from benchmarks.peak import peak
 from benchmarks.peers.session import encoded, objective_of
 from keeptune.core.machine import calm_process
+from keeptune.engine.native.kernels import Kernels
 from keeptune.methods import LoRA
 from keeptune.models.load import load
 from keeptune.stages._step import Objective
@@ -34,12 +37,15 @@ RANK = 16
 MOST_NARROW = 4 * RANK
 """Updates of up to three maps share a product; no map is as narrow as four."""
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
+OWN = "keeptune::summed"
+"""Our own products, which torch does not know: behind the name, their group and their operations."""
+SUMMED = Kernels.summed
 ATTENTION = ("aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 
 
 def kind_of(name: str, shapes: list[list[int]]) -> str:
     """Which share of the step an operator belongs to."""
-    if name in PRODUCTS:
+    if name in PRODUCTS or name.startswith(OWN):
         return "products"
     if name.startswith(ATTENTION) or (shapes and len(shapes[0]) >= 3):
         return "attention"
@@ -53,9 +59,18 @@ def group_of(sizes: tuple[int, int, int]) -> str:
     return "updates" if min(sizes) < MOST_NARROW else "maps"
 
 
+def seen_summed(kernels: Kernels, *pairs: tuple[Tensor, Tensor], **named: Any) -> Tensor:
+    """`Kernels.summed` under a name that tells the profiler what it multiplies."""
+    sizes = [(*a.shape, b.shape[1]) for a, b in pairs]
+    work = sum(2 * m * k * n for m, k, n in sizes)
+    with record_function(f"{OWN} {group_of(sizes[0])} {work}"):
+        return SUMMED(kernels, *pairs, **named)
+
+
 def watched(objective: Objective, rows: Any, steps: int) -> dict[str, dict[str, float]]:
     """In `steps` steps: the share of each kind in the time, and 1e9 operations a second of each group of products."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+    watching = mock.patch.object(Kernels, "summed", seen_summed)
+    with watching, profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         for _ in range(steps):
             objective.backward(rows)
     spent = dict.fromkeys(("products", "attention", "rest"), 0.0)
@@ -63,7 +78,11 @@ def watched(objective: Objective, rows: Any, steps: int) -> dict[str, dict[str, 
     for event in seen.key_averages(group_by_input_shape=True):
         kind, taken = kind_of(event.key, event.input_shapes), event.self_cpu_time_total
         spent[kind] += taken
-        if kind == "products":
+        if event.key.startswith(OWN):
+            _, group, work = event.key.split()
+            groups[group][0] += int(work) * event.count
+            groups[group][1] += taken
+        elif kind == "products":
             (m, k), (_, n) = event.input_shapes[:2] if event.key == "aten::mm" else event.input_shapes[1:3]
             done = groups[group_of((m, k, n))]
             done[0] += 2 * m * k * n * event.count
