@@ -202,8 +202,9 @@ class Kernels:
         Raises:
             MemoryError: no room for a copy of the part of the b_s that is being multiplied.
         """
-        into = pairs[0][0].new_empty(len(pairs[0][0]), pairs[0][1].shape[1]) if into is None else into
-        return products.summed(self.library, pairs, bias, into, _threads(pairs[0][1]))
+        a, b = pairs[0]
+        into = a.new_empty(a.shape[0], b.shape[1]) if into is None else into
+        return products.summed(self.library, pairs, bias, into, _threads(b))
 
 
 def _places(*tensors: Tensor | None) -> list[int | None]:

@@ -58,12 +58,13 @@ static void filled_across(unit *panel, int64_t width, const unit *rows, int64_t 
         }
 }
 
-/* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes; a missing one is zero. */
+/* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes; a missing one is zero. What
+ * is so many numbers `ahead` is called for, if it is any. */
 INLINE void filled_along(unit *panel, int64_t width, const number *row, const number *other, int64_t columns,
                          int64_t ahead)
 {
     int64_t vectors = columns / LANES * LANES;
-    for (int64_t j = 0; j < columns; j += 64 / (int64_t)sizeof(number)) {
+    for (int64_t j = 0; ahead && j < columns; j += 64 / (int64_t)sizeof(number)) {
         __builtin_prefetch(row + ahead + j, 0, 2);
         if (other)
             __builtin_prefetch(other + ahead + j, 0, 2);

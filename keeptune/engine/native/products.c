@@ -62,6 +62,7 @@ static void filled_of_columns(const struct work *work, unit *panels, int64_t fir
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
         int64_t base = work->bases[s], stop = part->across ? begin : least(end, work->bases[s + 1]);
+        int64_t ahead = part->length * part->b_stride > (int64_t)NEAR ? AHEAD * part->b_stride : 0;
         for (int64_t k = most(begin, base); k < stop; k++) {
             const number *row = part->b + (k - base) * UNIT * part->b_stride;
             const number *other = (k - base) * UNIT + 1 == part->length ? 0 : row + part->b_stride;
@@ -69,7 +70,7 @@ static void filled_of_columns(const struct work *work, unit *panels, int64_t fir
                 int64_t width = vectors_of(&work->cut, p) * LANES, column = first_column(&work->cut, p);
                 unit *panel = panels + (p - first) * work->window * WIDEST + (k - begin) * width;
                 filled_along(panel, width, row + column, other ? other + column : 0, columns_of(&work->cut, p),
-                             AHEAD * part->b_stride);
+                             ahead);
             }
         }
     }

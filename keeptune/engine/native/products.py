@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from ctypes import CDLL, Structure, byref, c_int64, c_void_p
+from ctypes import CDLL, Structure, c_int64, c_void_p
 from pathlib import Path
 
 from torch import Tensor
@@ -42,22 +42,26 @@ def summed(
     library: CDLL, pairs: Sequence[tuple[Tensor, Tensor]], bias: Tensor | None, into: Tensor, threads: int
 ) -> Tensor:
     """As `Kernels.summed`."""
-    sides = [_dense(a) for a, _ in pairs]  # named, so that they live as long as their places are in use
-    parts = (_Part * len(pairs))(*(_part(a, b) for a, (_, b) in zip(sides, pairs, strict=True)))
-    places = byref(parts), len(parts), None if bias is None else bias.data_ptr(), into.data_ptr()
-    if library.products(*places, *into.shape, into.stride(0), threads):
+    parts, kept = (_Part * len(pairs))(), []
+    for part, (a, b) in zip(parts, pairs, strict=True):
+        (down, along), (rows, columns), length = b.stride(), a.stride(), a.shape[1]
+        if columns != 1 or rows % 2 or length % 2:
+            a = _dense(a)
+            kept.append(a)  # lives as long as its place is in use
+            rows = a.stride(0)
+        part.a, part.a_stride, part.length = a.data_ptr(), rows, length
+        part.across = across = down == 1 and along != 1
+        part.b, part.b_stride = b.data_ptr(), along if across else down
+    (rows, columns), places = into.shape, (None if bias is None else bias.data_ptr(), into.data_ptr())
+    if library.products(parts, len(pairs), *places, rows, columns, into.stride(0), threads):
         raise MemoryError("no memory for the panels of a product")
     return into
 
 
-def _part(a: Tensor, b: Tensor) -> _Part:
-    across = b.stride(0) == 1 and b.stride(1) != 1
-    return _Part(a.data_ptr(), b.data_ptr(), a.stride(0), b.stride(1 if across else 0), len(b), across)
-
-
 def _dense(a: Tensor) -> Tensor:
     """The a of a pair with dense rows, an even number of numbers apart; what is between them is zero."""
-    if a.stride(1) == 1 and not a.stride(0) % 2 and not a.shape[1] % 2:
-        return a
-    wide = a.new_zeros(len(a), a.shape[1] + a.shape[1] % 2)
-    return wide[:, : a.shape[1]].copy_(a)
+    rows, length = a.shape
+    if not length % 2:
+        return a.contiguous()
+    wide = a.new_zeros(rows, length + 1)
+    return wide[:, :length].copy_(a)
