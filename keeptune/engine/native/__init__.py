@@ -11,6 +11,10 @@
 | `attention_back.c` | its gradient                                                                   |
 | `next_token.c`     | cross-entropy and its gradient, in place of the logits                         |
 | `low_rank.c`       | updates of rows that have factors of their own                                 |
+| `tiles.h`          | rows times panels, with all sums in registers                                  |
+| `panels.h`         | columns of a matrix as tiles want them                                         |
+| `products.c`       | sums of products of large matrices                                             |
+| `products.py`      | where they serve, and how they are called                                      |
 | `library.py`       | compiles them once, keeps the result in the user's cache, loads it             |
 | `kernels.py`       | the same as functions of tensors                                               |
 

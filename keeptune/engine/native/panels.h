@@ -71,7 +71,7 @@ INLINE void filled_along(unit *panel, int64_t width, const number *row, const nu
     }
 #ifdef FLOAT32
     for (int64_t j = 0; j < vectors; j += LANES)
-        memcpy(panel + j, row + j, sizeof(lanes));
+        *(lanes *)(panel + j) = *(const lanes *)(row + j);
     for (int64_t j = vectors; j < width; j++)
         if (j < columns)
             memcpy(panel + j, row + j, sizeof(unit));

@@ -44,12 +44,10 @@ def summed(
     """As `Kernels.summed`."""
     parts, kept = (_Part * len(pairs))(), []
     for part, (a, b) in zip(parts, pairs, strict=True):
-        (down, along), (rows, columns), length = b.stride(), a.stride(), a.shape[1]
-        if columns != 1 or rows % 2 or length % 2:
-            a = _dense(a)
-            kept.append(a)  # lives as long as its place is in use
-            rows = a.stride(0)
-        part.a, part.a_stride, part.length = a.data_ptr(), rows, length
+        (down, along), (stride, columns), length = b.stride(), a.stride(), a.shape[1]
+        dense = a if columns == 1 and not stride % 2 and not length % 2 else _dense(a)
+        kept.append(dense)  # lives as long as its place is in use
+        part.a, part.a_stride, part.length = dense.data_ptr(), dense.stride(0), length
         part.across = across = down == 1 and along != 1
         part.b, part.b_stride = b.data_ptr(), along if across else down
     (rows, columns), places = into.shape, (None if bias is None else bias.data_ptr(), into.data_ptr())

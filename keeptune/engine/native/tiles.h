@@ -32,12 +32,7 @@ typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 
 #if MULTIPLIES
 
-INLINE lanes one_of_each(const unit *from)
-{
-    lanes found;
-    memcpy(&found, from, sizeof found);
-    return found;
-}
+INLINE lanes one_of_each(const unit *from) { return *(const lanes *)from; }
 
 INLINE lanes one_for_all(const unit *from)
 {
@@ -63,7 +58,7 @@ INLINE lanes multiplied(lanes sum, lanes a, lanes b)
 INLINE void narrowed(number *to, const float *from)
 {
 #ifdef FLOAT32
-    memcpy(to, from, sizeof(lanes));
+    *(lanes *)to = *(const lanes *)from;
 #else
     __m256bh found = _mm512_cvtneps_pbh(_mm512_loadu_ps(from));
     memcpy(to, &found, sizeof found);
