@@ -14,8 +14,8 @@ On a processor without units for bfloat16 products in it take ten times as long 
 for speed takes it: there everybody runs in float32, by default without the peers as they come, which take bfloat16 on
 any processor (`--only own-fp32 1.14 1.14-fp32 --rounds 2` shows what that costs).
 
-`roof` is the ratio that nobody can pass whose products are not faster than the best one here, the library's or ours: the
-peer against a step that takes its useful arithmetic (`flops`) at that rate, and nothing for anything else.
+`roof` is the ratio that nobody can pass whose products are not faster than the best one here, the library's or ours:
+the peer against a step that takes its useful arithmetic (`flops`) at that rate, and nothing for anything else.
 """
 
 from __future__ import annotations
