@@ -3,6 +3,7 @@
 | file               | what it computes                                                               |
 |--------------------|--------------------------------------------------------------------------------|
 | `lanes.h`          | bfloat16 or float32, the exponential, vectors as wide as the processor's       |
+| `units.h`          | float32, or two bfloat16, as one multiplication takes them                     |
 | `blocks.h`         | products of small matrices                                                     |
 | `norm.c`           | the root-mean-square norm, and its gradient                                    |
 | `gated.c`          | SwiGLU, and its gradient                                                       |

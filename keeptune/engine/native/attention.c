@@ -1,4 +1,4 @@
-/* Causal attention over packed rows, in float32:
+/* Causal attention over packed rows, with sums in float32:
  *
  *     s = c q k',   m = max s,   P = exp(s - m),   o = P v / sum P,   z = m + log sum P
  *
@@ -18,25 +18,22 @@ struct asked {
     int64_t length, past; /* queries, and keys before the first of them */
 };
 
-/* Room for a task in float32. */
+/* Room for a task. */
 struct room {
-    int64_t columns;                 /* C, of a row of the batch, a multiple of TILE */
-    float *key_turned, *value;       /* (K, C), (C, K) */
-    float *query, *output, *weights; /* (HIGH, K), (HIGH, K), (HIGH, C) */
+    int64_t columns;         /* C, of a row of the batch, a multiple of TILE */
+    unit *keys;              /* (K / UNIT, C) */
+    number *query;           /* (HIGH, K) */
+    float *value;            /* (C, K) */
+    float *output, *weights; /* (HIGH, K), (HIGH, C) */
 };
 
 static void read_keys(const struct asked *task, int64_t groups, int64_t width, const struct room *in)
 {
-    int64_t columns = in->columns, stride = groups * width, keys = task->past + task->length;
+    int64_t stride = groups * width, keys = task->past + task->length;
+    turned_keys(in->keys, in->columns, task->key, stride, keys, width);
     for (int64_t j = 0; j < keys; j++)
         for (int64_t i = 0; i < width; i++)
             in->value[j * width + i] = wide(task->value[j * stride + i]);
-    for (int64_t i = 0; i < width; i++) {
-        float *turned = in->key_turned + i * columns;
-        for (int64_t j = 0; j < keys; j++)
-            turned[j] = wide(task->key[j * stride + i]);
-        memset(turned + keys, 0, (columns - keys) * sizeof(float));
-    }
 }
 
 /* q k' of a query become P over the `seen` keys of its past; those behind, up to `end`, get zeros. Gives the sum of P and
@@ -65,11 +62,10 @@ static void attend(const struct asked *task, int64_t head, int64_t start, int64_
 {
     int64_t stride = heads * width, at = start * stride + head * width;
     int64_t end = task->past + start + count, across = up(end, LANES);
-    memset(in->query + count * width, 0, (HIGH - count) * width * sizeof(float));
+    memset(in->query + count * width, 0, (HIGH - count) * width * sizeof(number));
     for (int64_t i = 0; i < count; i++)
-        for (int64_t x = 0; x < width; x++)
-            in->query[i * width + x] = wide(task->query[at + i * stride + x]);
-    product(in->query, width, 1, in->key_turned, in->columns, width, in->weights, in->columns, across, 0);
+        memcpy(in->query + i * width, task->query + at + i * stride, width * sizeof(number));
+    scored(in->query, width, in->keys, in->columns, in->weights, across);
     float mass[HIGH];
     for (int64_t i = 0; i < count; i++)
         mass[i] = softmax(in->weights + i * in->columns, scale, task->past + start + i + 1, end,
@@ -102,8 +98,8 @@ int attention(const number *query, const number *key, const number *value, numbe
                                  length, keys - length};
             if (!at || !length)
                 continue;
-            struct room in = {columns, at, at + columns * width, at + 2 * columns * width,
-                              at + 2 * columns * width + HIGH * width, at + 2 * columns * width + 2 * HIGH * width};
+            float *queries = at + columns * width, *values = queries + HIGH * width, *outputs = values + columns * width;
+            struct room in = {columns, (unit *)at, (number *)queries, values, outputs, outputs + HIGH * width};
             read_keys(&task, groups, width, &in);
             for (int64_t head = 0; head < share; head++)
                 for (int64_t start = 0; start < length; start += HIGH)

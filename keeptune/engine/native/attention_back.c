@@ -1,4 +1,4 @@
-/* The gradient of causal attention over packed rows (Dao et al. 2022, arXiv:2205.14135, algorithm 4), in float32:
+/* The gradient of causal attention over packed rows (Dao et al. 2022, arXiv:2205.14135, algorithm 4), with sums in float32:
  *
  *     P = exp(c q k' - z),   dP = dO v',   dS = c P (dP - rowsum(P dP)),   dq = dS k,   dk = dS' q,   dv = P' dO
  *
@@ -23,53 +23,60 @@ struct shape {
     float scale;
 };
 
-/* Room for a task in float32; rows that a row of the batch does not have are zero. */
+/* Room for a task; rows that a row of the batch does not have are zero. */
 struct space {
-    int64_t columns;                /* C, of a row of the batch, a multiple of TILE */
-    float *key, *value;             /* (C, K) */
-    float *key_turned, *value_turned; /* (K, C) */
-    float *d_key, *d_value;         /* (C, K) */
-    float *query, *gradient, *d_query; /* (TILE, K) */
-    float *weights, *change;        /* P and dS, (TILE, C) */
+    int64_t columns;                   /* C, of a row of the batch, a multiple of TILE */
+    unit *keys, *values;               /* (K / UNIT, C) */
+    float *key;                        /* (C, K) */
+    float *d_key, *d_value;            /* (C, K) */
+    number *queries, *gradients;       /* (TILE, K) */
+    float *query, *gradient, *d_query; /* the same, and (TILE, K) */
+    float *weights, *change;           /* P and dS, (TILE, C) */
 };
 
-static size_t floats_of(int64_t columns, int64_t width) { return 6 * columns * width + 3 * TILE * width + 2 * TILE * columns; }
+static size_t floats_of(int64_t columns, int64_t width)
+{
+    return 5 * columns * width + 5 * TILE * width + 2 * TILE * columns;
+}
 
 static struct space laid_out(float *at, int64_t columns, int64_t width)
 {
     int64_t all = columns * width, tile = TILE * width;
-    float *tiles = at + 6 * all;
-    return (struct space){columns, at, at + all, at + 2 * all, at + 3 * all, at + 4 * all, at + 5 * all, tiles,
-                          tiles + tile, tiles + 2 * tile, tiles + 3 * tile, tiles + 3 * tile + TILE * columns};
+    float *tiles = at + 5 * all;
+    return (struct space){columns, (unit *)at, (unit *)(at + all), at + 2 * all, at + 3 * all, at + 4 * all,
+                          (number *)tiles, (number *)(tiles + tile), tiles + 2 * tile, tiles + 3 * tile,
+                          tiles + 4 * tile, tiles + 5 * tile, tiles + 5 * tile + TILE * columns};
 }
 
 static void load_keys(const struct task *task, const struct shape *of, const struct space *in)
 {
     int64_t width = of->width, columns = in->columns, stride = of->groups * width, keys = task->past + task->length;
-    memset(in->key, 0, 6 * columns * width * sizeof(float));
+    turned_keys(in->keys, columns, task->key, stride, keys, width);
+    turned_keys(in->values, columns, task->value, stride, keys, width);
+    memset(in->key, 0, 3 * columns * width * sizeof(float)); /* and d_key and d_value */
     for (int64_t j = 0; j < keys; j++)
-        for (int64_t i = 0; i < width; i++) {
+        for (int64_t i = 0; i < width; i++)
             in->key[j * width + i] = wide(task->key[j * stride + i]);
-            in->value[j * width + i] = wide(task->value[j * stride + i]);
-        }
-    for (int64_t i = 0; i < width; i++)
-        for (int64_t j = 0; j < keys; j++) {
-            in->key_turned[i * columns + j] = in->key[j * width + i];
-            in->value_turned[i * columns + j] = in->value[j * width + i];
-        }
 }
 
 static void load_queries(const number *query, const number *gradient, int64_t count, const struct shape *of,
                          const struct space *in)
 {
     int64_t width = of->width, stride = of->heads * width, rows = up(count, HIGH);
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t x = 0; x < width; x++) {
-            in->query[i * width + x] = wide(query[i * stride + x]);
-            in->gradient[i * width + x] = wide(gradient[i * stride + x]);
+    for (int64_t i = 0; i < rows; i++) {
+        number *queries = in->queries + i * width, *gradients = in->gradients + i * width;
+        if (i < count) {
+            memcpy(queries, query + i * stride, width * sizeof(number));
+            memcpy(gradients, gradient + i * stride, width * sizeof(number));
+        } else {
+            memset(queries, 0, width * sizeof(number));
+            memset(gradients, 0, width * sizeof(number));
         }
-    memset(in->query + count * width, 0, (rows - count) * width * sizeof(float));
-    memset(in->gradient + count * width, 0, (rows - count) * width * sizeof(float));
+        for (int64_t x = 0; x < width; x++) {
+            in->query[i * width + x] = wide(queries[x]);
+            in->gradient[i * width + x] = wide(gradients[x]);
+        }
+    }
 }
 
 /* c q k' and dO v' of a query become P and dS; `seen` keys are its past, the others up to `end` get zeros. The sum of P is
@@ -103,8 +110,8 @@ static void tile(const struct task *task, int64_t head, int64_t start, int64_t c
     for (int64_t i = 0; i < rows; i += HIGH) {
         int64_t seen = least(first + i + HIGH, task->past + task->length), across = up(seen, LANES);
         float *weights = in->weights + i * columns, *change = in->change + i * columns;
-        product(in->query + i * width, width, 1, in->key_turned, columns, width, weights, columns, across, 0);
-        product(in->gradient + i * width, width, 1, in->value_turned, columns, width, change, columns, across, 0);
+        scored(in->queries + i * width, width, in->keys, columns, weights, across);
+        scored(in->gradients + i * width, width, in->values, columns, change, across);
         for (int64_t m = 0; m < HIGH; m++) {
             int real = i + m < count;
             float log_sum = real ? task->log_sum[(start + i + m) * of->heads + head] : 0.0f;

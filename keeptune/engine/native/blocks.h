@@ -1,9 +1,9 @@
-/* What attention and its gradient share: products of small matrices in float32, which stay in the cache. */
+/* What attention and its gradient share: products of small matrices with sums in float32, which stay in the cache. */
 
 #ifndef KEEPTUNE_BLOCKS_H
 #define KEEPTUNE_BLOCKS_H
 
-#include "lanes.h"
+#include "units.h"
 
 #define HIGH 6 /* rows of a block of a product, and vectors across it: all of it stays in registers */
 #define ACROSS 4
@@ -22,9 +22,9 @@ INLINE int64_t longest_of(const int64_t *offsets, int64_t rows)
     return longest;
 }
 
-/* c (HIGH, vectors LANES) = or += sum_k a[m down + k along] b[k ldb + n]. */
-INLINE void block(int vectors, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth,
-                  float *c, int64_t ldc, int add)
+/* c (HIGH, vectors LANES) = or += sum_k a[m down + k along] b[k ldb + n], of float32 or, in the place of each, of units. */
+INLINE void block(int vectors, int units, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb,
+                  int64_t depth, float *c, int64_t ldc, int add)
 {
     lanes sum[HIGH][ACROSS];
 #pragma GCC unroll 6
@@ -39,10 +39,13 @@ INLINE void block(int vectors, const float *a, int64_t down, int64_t along, cons
             right[v] = *(const lanes *)(b + v * LANES);
 #pragma GCC unroll 6
         for (int m = 0; m < HIGH; m++) {
-            float left = a[m * down];
+            lanes left = one_for_all((const unit *)(a + m * down));
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                sum[m][v] += left * right[v];
+                if (units)
+                    sum[m][v] = multiplied(sum[m][v], left, right[v]);
+                else
+                    sum[m][v] += left * right[v];
         }
     }
 #pragma GCC unroll 6
@@ -53,17 +56,42 @@ INLINE void block(int vectors, const float *a, int64_t down, int64_t along, cons
 }
 
 /* The same for any width that is a multiple of LANES. */
+INLINE void blocks(int units, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth,
+                   float *c, int64_t ldc, int64_t width, int add)
+{
+    for (; width >= ACROSS * LANES; width -= ACROSS * LANES, b += ACROSS * LANES, c += ACROSS * LANES)
+        block(4, units, a, down, along, b, ldb, depth, c, ldc, add);
+    if (width == 3 * LANES)
+        block(3, units, a, down, along, b, ldb, depth, c, ldc, add);
+    else if (width == 2 * LANES)
+        block(2, units, a, down, along, b, ldb, depth, c, ldc, add);
+    else if (width == LANES)
+        block(1, units, a, down, along, b, ldb, depth, c, ldc, add);
+}
+
 static void product(const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth, float *c,
                     int64_t ldc, int64_t width, int add)
 {
-    for (; width >= ACROSS * LANES; width -= ACROSS * LANES, b += ACROSS * LANES, c += ACROSS * LANES)
-        block(4, a, down, along, b, ldb, depth, c, ldc, add);
-    if (width == 3 * LANES)
-        block(3, a, down, along, b, ldb, depth, c, ldc, add);
-    else if (width == 2 * LANES)
-        block(2, a, down, along, b, ldb, depth, c, ldc, add);
-    else if (width == LANES)
-        block(1, a, down, along, b, ldb, depth, c, ldc, add);
+    blocks(0, a, down, along, b, ldb, depth, c, ldc, width, add);
+}
+
+/* Scores: HIGH queries (K) that follow one another times turned keys, (K / UNIT, C) units; (HIGH, C). */
+static void scored(const number *query, int64_t width, const unit *turned_keys, int64_t columns, float *scores, int64_t across)
+{
+    blocks(1, (const float *)query, width / UNIT, 1, (const float *)turned_keys, columns, width / UNIT, scores, columns,
+           across, 0);
+}
+
+/* Keys (keys, K), `stride` numbers apart, as units (K / UNIT, C); columns without a key are zero. */
+static void turned_keys(unit *to, int64_t columns, const number *from, int64_t stride, int64_t keys, int64_t width)
+{
+    int64_t units = width / UNIT, squares = units % LANES ? 0 : keys / LANES * LANES;
+    for (int64_t j = 0; j < squares; j += LANES)
+        for (int64_t k = 0; k < units; k += LANES)
+            turned(to + k * columns + j, columns, (const unit *)(from + j * stride) + k, stride / UNIT);
+    for (int64_t k = 0; k < units; k++)
+        for (int64_t j = squares; j < columns; j++)
+            to[k * columns + j] = j < keys ? ((const unit *)(from + j * stride))[k] : 0;
 }
 
 #endif
