@@ -39,6 +39,7 @@ TITLES = {
     "task_step": "The training step on the rows of a task, which share their instruction",
     "preference": "The DPO step against TRL's preference trainer with PEFT",
     "gpu_step": "The training step on a GPU",
+    "products": "Products of large matrices by a function of our own",
     "new_shapes": "The first product of a shape",
     "step_cost": "What LoRA costs, and the share of the processor's peak",
     "memory": "Peak memory",
@@ -183,6 +184,11 @@ def peak(row: Row) -> list[str]:
     return [row["what"], row["of"], f"**{row['step_mib']:.0f}**", f"{row['whole_mib']:.0f}"]
 
 
+def rates(row: Row) -> list[str]:
+    """Against a peer, in arithmetic a second of processor time."""
+    return [row["what"], row["peer"], spread(row["speed"]), str(row["own_gigaflops"]), str(row["peer_gigaflops"])]
+
+
 def twice(row: Row) -> list[str]:
     """Milliseconds of the first product and of a later one."""
     return [row["what"], row["rows"], f"**{row['first_ms']:.3g} ms**", f"{row['later_ms']:.3g} ms"]
@@ -223,6 +229,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "task_step": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "preference": (["what", "ours", "peer", "faster", "ours", "peer's", "at the roof"], step),
     "gpu_step": (ON_GPU, on_gpu),
+    "products": (["what", "peer", "faster", "our GFLOP/s", "peer's"], rates),
     "new_shapes": (["product", "rows", "first time", "later"], twice),
     "step_cost": (["what", "whose", "median"], cost),
     "memory": (["what", "whose", "MiB above ready", "MiB in all"], peak),
