@@ -4,8 +4,8 @@
     python -m benchmarks.products --quick    # prints
 
 Both sides compute the same from the same factors, and a run fails where they differ. A map with its update is one sum
-of ours; torch multiplies, rounds, and adds the second product. Both see each shape again and again, unlike a step, whose
-numbers of tokens differ. Processor seconds of one thread.
+of ours; torch multiplies, rounds, and adds the second product. Both see each shape again and again, unlike a step,
+whose numbers of tokens differ. Processor seconds of one thread.
 """
 
 from __future__ import annotations
