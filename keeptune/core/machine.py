@@ -109,6 +109,13 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def processor_says(*keys: str) -> str:
+    """What the kernel of the system tells of the first processor under the first of these names that it knows."""
+    told = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in told.read_text().splitlines()] if told.exists() else []
+    return next((value.strip() for key, _, value in lines if key.strip() in keys), "")
+
+
 def version_of(package: str) -> str | None:
     """The installed version of a package, or None."""
     try:
@@ -165,8 +172,7 @@ def _disk(folder: Path) -> Finding:
 
 
 def _matrix_units() -> str:
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
+    flags = processor_says("flags").split()
     for flag, name in (("amx_bf16", "AMX bf16"), ("avx512_bf16", "AVX512 bf16"), ("avx2", "AVX2")):
         if flag in flags:
             return name

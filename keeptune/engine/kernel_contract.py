@@ -6,6 +6,9 @@ from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor
 
+MOST_SUMMED = 4
+"""Products that `summed` adds up; `PARTS` of `native/products.c`."""
+
 
 class Back(NamedTuple):
     """What a backward pass gives: the value again where it was wanted, and the gradient in each input."""

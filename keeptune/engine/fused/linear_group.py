@@ -33,12 +33,9 @@ from torch.nn import functional
 
 from keeptune.engine.deltas import Factors
 from keeptune.engine.fused.prologue import Prologue, value_again
-from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
+from keeptune.engine.kernel_contract import MOST_SUMMED, ProcessorKernels, of_processor
 from keeptune.engine.kernels import serving
 from keeptune.engine.learning import learns
-
-MOST = 4
-"""Products that kernels add up at once."""
 
 
 class LinearMap(NamedTuple):
@@ -81,7 +78,7 @@ class _Plan:
         weights, most = [one.weight for one in self.maps], max(len(one.updates) for one in self.maps)
         own = of_processor(serving(*tensors, *weights)) if self.learns else None
         lengths = [*(n for weight in weights for n in weight.shape), *(update.A.shape[0] for _, update in self.updates)]
-        return own if own is not None and max(len(weights), most) < MOST and own.sums(*lengths) else None
+        return own if own is not None and max(len(weights), most) < MOST_SUMMED and own.sums(*lengths) else None
 
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""

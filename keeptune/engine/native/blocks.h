@@ -9,9 +9,6 @@
 #define ACROSS 4
 #define TILE 48 /* a multiple of HIGH and of every LANES */
 
-INLINE int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Tokens of the longest row, of rows that end where the next one begins. */
 INLINE int64_t longest_of(const int64_t *offsets, int64_t rows)
 {

@@ -195,7 +195,8 @@ class Kernels:
         """The sum of products b + sum_s a_s b_s, (M, N), rounded once.
 
         Args:
-            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view where R_s is even; four at most.
+            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view where R_s is even; at most
+                `MOST_SUMMED` of them.
             bias: b, (N,).
             into: (M, N) to overwrite, dense in the last dimension.
 

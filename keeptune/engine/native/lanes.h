@@ -50,6 +50,11 @@ INLINE number narrow(float f)
 
 #endif
 
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+INLINE int64_t up(int64_t n, int64_t multiple) { return parts_of(n, multiple) * multiple; }
+
 INLINE float rounded(float f) { return wide(narrow(f)); }
 
 /* e^x within 2e-7 of it, relatively, and e^-87 below -87: x = n ln 2 + r, and a polynomial in r (Cephes, expf). */

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from keeptune.core.cache import cache_folder
 from keeptune.core.files import atomic_write
+from keeptune.core.machine import processor_says
 
 SWITCH = "KEEPTUNE_KERNELS"
 """Set to 0, this variable leaves the kernels out."""
@@ -121,10 +122,7 @@ def _fingerprint(compiler: str, flags: Sequence[str]) -> str:
 
 def _instructions() -> str:
     """What the processor can do, as the kernel of the system tells it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {found}"
+    return f"{platform.machine()} {processor_says('flags', 'Features')}"
 
 
 def _open(path: Path) -> ctypes.CDLL:

@@ -5,12 +5,6 @@
 
 #include "tiles.h"
 
-#if MULTIPLIES
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-
 /* How columns are cut into panels: of three vectors each, the last one or two of fewer, but not of one if it can be. */
 struct cut {
     int64_t columns, vectors, threes, panels;
@@ -58,37 +52,34 @@ static void filled_across(unit *panel, int64_t width, const unit *rows, int64_t 
         }
 }
 
-/* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes; a missing one is zero. What
- * is so many numbers `ahead` is called for, if it is any. */
+/* The unit of a column. */
+INLINE unit both(const number *row, const number *other, int64_t column)
+{
+#ifdef FLOAT32
+    unit found;
+    (void)other;
+    memcpy(&found, row + column, sizeof found);
+    return found;
+#else
+    return (unit)row[column] | (unit)other[column] << 16;
+#endif
+}
+
+/* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes. What is so many numbers
+ * `ahead` is called for, if it is any. */
 INLINE void filled_along(unit *panel, int64_t width, const number *row, const number *other, int64_t columns,
                          int64_t ahead)
 {
     int64_t vectors = columns / LANES * LANES;
     for (int64_t j = 0; ahead && j < columns; j += 64 / (int64_t)sizeof(number)) {
         __builtin_prefetch(row + ahead + j, 0, 2);
-        if (other)
-            __builtin_prefetch(other + ahead + j, 0, 2);
+        __builtin_prefetch(other + ahead + j, 0, 2);
     }
-#ifdef FLOAT32
     for (int64_t j = 0; j < vectors; j += LANES)
-        *(lanes *)(panel + j) = *(const lanes *)(row + j);
+        for (int i = 0; i < LANES; i++)
+            panel[j + i] = both(row, other, j + i);
     for (int64_t j = vectors; j < width; j++)
-        if (j < columns)
-            memcpy(panel + j, row + j, sizeof(unit));
-        else
-            panel[j] = 0;
-#else
-    for (int64_t j = 0; j < vectors; j += LANES) {
-        __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(row + j)));
-        __m512i high = _mm512_setzero_si512();
-        if (other)
-            high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(other + j)));
-        _mm512_storeu_si512(panel + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-    for (int64_t j = vectors; j < width; j++)
-        panel[j] = j < columns ? (unit)row[j] | (other ? (unit)other[j] << 16 : 0) : 0;
-#endif
+        panel[j] = j < columns ? both(row, other, j) : 0;
 }
 
-#endif
 #endif

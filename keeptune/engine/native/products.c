@@ -21,12 +21,11 @@ struct part {
     int64_t a_stride, b_stride, length, across;
 };
 
-#if MULTIPLIES
-
 TILE(three_wide, HIGH, 3)
 TILE(two_wide, HIGH, 2)
 TILE(one_wide, LANES, 1)
 
+/* All that the threads of one call share. */
 struct work {
     const struct part *parts;
     const number *bias; /* (columns) */
@@ -59,18 +58,19 @@ static void filled_of_rows(const struct work *work, unit *panel, int64_t number_
 /* Panels of a window [begin, end), where columns of b lie along. */
 static void filled_of_columns(const struct work *work, unit *panels, int64_t first, int64_t last, int64_t begin, int64_t end)
 {
+    static const number none[WIDEST];
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
         int64_t base = work->bases[s], stop = part->across ? begin : least(end, work->bases[s + 1]);
         int64_t ahead = part->length * part->b_stride > (int64_t)NEAR ? AHEAD * part->b_stride : 0;
         for (int64_t k = most(begin, base); k < stop; k++) {
             const number *row = part->b + (k - base) * UNIT * part->b_stride;
-            const number *other = (k - base) * UNIT + 1 == part->length ? 0 : row + part->b_stride;
+            int alone = (k - base) * UNIT + 1 == part->length; /* a sum of an odd length ends there */
             for (int64_t p = first; p < last; p++) {
                 int64_t width = vectors_of(&work->cut, p) * LANES, column = first_column(&work->cut, p);
                 unit *panel = panels + (p - first) * work->window * WIDEST + (k - begin) * width;
-                filled_along(panel, width, row + column, other ? other + column : 0, columns_of(&work->cut, p),
-                             ahead);
+                filled_along(panel, width, row + column, alone ? none : row + part->b_stride + column,
+                             columns_of(&work->cut, p), ahead);
             }
         }
     }
@@ -157,9 +157,12 @@ static int64_t cut_for(const struct work *work, int64_t threads)
 {
     int64_t best = 1, least_time = INT64_MAX, blocks = parts_of(work->rows, LANES);
     for (int64_t across = 1; across <= least(threads, work->cut.panels); across++) {
-        int64_t rows = parts_of(blocks, threads / across) * LANES, time = parts_of(work->cut.panels, across) * (rows + FILLING);
-        if (time < least_time)
-            least_time = time, best = across;
+        int64_t rows = parts_of(blocks, threads / across) * LANES;
+        int64_t time = parts_of(work->cut.panels, across) * (rows + FILLING);
+        if (time < least_time) {
+            least_time = time;
+            best = across;
+        }
     }
     return best;
 }
@@ -170,10 +173,10 @@ static int run(const struct work *work, int64_t number_of, int64_t across, int64
     int64_t blocks = parts_of(work->rows, LANES), i = number_of % across, j = number_of / across;
     struct share own = {work->cut.panels * i / across, work->cut.panels * (i + 1) / across, blocks * j / down * LANES,
                         least(work->rows, blocks * (j + 1) / down * LANES), 0, 0};
-    int64_t rows = parts_of(own.last_row - own.first_row, LANES) * LANES;
+    int64_t rows = up(own.last_row - own.first_row, LANES);
     int kept = work->window < work->depth;
-    own.panels = aligned_alloc(64, work->at_once * work->window * WIDEST * sizeof(unit));
-    own.kept = kept ? aligned_alloc(64, rows * work->at_once * WIDEST * sizeof(float)) : 0;
+    own.panels = aligned_alloc(64, up(work->at_once * work->window * WIDEST * sizeof(unit), 64));
+    own.kept = kept ? aligned_alloc(64, up(rows * work->at_once * WIDEST * sizeof(float), 64)) : 0;
     int short_of_memory = !own.panels || (kept && !own.kept);
     if (!short_of_memory)
         computed(work, &own);
@@ -182,17 +185,21 @@ static int run(const struct work *work, int64_t number_of, int64_t across, int64
     return short_of_memory;
 }
 
+/* Whether the function below reaches the rate of the processor's multipliers: its tiles want 32 registers of 512 bits. */
+int multiplies(void)
+{
+#if defined(FLOAT32) || defined(TWOS)
+    return LANES == 16;
+#else
+    return 0;
 #endif
-
-/* Whether the function below serves this processor. */
-int multiplies(void) { return MULTIPLIES; }
+}
 
 /* The length of a sum is not zero; strides and lengths are even in bfloat16, but for the length of a b that is not across,
  * whose a has a zero behind each row. */
 int products(const struct part *parts, int64_t count, const number *bias, number *to, int64_t rows, int64_t columns,
              int64_t stride, int threads)
 {
-#if MULTIPLIES
     struct work work = {.parts = parts, .count = count, .bias = bias, .to = to, .rows = rows, .stride = stride};
     work.cut = cut_of(columns);
     for (int64_t s = 0; s < count; s++)
@@ -207,8 +214,4 @@ int products(const struct part *parts, int64_t count, const number *bias, number
     for (int64_t each = 0; each < across * down; each++)
         short_of_memory |= run(&work, each, across, down);
     return short_of_memory;
-#else
-    (void)parts, (void)count, (void)bias, (void)to, (void)rows, (void)columns, (void)stride, (void)threads;
-    return 1;
-#endif
 }

@@ -6,12 +6,13 @@ what the multipliers give in float32, and in bfloat16 they make code for each ne
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from ctypes import CDLL, Structure, c_int64, c_void_p
-from pathlib import Path
 
 from torch import Tensor
+
+from keeptune.core.machine import processor_says
+from keeptune.engine.kernel_contract import MOST_SUMMED
 
 
 class _Part(Structure):
@@ -27,21 +28,14 @@ class _Part(Structure):
 
 def serves(library: CDLL) -> bool:
     """Whether this processor has what the function needs, and needs the function."""
-    return bool(library.multiplies()) and vendor() == "AuthenticAMD"
-
-
-@functools.cache
-def vendor() -> str:
-    """Who made the processor, as the kernel of the system tells it; nothing where it does not."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return bool(library.multiplies()) and processor_says("vendor_id") == "AuthenticAMD"
 
 
 def summed(
     library: CDLL, pairs: Sequence[tuple[Tensor, Tensor]], bias: Tensor | None, into: Tensor, threads: int
 ) -> Tensor:
     """As `Kernels.summed`."""
+    assert len(pairs) <= MOST_SUMMED
     parts, kept = (_Part * len(pairs))(), []
     for part, (a, b) in zip(parts, pairs, strict=True):
         (down, along), (stride, columns), length = b.stride(), a.stride(), a.shape[1]

@@ -6,20 +6,20 @@
 
 #include "units.h"
 
-#if MULTIPLIES
-
 #define MOST 3                /* vectors of a panel */
 #define WIDEST (MOST * LANES) /* lanes of a panel */
-#define HIGH 8                /* rows of a tile; with three vectors of sums each they take 24 of 32 registers */
+/* Rows of a tile: with three vectors of sums each, 8 of them take 24 of 32 registers. */
+#define HIGH (LANES < 8 ? LANES : 8)
 
 /* LANES sums as numbers. */
 INLINE void narrowed(number *to, const float *from)
 {
-#ifdef FLOAT32
-    *(lanes *)to = *(const lanes *)from;
-#else
+#ifdef TWOS
     __m256bh found = _mm512_cvtneps_pbh(_mm512_loadu_ps(from));
     memcpy(to, &found, sizeof found);
+#else
+    for (int i = 0; i < LANES; i++)
+        to[i] = narrow(from[i]);
 #endif
 }
 
@@ -51,5 +51,4 @@ INLINE void narrowed(number *to, const float *from)
         UNROLLED(int v = 0; v < V; v++) *(lanes *)(sums + r * WIDEST + v * LANES) = sum[r][v];                         \
     }
 
-#endif
 #endif

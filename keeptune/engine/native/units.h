@@ -8,15 +8,13 @@
 
 #ifdef FLOAT32
 #define UNIT 1 /* numbers */
-#define MULTIPLIES (LANES == 16)
 #else
 #define UNIT 2
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#define MULTIPLIES 1
-#else
-#define MULTIPLIES 0
 #endif
+
+#if !defined(FLOAT32) && defined(__AVX512BF16__)
+#define TWOS /* the processor has a multiplication of two bfloat16 */
+#include <immintrin.h>
 #endif
 
 typedef uint32_t unit;
@@ -32,7 +30,7 @@ INLINE lanes multiplied(lanes sum, lanes a, lanes b)
 {
 #if defined(FLOAT32)
     return sum + a * b;
-#elif MULTIPLIES
+#elif defined(TWOS)
     return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #else
     whole x = (whole)a, y = (whole)b; /* the upper half of each is a float32 as it stands */
