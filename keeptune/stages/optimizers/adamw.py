@@ -19,10 +19,11 @@ class AdamW(Optimizer):
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
 
     def build(self, parameters: Named) -> torch.optim.Optimizer:
-        """One kernel for all parameters on a GPU; the plain loop on a CPU."""
+        """One kernel for all parameters, where all of them are on a GPU or on a CPU."""
         import torch
 
-        fused = all(parameter.is_cuda for _, parameter in parameters)
+        devices = {parameter.device.type for _, parameter in parameters}
+        fused = devices in ({"cpu"}, {"cuda"})
         return torch.optim.AdamW(
             self.groups(parameters), lr=self.lr, betas=self.betas, eps=self.eps, fused=fused, foreach=False
         )
