@@ -99,7 +99,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for dtype in (getattr(torch, name) for name in record.dtypes()):
         kernels = of_processor(kernels_of(torch.device("cpu"), dtype))
-        if kernels is None or not kernels.sums():
+        if kernels is None or not kernels.multiplies:
             print(f"products: on this processor torch's serve in {dtype}")
             continue
         rows += measured(kernels, dtype, 3 if asked.quick else asked.rounds, asked.seed)

@@ -71,8 +71,9 @@ class ProcessorKernels(Kernels, Protocol):
         """Of causal attention over packed rows."""
         ...
 
-    def sums(self, *lengths: int) -> bool:
-        """Whether `summed` is the faster product here, and takes sums of these lengths."""
+    @property
+    def multiplies(self) -> bool:
+        """Whether `summed` is the fastest product here."""
         ...
 
     def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:

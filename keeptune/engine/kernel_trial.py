@@ -32,7 +32,7 @@ def agree(kernels: Kernels, dtype: torch.dtype, device: torch.device | None = No
         pairs = [pair for trial in (_norm, _gated, _rotation, _next_token) for pair in trial(kernels, drawn)]
         if own := of_processor(kernels):
             pairs += [*_attention(own, drawn), *_low_rank(own, drawn)]
-            pairs += _summed(own, drawn) if own.sums() else []
+            pairs += _summed(own, drawn) if own.multiplies else []
     return all((got.double() - expected).norm() <= CLOSE[dtype] * expected.norm() for got, expected in pairs)
 
 
@@ -107,11 +107,11 @@ def _low_rank(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
 
 
 def _summed(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
-    """Over parts and windows of the sum, of rows and columns that no register divides."""
-    g, W, v, A = (drawn(*shape) for shape in ((37, 1100), (1100, 90), (37, 7), (7, 90)))
+    """Of few rows, whose sums are put down between windows, and of more; no register divides rows or columns."""
+    g, W, v, A = (drawn(*shape) for shape in ((37, 1100), (1100, 150), (37, 7), (7, 150)))
     through = g.double() @ W.double() + v.double() @ A.double()
     yield kernels.summed((g, W), (v, A)), through
-    x, weight, bias, u, B = (drawn(*shape) for shape in ((37, 1100), (51, 1100), (51,), (37, 4), (51, 4)))
+    x, weight, bias, u, B = (drawn(*shape) for shape in ((53, 1100), (51, 1100), (51,), (53, 4), (51, 4)))
     value = bias.double() + x.double() @ weight.double().T + u.double() @ B.double().T
     yield kernels.summed((x, weight.T), (u, B.T), bias=bias), value
     yield kernels.summed((v.T, g)), v.double().T @ g.double()

@@ -12,7 +12,7 @@ import os
 import torch
 from torch import Tensor
 
-from keeptune.engine.kernel_contract import Kernels
+from keeptune.engine.kernel_contract import Kernels, ProcessorKernels, of_processor
 from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native import kernels as native
 from keeptune.engine.native.library import SWITCH
@@ -20,9 +20,17 @@ from keeptune.engine.native.library import SWITCH
 
 def serving(*tensors: Tensor) -> Kernels | None:
     """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise."""
-    first = tensors[0]
-    alike = all(x.dtype == first.dtype and x.device == first.device and x.is_contiguous() for x in tensors)
-    return kernels_of(first.device, first.dtype) if alike else None
+    dtype, device = tensors[0].dtype, tensors[0].device
+    for x in tensors:
+        if x.dtype != dtype or x.device != device or not x.is_contiguous():
+            return None
+    return kernels_of(device, dtype)
+
+
+def multiplying(*tensors: Tensor) -> ProcessorKernels | None:
+    """Those that serve, if their products are the fastest here; for training, for their bits are their own."""
+    own = of_processor(serving(*tensors))
+    return own if own is not None and own.multiplies else None
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> Kernels | None:

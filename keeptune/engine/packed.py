@@ -18,6 +18,8 @@ from keeptune.engine.even import even_size
 from keeptune.engine.fused.body import fused_hidden
 from keeptune.engine.fused.obstacle import obstacle
 from keeptune.engine.images import image_states, pixel_values
+from keeptune.engine.kernels import multiplying
+from keeptune.engine.learning import learns
 from keeptune.engine.padded import States, encoder_decoder, padded_encoder
 from keeptune.engine.positions import UsualPositions
 from keeptune.engine.prompt_rows import NO_VIRTUAL
@@ -121,16 +123,18 @@ def _body(
     """
     family, count = FAMILIES.get(model.config.model_type), len(positions)
     causal = family is None or family.kind == "decoder"
-    if causal:
-        missing = even_size(count, model.get_input_embeddings().weight) - count
-        positions, offsets, inputs = _longer(missing, positions, offsets, inputs)
+    with segments(offsets, parents):
+        reason = "states between the blocks" if layers else obstacle(model, count)
+    model.body_path = "fused" if reason is None else f"modules: {reason}"
+    weight = model.get_input_embeddings().weight
+    if causal and not (reason is None and learns() and multiplying(weight)):
+        positions, offsets, inputs = _longer(even_size(count, weight) - count, positions, offsets, inputs)
     with segments(offsets, parents) as packed, capturing(model, layers) as between:
-        reason = obstacle(model, len(positions))
-        model.body_path = "fused" if reason is None else f"modules: {reason}"
         if reason is None:
             embedded = inputs.get("inputs_embeds")
             embedded = model.base_model.embed_tokens(inputs["input_ids"]) if embedded is None else embedded
-            return States(fused_hidden(model, packed, positions, embedded[0], reads=reads)[:count])
+            fused = fused_hidden(model, packed, positions, embedded[0], reads=reads)
+            return States(fused.hidden[:count], read=fused.read)
         if causal:
             inputs["use_cache"] = False  # type: ignore[assignment]
         first = UsualPositions.of(model).first

@@ -37,12 +37,14 @@ class States(NamedTuple):
             encoder-decoder).
         masked: `[S, D]` the states at the masks of the rows' templates; None where no row has a template.
         spans: the states of each row, where they do not lie as its tokens do: in an image encoder.
+        read: `[R, D]` those that the batch `reads`, where the pass had the others only as far as these need them.
     """
 
     hidden: Tensor
     layers: tuple[Tensor, ...] = ()
     masked: Tensor | None = None
     spans: list[tuple[int, int]] | None = None
+    read: Tensor | None = None
 
 
 def padded_encoder(

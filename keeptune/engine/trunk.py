@@ -110,7 +110,7 @@ def from_trunk(model: PreTrainedModel, batch: PackedBatch, states_TD: Tensor, cu
     states = states_TD.to(weight.device)[None]
     with segments(batch.offsets, batch.parents) as packed:
         if obstacle(model, len(batch.tokens)) is None:
-            return fused_hidden(model, packed, batch.positions, states[0], first=cut, reads=batch.reads)
+            return fused_hidden(model, packed, batch.positions, states[0], first=cut, reads=batch.reads).hidden
     reader = _module_at(model, layers, cut)
     with _without(layers, cut), _entering(reader, states), segments(batch.offsets, batch.parents):
         output = model.base_model(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
@@ -155,7 +155,7 @@ def _entry_states(model: PreTrainedModel, layers: nn.ModuleList, batch: PackedBa
     with segments(batch.offsets) as packed:
         if obstacle(model, len(batch.tokens)) is None:
             embedded = model.get_input_embeddings()(batch.tokens)
-            return fused_hidden(model, packed, batch.positions, embedded, end=cut).cpu()
+            return fused_hidden(model, packed, batch.positions, embedded, end=cut).hidden.cpu()
     reached: list[Tensor] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from keeptune.engine.even import LEAST, even_size
-from keeptune.engine.kernel_contract import ProcessorKernels, of_processor
-from keeptune.engine.kernels import serving
+from keeptune.engine.kernels import multiplying
 
 if TYPE_CHECKING:
     from keeptune.engine.head import Head
@@ -94,12 +93,6 @@ def through_head(slopes_CV: Tensor, weight_VD: Tensor) -> Tensor:
     """The gradient in the hidden states [C, D], from that in their products."""
     kernels = multiplying(weight_VD, slopes_CV)
     return slopes_CV @ weight_VD if kernels is None else kernels.summed((slopes_CV, weight_VD))
-
-
-def multiplying(weight_VD: Tensor, *others: Tensor) -> ProcessorKernels | None:
-    """The kernels that multiply with a head's weight, if there are any."""
-    kernels = of_processor(serving(weight_VD, *others))
-    return kernels if kernels is not None and kernels.sums(*weight_VD.shape) else None
 
 
 def log_mass(logits: Tensor, p: Tensor) -> Tensor:

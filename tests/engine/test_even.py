@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from keeptune.engine import packed
 from keeptune.engine.batch import pack
 from keeptune.engine.even import even_size, evened
 from keeptune.engine.head import Head
@@ -69,6 +70,21 @@ def test_gradients_of_a_longer_last_row_are_those_of_the_rows(monkeypatch):
     monkeypatch.setattr("keeptune.engine.packed.even_size", lambda count, like: even_size(count, NARROW))
     for ours, theirs in zip(gradients(), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("trains", [False, True])
+def test_products_of_our_own_need_no_even_size(own, trains, monkeypatch):
+    """A pass that is measured multiplies by the library."""
+    model, seen = tiny_model("llama"), []
+    model.requires_grad_(False)
+    monkeypatch.setattr("keeptune.engine.packed.even_size", lambda count, like: even_size(count, NARROW))
+    monkeypatch.setattr("keeptune.engine.packed.multiplying", lambda *_: own or None)
+    body = packed.fused_hidden
+    monkeypatch.setattr(packed, "fused_hidden", lambda m, p, x, *a, **k: seen.append(len(x)) or body(m, p, x, *a, **k))
+    with torch.set_grad_enabled(trains):
+        assert packed_hidden(model, pack(rows_of([5, 20]))).shape[0] == 25
+    assert seen == [25 if own and trains else 32]
 
 
 def test_a_head_gives_the_logits_of_its_rows_alone():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,13 @@ from keeptune.engine.learning import learns
 from keeptune.engine.segments import Segments
 
 
+class Fused(NamedTuple):
+    """Hidden states: (T, D), and (R, D) of the readers, where others did not go on."""
+
+    hidden: Tensor
+    read: Tensor | None = None
+
+
 def fused_hidden(
     model: PreTrainedModel,
     packed: Segments,
@@ -39,7 +46,7 @@ def fused_hidden(
     first: int = 0,
     end: int | None = None,
     reads: Tensor | None = None,
-) -> Tensor:
+) -> Fused:
     """The hidden states behind the final norm, or those that enter a layer; `obstacle` has seen nothing in the way.
 
     Behind the attention of the last layer no token sees another: there only those go on that somebody reads.
@@ -54,7 +61,7 @@ def fused_hidden(
         reads: (R,) positions, ascending, on the processor: the only ones whose states are asked for. None: all.
 
     Returns:
-        (T, D); where nothing is read, no numbers.
+        Of all tokens; where nothing is read, no numbers. And of those that went on alone.
     """
     body = model.base_model
     cos, sin = body.rotary_emb(stream[None], positions[None])
@@ -71,9 +78,9 @@ def fused_hidden(
         else:
             stream = decoder.layer(path, block, stream, last)
     if end is not None:
-        return stream
+        return Fused(stream)
     hidden = computed(_norm(body.norm), stream)
-    return hidden if readers is None else readers.back(hidden)
+    return Fused(hidden) if readers is None else Fused(readers.back(hidden), hidden[: readers.count])
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def _maps(
 ) -> Sequence[Tensor]:
     """The maps `<role>_proj` of a sublayer behind one prologue: in one function where updates are all there is."""
     paths = [f"{sublayer}.{role}_proj" for role in roles]
-    modules: list[Any] = [parent.get_submodule(f"{role}_proj") for role in roles]
+    modules: list[Any] = [getattr(parent, f"{role}_proj") for role in roles]
     updates = [by.updates(path) for path in paths]
     if None not in updates:
         pairs = zip(modules, updates, strict=True)

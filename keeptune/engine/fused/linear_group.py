@@ -33,8 +33,8 @@ from torch.nn import functional
 
 from keeptune.engine.deltas import Factors
 from keeptune.engine.fused.prologue import Prologue, value_again
-from keeptune.engine.kernel_contract import MOST_SUMMED, ProcessorKernels, of_processor
-from keeptune.engine.kernels import serving
+from keeptune.engine.kernel_contract import MOST_SUMMED, ProcessorKernels
+from keeptune.engine.kernels import multiplying
 from keeptune.engine.learning import learns
 
 
@@ -75,10 +75,8 @@ class _Plan:
 
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
-        weights, most = [one.weight for one in self.maps], max(len(one.updates) for one in self.maps)
-        own = of_processor(serving(*tensors, *weights)) if self.learns else None
-        lengths = [*(n for weight in weights for n in weight.shape), *(update.A.shape[0] for _, update in self.updates)]
-        return own if own is not None and max(len(weights), most) < MOST_SUMMED and own.sums(*lengths) else None
+        most = max(len(self.maps), *(len(one.updates) for one in self.maps))
+        return multiplying(*tensors, *(one.weight for one in self.maps)) if self.learns and most < MOST_SUMMED else None
 
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
@@ -147,7 +145,7 @@ def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor], own: ProcessorKernels |
     """A x of each update, (T, r)."""
     if plan.drops:
         return [_product(_masked(x, mask), A.T, own) for mask, A in zip(plan.masks(x), As, strict=True)]
-    return torch.split(_product(x, _stacked(As).T, own), [len(A) for A in As], dim=1) if As else []
+    return _apart(_product(x, _stacked(As).T, own), [len(A) for A in As], dim=1) if As else []
 
 
 def _outputs(plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -197,12 +195,17 @@ def _slopes_of_A(
     """The gradient of each A, v' x."""
     if masks is not None:
         return [_product(v.T, _masked(x, mask), own) for mask, v in zip(masks, slopes, strict=True)]
-    return torch.split(_product(_stacked(slopes, 1).T, x, own), [v.shape[1] for v in slopes])
+    return _apart(_product(_stacked(slopes, 1).T, x, own), [v.shape[1] for v in slopes])
 
 
 def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
     """All of them, one behind the other; one alone as it is."""
     return some[0] if len(some) == 1 else torch.cat(list(some), dim)
+
+
+def _apart(x: Tensor, sizes: list[int], dim: int = 0) -> Sequence[Tensor]:
+    """The parts that `_stacked` put together."""
+    return [x] if len(sizes) == 1 else x.split_with_sizes(sizes, dim)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

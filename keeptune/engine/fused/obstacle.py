@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -31,24 +31,25 @@ def _obstacles(model: PreTrainedModel, tokens: int) -> Iterator[str]:
         yield f"the activation {config.hidden_act}"
     if torch.is_autocast_enabled(model.device.type):
         yield "autocast"
-    parameters = list(body.parameters())
+    modules = list(body.named_modules())
+    parameters = [weight for _, module in modules for weight in module._parameters.values() if weight is not None]
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         yield "training of the base's own weights"
     if len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
         yield "weights of several dtypes or on several devices"
-    yield from _foreign_modules(body, config.model_type)
-    yield from _foreign_hooks(model, tokens)
+    yield from _foreign_modules(modules, config.model_type)
+    yield from _foreign_hooks(model, modules, tokens)
 
 
-def _foreign_modules(body: nn.Module, family: str) -> Iterator[str]:
+def _foreign_modules(modules: Sequence[tuple[str, nn.Module]], family: str) -> Iterator[str]:
     """Modules that are not what the family is made of, or whose forward was replaced."""
     own = (f"transformers.models.{family}.modeling_{family}", *PLAIN)
-    for path, module in body.named_modules():
+    for path, module in modules:
         if type(module).__module__ not in own or "forward" in vars(module):
             yield f"another module at {path or 'the body'}"
 
 
-def _foreign_hooks(model: PreTrainedModel, tokens: int) -> Iterator[str]:
+def _foreign_hooks(model: PreTrainedModel, modules: Sequence[tuple[str, nn.Module]], tokens: int) -> Iterator[str]:
     """Deltas elsewhere than at linear maps, and hooks that are not the adapters'."""
     book, body = book_of(model), model.base_model
     known = set()
@@ -63,7 +64,7 @@ def _foreign_hooks(model: PreTrainedModel, tokens: int) -> Iterator[str]:
             yield f"a delta at {path}"
     # The embedding and the rotary module are called as modules, with their hooks.
     called = (body.embed_tokens, body.rotary_emb)
-    for path, module in body.named_modules():
+    for path, module in modules:
         hooks = {*module._forward_hooks, *module._forward_pre_hooks, *module._backward_hooks}
-        if not hooks <= known and module not in called:
+        if hooks and not hooks <= known and module not in called:
             yield f"a foreign hook at {path or 'the body'}"

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 
 from keeptune.engine.even import LEAST, even_size
 from keeptune.engine.fused.serving import Served, served
+from keeptune.engine.kernels import multiplying
+from keeptune.engine.learning import learns
 from keeptune.engine.segments import Segments, segments
 
 VECTOR = 16
@@ -61,7 +63,9 @@ def readers_of(model: PreTrainedModel, packed: Segments, stream: Tensor, reads: 
     """Those of a packed pass over `stream` (T, D), given where it is read; None where that is nearly everywhere."""
     if reads is None or not len(reads):
         return None
-    size = even_size(max(LEAST, -(-len(reads) // VECTOR) * VECTOR), stream)
+    size = max(LEAST, -(-len(reads) // VECTOR) * VECTOR)
+    if not (learns() and multiplying(stream)):
+        size = even_size(size, stream)
     if size > MOST * len(stream):
         return None
     # Who serves which token goes by rows, and the readers are rows of fewer tokens.

@@ -21,37 +21,41 @@ struct asked {
 /* Room for a task. */
 struct room {
     int64_t columns;         /* C, of a row of the batch, a multiple of TILE */
-    unit *keys;              /* (K / UNIT, C) */
-    number *query;           /* (HIGH, K) */
-    float *value;            /* (C, K) */
+    unit *keys, *values;     /* (K / UNIT, C), (C / UNIT, K) */
+    number *query, *odds;    /* (HIGH, K), and P, (HIGH, C) */
     float *output, *weights; /* (HIGH, K), (HIGH, C) */
 };
+
+static struct room laid_out(float *at, int64_t columns, int64_t width)
+{
+    float *queries = at + 2 * columns * width, *odds = queries + HIGH * width, *output = odds + HIGH * columns;
+    return (struct room){columns, (unit *)at, (unit *)(at + columns * width), (number *)queries, (number *)odds, output,
+                         output + HIGH * width};
+}
 
 static void read_keys(const struct asked *task, int64_t groups, int64_t width, const struct room *in)
 {
     int64_t stride = groups * width, keys = task->past + task->length;
     turned_keys(in->keys, in->columns, task->key, stride, keys, width);
-    for (int64_t j = 0; j < keys; j++)
-        for (int64_t i = 0; i < width; i++)
-            in->value[j * width + i] = wide(task->value[j * stride + i]);
+    paired(in->values, width, task->value, stride, keys, width);
 }
 
-/* q k' of a query become P over the `seen` keys of its past; those behind, up to `end`, get zeros. Gives the sum of P and
- * leaves z. */
-static float softmax(float *weights, float scale, int64_t seen, int64_t end, float *log_sum)
+/* P from q k' of a query, over the `seen` keys of its past; those behind, up to `end`, get zeros. Gives the sum of P, before
+ * it is rounded, and leaves z. */
+static float softmax(const float *weights, float scale, int64_t seen, int64_t end, number *odds, float *log_sum)
 {
-    float most = -INFINITY, mass = 0.0f;
-#pragma omp simd reduction(max : most)
-    for (int64_t j = 0; j < seen; j++)
-        most = weights[j] > most ? weights[j] : most;
-    most *= scale;
-#pragma omp simd reduction(+ : mass)
-    for (int64_t j = 0; j < seen; j++) {
-        weights[j] = exponential(scale * weights[j] - most);
-        mass += weights[j];
+    lanes tops = lanes_of(-INFINITY), masses = {0};
+    for (int64_t j = 0; j < seen; j += LANES)
+        tops = larger(first(*(const lanes *)(weights + j), seen - j, -INFINITY), tops);
+    float most = scale * highest(tops);
+    for (int64_t j = 0; j < seen; j += LANES) {
+        lanes each = first(exponentials(scale * *(const lanes *)(weights + j) - most), seen - j, 0.0f);
+        narrowed(odds + j, each);
+        masses += each;
     }
-    for (int64_t j = seen; j < end; j++)
-        weights[j] = 0.0f;
+    for (int64_t j = up(seen, LANES); j < end; j += LANES)
+        narrowed(odds + j, (lanes){0});
+    float mass = total(masses);
     *log_sum = most + logf(mass);
     return mass;
 }
@@ -64,16 +68,16 @@ static void attend(const struct asked *task, int64_t head, int64_t start, int64_
     int64_t end = task->past + start + count, across = up(end, LANES);
     memset(in->query + count * width, 0, (HIGH - count) * width * sizeof(number));
     for (int64_t i = 0; i < count; i++)
-        memcpy(in->query + i * width, task->query + at + i * stride, width * sizeof(number));
-    scored(in->query, width, in->keys, in->columns, in->weights, across);
+        copied(in->query + i * width, task->query + at + i * stride, width);
+    product((const unit *)in->query, width / UNIT, 1, in->keys, in->columns, width / UNIT, in->weights, in->columns, across, 0);
     float mass[HIGH];
     for (int64_t i = 0; i < count; i++)
-        mass[i] = softmax(in->weights + i * in->columns, scale, task->past + start + i + 1, end,
-                          task->log_sum + (start + i) * heads + head);
-    product(in->weights, in->columns, 1, in->value, width, end, in->output, width, width, 0);
+        mass[i] = softmax(in->weights + i * in->columns, scale, task->past + start + i + 1, across,
+                          in->odds + i * in->columns, task->log_sum + (start + i) * heads + head);
+    product((const unit *)in->odds, in->columns / UNIT, 1, in->values, width, parts_of(end, UNIT), in->output, width, width, 0);
     for (int64_t i = 0; i < count; i++)
-        for (int64_t x = 0; x < width; x++)
-            task->output[at + i * stride + x] = narrow(in->output[i * width + x] / mass[i]);
+        for (int64_t x = 0; x < width; x += LANES)
+            narrowed(task->output + at + i * stride + x, *(const lanes *)(in->output + i * width + x) / mass[i]);
 }
 
 /* q, o (T, H, K); k, v (T', G, K); z (T, H); K a multiple of LANES. Offsets (rows + 1) of the rows in T and in T'.
@@ -86,7 +90,7 @@ int attention(const number *query, const number *key, const number *value, numbe
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        float *at = malloc((2 * most * width + 2 * HIGH * width + HIGH * most) * sizeof(float));
+        float *at = malloc((2 * most * width + 2 * HIGH * width + 2 * HIGH * most) * sizeof(float));
         if (!at)
             failed = 1;
 #pragma omp for schedule(dynamic)
@@ -98,8 +102,7 @@ int attention(const number *query, const number *key, const number *value, numbe
                                  length, keys - length};
             if (!at || !length)
                 continue;
-            float *queries = at + columns * width, *values = queries + HIGH * width, *outputs = values + columns * width;
-            struct room in = {columns, (unit *)at, (number *)queries, values, outputs, outputs + HIGH * width};
+            struct room in = laid_out(at, columns, width);
             read_keys(&task, groups, width, &in);
             for (int64_t head = 0; head < share; head++)
                 for (int64_t start = 0; start < length; start += HIGH)

@@ -23,29 +23,33 @@ struct shape {
     float scale;
 };
 
-/* Room for a task; rows that a row of the batch does not have are zero. */
+/* Room for a task; rows that a row of the batch does not have are zero. Pairs: units along the rows. */
 struct space {
-    int64_t columns;                   /* C, of a row of the batch, a multiple of TILE */
-    unit *keys, *values;               /* (K / UNIT, C) */
-    float *key;                        /* (C, K) */
-    float *d_key, *d_value;            /* (C, K) */
-    number *queries, *gradients;       /* (TILE, K) */
-    float *query, *gradient, *d_query; /* the same, and (TILE, K) */
-    float *weights, *change;           /* P and dS, (TILE, C) */
+    int64_t columns;                    /* C, of a row of the batch, a multiple of TILE */
+    unit *keys, *values, *key_pairs;    /* (K / UNIT, C) twice, (C / UNIT, K) */
+    float *d_key, *d_value;             /* (C, K) */
+    number *query, *gradient;           /* (TILE, K) */
+    unit *query_pairs, *gradient_pairs; /* (TILE / UNIT, K) */
+    float *d_query;                     /* (HIGH, K) */
+    float *scores, *slopes;             /* c q k' and dO v', (HIGH, C) */
+    number *weights, *change;           /* P and dS, (TILE, C) */
+    unit *weight_pairs, *change_pairs;  /* (TILE / UNIT, C); in float32 these are their rows */
 };
 
 static size_t floats_of(int64_t columns, int64_t width)
 {
-    return 5 * columns * width + 5 * TILE * width + 2 * TILE * columns;
+    return 5 * columns * width + (4 * TILE + HIGH) * width + (2 * HIGH + 4 * TILE) * columns;
 }
 
 static struct space laid_out(float *at, int64_t columns, int64_t width)
 {
-    int64_t all = columns * width, tile = TILE * width;
-    float *tiles = at + 5 * all;
-    return (struct space){columns, (unit *)at, (unit *)(at + all), at + 2 * all, at + 3 * all, at + 4 * all,
-                          (number *)tiles, (number *)(tiles + tile), tiles + 2 * tile, tiles + 3 * tile,
-                          tiles + 4 * tile, tiles + 5 * tile, tiles + 5 * tile + TILE * columns};
+    int64_t all = columns * width, tile = TILE * width, block = TILE * columns;
+    float *tiles = at + 5 * all, *d_query = tiles + 4 * tile, *scores = d_query + HIGH * width;
+    float *slopes = scores + HIGH * columns, *blocks = slopes + HIGH * columns, *pairs = blocks + 2 * block * (UNIT > 1);
+    return (struct space){columns, (unit *)at, (unit *)(at + all), (unit *)(at + 2 * all), at + 3 * all, at + 4 * all,
+                          (number *)tiles, (number *)(tiles + tile), (unit *)(tiles + 2 * tile), (unit *)(tiles + 3 * tile),
+                          d_query, scores, slopes, (number *)blocks, (number *)(blocks + block),
+                          (unit *)pairs, (unit *)(pairs + block)};
 }
 
 static void load_keys(const struct task *task, const struct shape *of, const struct space *in)
@@ -53,91 +57,97 @@ static void load_keys(const struct task *task, const struct shape *of, const str
     int64_t width = of->width, columns = in->columns, stride = of->groups * width, keys = task->past + task->length;
     turned_keys(in->keys, columns, task->key, stride, keys, width);
     turned_keys(in->values, columns, task->value, stride, keys, width);
-    memset(in->key, 0, 3 * columns * width * sizeof(float)); /* and d_key and d_value */
-    for (int64_t j = 0; j < keys; j++)
-        for (int64_t i = 0; i < width; i++)
-            in->key[j * width + i] = wide(task->key[j * stride + i]);
+    paired(in->key_pairs, width, task->key, stride, keys, width);
+    memset(in->d_key, 0, 2 * columns * width * sizeof(float)); /* and d_value */
 }
 
 static void load_queries(const number *query, const number *gradient, int64_t count, const struct shape *of,
                          const struct space *in)
 {
-    int64_t width = of->width, stride = of->heads * width, rows = up(count, HIGH);
-    for (int64_t i = 0; i < rows; i++) {
-        number *queries = in->queries + i * width, *gradients = in->gradients + i * width;
-        if (i < count) {
-            memcpy(queries, query + i * stride, width * sizeof(number));
-            memcpy(gradients, gradient + i * stride, width * sizeof(number));
-        } else {
-            memset(queries, 0, width * sizeof(number));
-            memset(gradients, 0, width * sizeof(number));
-        }
-        for (int64_t x = 0; x < width; x++) {
-            in->query[i * width + x] = wide(queries[x]);
-            in->gradient[i * width + x] = wide(gradients[x]);
-        }
+    int64_t width = of->width, stride = of->heads * width, rest = (up(count, HIGH) - count) * width;
+    for (int64_t i = 0; i < count; i++) {
+        copied(in->query + i * width, query + i * stride, width);
+        copied(in->gradient + i * width, gradient + i * stride, width);
     }
+    memset(in->query + count * width, 0, rest * sizeof(number));
+    memset(in->gradient + count * width, 0, rest * sizeof(number));
+    paired(in->query_pairs, width, in->query, width, up(count, HIGH), width);
+    paired(in->gradient_pairs, width, in->gradient, width, up(count, HIGH), width);
 }
 
 /* c q k' and dO v' of a query become P and dS; `seen` keys are its past, the others up to `end` get zeros. The sum of P is
  * taken again: z may be of scores that were rounded, as they are on a processor without units for bfloat16. */
-static void weigh(float *weights, float *change, float log_sum, float scale, int64_t seen, int64_t end)
+static void weigh(float *scores, float *slopes, float log_sum, float scale, int64_t seen, int64_t end, number *weights,
+                  number *change)
 {
-    float mass = 0.0f, total = 0.0f;
-#pragma omp simd reduction(+ : mass, total)
-    for (int64_t j = 0; j < seen; j++) {
-        weights[j] = exponential(scale * weights[j] - log_sum);
-        mass += weights[j];
-        total += weights[j] * change[j];
+    lanes masses = {0}, totals = {0};
+    for (int64_t j = 0; j < seen; j += LANES) {
+        lanes each = first(exponentials(scale * *(lanes *)(scores + j) - log_sum), seen - j, 0.0f);
+        *(lanes *)(scores + j) = each;
+        masses += each;
+        totals += each * *(lanes *)(slopes + j);
     }
-    float share = seen ? 1.0f / mass : 0.0f, mean = total * share;
-#pragma omp simd
-    for (int64_t j = 0; j < seen; j++) {
-        weights[j] *= share;
-        change[j] = scale * weights[j] * (change[j] - mean);
+    float share = seen ? 1.0f / total(masses) : 0.0f, mean = total(totals) * share;
+    for (int64_t j = 0; j < seen; j += LANES) {
+        lanes each = share * *(lanes *)(scores + j);
+        narrowed(weights + j, each);
+        narrowed(change + j, scale * each * (*(lanes *)(slopes + j) - mean));
     }
-    for (int64_t j = seen; j < end; j++)
-        weights[j] = change[j] = 0.0f;
+    for (int64_t j = up(seen, LANES); j < end; j += LANES) {
+        narrowed(weights + j, (lanes){0});
+        narrowed(change + j, (lanes){0});
+    }
+}
+
+/* What queries [first, end), of which so many rows are there, add to d_key and d_value. */
+static void add_to_keys(int64_t first, int64_t end, int64_t rows, int64_t width, const struct space *in)
+{
+    int64_t columns = in->columns;
+    for (int64_t j = 0; j < end; j += HIGH) {
+        int64_t from = j > first ? (j - first) / HIGH * HIGH : 0; /* no query before it sees a key of the block */
+        int64_t at = from / UNIT * columns + j, with = from / UNIT * width, depth = (rows - from) / UNIT;
+        product(in->change_pairs + at, 1, columns, in->query_pairs + with, width, depth, in->d_key + j * width, width, width, 1);
+        product(in->weight_pairs + at, 1, columns, in->gradient_pairs + with, width, depth, in->d_value + j * width, width, width, 1);
+    }
 }
 
 /* Queries `start` to `start + count` of a query head; d_key and d_value collect. */
 static void tile(const struct task *task, int64_t head, int64_t start, int64_t count, const struct shape *of,
                  const struct space *in)
 {
-    int64_t width = of->width, columns = in->columns, stride = of->heads * width, rows = up(count, HIGH);
-    int64_t at = start * stride + head * width, first = task->past + start, last = least(first + TILE + HIGH, columns);
+    int64_t width = of->width, units = width / UNIT, columns = in->columns, stride = of->heads * width, rows = up(count, HIGH);
+    int64_t at = start * stride + head * width, first = task->past + start, last = least(up(first + TILE + HIGH, LANES), columns);
     load_queries(task->query + at, task->gradient + at, count, of, in);
     for (int64_t i = 0; i < rows; i += HIGH) {
         int64_t seen = least(first + i + HIGH, task->past + task->length), across = up(seen, LANES);
-        float *weights = in->weights + i * columns, *change = in->change + i * columns;
-        scored(in->queries + i * width, width, in->keys, columns, weights, across);
-        scored(in->gradients + i * width, width, in->values, columns, change, across);
+        number *weights = in->weights + i * columns, *change = in->change + i * columns;
+        product((const unit *)(in->query + i * width), units, 1, in->keys, columns, units, in->scores, columns, across, 0);
+        product((const unit *)(in->gradient + i * width), units, 1, in->values, columns, units, in->slopes, columns, across, 0);
         for (int64_t m = 0; m < HIGH; m++) {
             int real = i + m < count;
             float log_sum = real ? task->log_sum[(start + i + m) * of->heads + head] : 0.0f;
-            weigh(weights + m * columns, change + m * columns, log_sum, of->scale, real ? first + i + m + 1 : 0, last);
+            weigh(in->scores + m * columns, in->slopes + m * columns, log_sum, of->scale, real ? first + i + m + 1 : 0, last,
+                  weights + m * columns, change + m * columns);
         }
-        product(change, columns, 1, in->key, width, seen, in->d_query + i * width, width, width, 0);
+        product((const unit *)change, columns / UNIT, 1, in->key_pairs, width, parts_of(seen, UNIT), in->d_query, width, width, 0);
+        for (int64_t m = 0; m < least(HIGH, count - i); m++)
+            for (int64_t x = 0; x < width; x += LANES)
+                narrowed(task->d_query + at + (i + m) * stride + x, *(const lanes *)(in->d_query + m * width + x));
     }
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t x = 0; x < width; x++)
-            task->d_query[at + i * stride + x] = narrow(in->d_query[i * width + x]);
-    for (int64_t j = 0; j < first + count; j += HIGH) {
-        int64_t from = j > first ? (j - first) / HIGH * HIGH : 0; /* no query before it sees a key of the block */
-        const float *change = in->change + from * columns + j, *weights = in->weights + from * columns + j;
-        const float *query = in->query + from * width, *gradient = in->gradient + from * width;
-        product(change, 1, columns, query, width, rows - from, in->d_key + j * width, width, width, 1);
-        product(weights, 1, columns, gradient, width, rows - from, in->d_value + j * width, width, width, 1);
+    if (UNIT > 1) {
+        paired(in->weight_pairs, columns, in->weights, columns, rows, last);
+        paired(in->change_pairs, columns, in->change, columns, rows, last);
     }
+    add_to_keys(first, first + count, rows, width, in);
 }
 
 static void finish(const struct task *task, const struct shape *of, const struct space *in)
 {
     int64_t width = of->width, stride = of->groups * width;
     for (int64_t j = 0; j < task->past + task->length; j++)
-        for (int64_t i = 0; i < width; i++) {
-            task->d_key[j * stride + i] = narrow(in->d_key[j * width + i]);
-            task->d_value[j * stride + i] = narrow(in->d_value[j * width + i]);
+        for (int64_t i = 0; i < width; i += LANES) {
+            narrowed(task->d_key + j * stride + i, *(const lanes *)(in->d_key + j * width + i));
+            narrowed(task->d_value + j * stride + i, *(const lanes *)(in->d_value + j * width + i));
         }
 }
 

@@ -19,9 +19,9 @@ INLINE int64_t longest_of(const int64_t *offsets, int64_t rows)
     return longest;
 }
 
-/* c (HIGH, vectors LANES) = or += sum_k a[m down + k along] b[k ldb + n], of float32 or, in the place of each, of units. */
-INLINE void block(int vectors, int units, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb,
-                  int64_t depth, float *c, int64_t ldc, int add)
+/* c (HIGH, vectors LANES) = or += sum_k a[m down + k along] b[k ldb + n], of units. */
+INLINE void block(int vectors, const unit *a, int64_t down, int64_t along, const unit *b, int64_t ldb, int64_t depth, float *c,
+                  int64_t ldc, int add)
 {
     lanes sum[HIGH][ACROSS];
 #pragma GCC unroll 6
@@ -33,16 +33,13 @@ INLINE void block(int vectors, int units, const float *a, int64_t down, int64_t 
         lanes right[ACROSS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            right[v] = *(const lanes *)(b + v * LANES);
+            right[v] = one_of_each(b + v * LANES);
 #pragma GCC unroll 6
         for (int m = 0; m < HIGH; m++) {
-            lanes left = one_for_all((const unit *)(a + m * down));
+            lanes left = one_for_all(a + m * down);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                if (units)
-                    sum[m][v] = multiplied(sum[m][v], left, right[v]);
-                else
-                    sum[m][v] += left * right[v];
+                sum[m][v] = multiplied(sum[m][v], left, right[v]);
         }
     }
 #pragma GCC unroll 6
@@ -53,30 +50,36 @@ INLINE void block(int vectors, int units, const float *a, int64_t down, int64_t 
 }
 
 /* The same for any width that is a multiple of LANES. */
-INLINE void blocks(int units, const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth,
-                   float *c, int64_t ldc, int64_t width, int add)
-{
-    for (; width >= ACROSS * LANES; width -= ACROSS * LANES, b += ACROSS * LANES, c += ACROSS * LANES)
-        block(4, units, a, down, along, b, ldb, depth, c, ldc, add);
-    if (width == 3 * LANES)
-        block(3, units, a, down, along, b, ldb, depth, c, ldc, add);
-    else if (width == 2 * LANES)
-        block(2, units, a, down, along, b, ldb, depth, c, ldc, add);
-    else if (width == LANES)
-        block(1, units, a, down, along, b, ldb, depth, c, ldc, add);
-}
-
-static void product(const float *a, int64_t down, int64_t along, const float *b, int64_t ldb, int64_t depth, float *c,
+static void product(const unit *a, int64_t down, int64_t along, const unit *b, int64_t ldb, int64_t depth, float *c,
                     int64_t ldc, int64_t width, int add)
 {
-    blocks(0, a, down, along, b, ldb, depth, c, ldc, width, add);
+    for (; width >= ACROSS * LANES; width -= ACROSS * LANES, b += ACROSS * LANES, c += ACROSS * LANES)
+        block(4, a, down, along, b, ldb, depth, c, ldc, add);
+    if (width == 3 * LANES)
+        block(3, a, down, along, b, ldb, depth, c, ldc, add);
+    else if (width == 2 * LANES)
+        block(2, a, down, along, b, ldb, depth, c, ldc, add);
+    else if (width == LANES)
+        block(1, a, down, along, b, ldb, depth, c, ldc, add);
 }
 
-/* Scores: HIGH queries (K) that follow one another times turned keys, (K / UNIT, C) units; (HIGH, C). */
-static void scored(const number *query, int64_t width, const unit *turned_keys, int64_t columns, float *scores, int64_t across)
+/* So many numbers, a multiple of LANES. */
+INLINE void copied(number *to, const number *from, int64_t count)
 {
-    blocks(1, (const float *)query, width / UNIT, 1, (const float *)turned_keys, columns, width / UNIT, scores, columns,
-           across, 0);
+    for (int64_t i = 0; i < count; i += LANES)
+        memcpy(to + i, from + i, LANES * sizeof(number));
+}
+
+/* Rows (rows, K), `stride` numbers apart, as units along their count, (rows / UNIT, C), of which the first K;
+ * behind an odd one there are zeros. */
+static void paired(unit *to, int64_t columns, const number *from, int64_t stride, int64_t rows, int64_t width)
+{
+    static const number none[LANES];
+    for (int64_t j = 0; j < rows; j += UNIT)
+        for (int64_t i = 0; i < width; i += LANES) {
+            const number *row = from + j * stride + i;
+            all_both(to + j / UNIT * columns + i, row, j + 1 < rows ? row + stride : none);
+        }
 }
 
 /* Keys (keys, K), `stride` numbers apart, as units (K / UNIT, C); columns without a key are zero. */

@@ -184,19 +184,15 @@ class Kernels:
 
     @functools.cached_property
     def multiplies(self) -> bool:
-        """Whether `summed` serves here."""
+        """Whether `summed` is the fastest product here."""
         return products.serves(self.library)
-
-    def sums(self, *lengths: int) -> bool:
-        """Whether it takes sums of these lengths: bfloat16 is multiplied in twos."""
-        return self.multiplies and (self.dtype == torch.float32 or not any(length % 2 for length in lengths))
 
     def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:
         """The sum of products b + sum_s a_s b_s, (M, N), rounded once.
 
         Args:
-            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view where R_s is even; at most
-                `MOST_SUMMED` of them.
+            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view; at most `MOST_SUMMED` of them.
+                Bfloat16 is multiplied in twos: of an a and of a transposed b whose R_s is odd, a copy is made.
             bias: b, (N,).
             into: (M, N) to overwrite, dense in the last dimension.
 

@@ -1,4 +1,4 @@
-/* What the kernels share: the numbers that they read and write, the exponential, and vectors as wide as the processor's
+/* What the kernels share: the numbers that they read and write, and vectors as wide as the processor's
  * registers. Sources are compiled once for each kind of number; whatever they add up is float32. */
 
 #ifndef KEEPTUNE_LANES_H
@@ -54,26 +54,5 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 INLINE int64_t up(int64_t n, int64_t multiple) { return parts_of(n, multiple) * multiple; }
-
-INLINE float rounded(float f) { return wide(narrow(f)); }
-
-/* e^x within 2e-7 of it, relatively, and e^-87 below -87: x = n ln 2 + r, and a polynomial in r (Cephes, expf). */
-INLINE float exponential(float x)
-{
-    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-    float n = rintf(x * 1.44269504088896341f);
-    float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, x));
-    float p = 1.9875691500e-4f;
-    p = fmaf(p, r, 1.3981999507e-3f);
-    p = fmaf(p, r, 8.3334519073e-3f);
-    p = fmaf(p, r, 4.1665795894e-2f);
-    p = fmaf(p, r, 1.6666665459e-1f);
-    p = fmaf(p, r, 5.0000001201e-1f);
-    p = fmaf(p, r * r, r + 1.0f);
-    int32_t power = ((int32_t)n + 127) << 23;
-    float s;
-    memcpy(&s, &power, sizeof s);
-    return p * s;
-}
 
 #endif

@@ -1,6 +1,12 @@
 /* The root-mean-square norm: x = w h r, r = (mean(h^2) + eps)^-1/2, and its gradient dh = r (w g - h r^2 mean(w g h)). */
 
-#include "lanes.h"
+#include "vectors.h"
+
+/* w h r, from i on, of which so many are left. */
+INLINE void scaled(const number *h, const number *weight, float r, number *x, int64_t i, int64_t left)
+{
+    put(x + i, all_rounded(some(h + i, left) * r) * some(weight + i, left), left);
+}
 
 /* h, x (rows, width); w (width). */
 void norm(const number *input, const number *weight, float epsilon, number *value, int64_t rows, int64_t width, int threads)
@@ -9,14 +15,16 @@ void norm(const number *input, const number *weight, float epsilon, number *valu
     for (int64_t row = 0; row < rows; row++) {
         const number *h = input + row * width;
         number *x = value + row * width;
-        float squares = 0.0f;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < width; i++)
-            squares += wide(h[i]) * wide(h[i]);
-        float r = 1.0f / sqrtf(squares / (float)width + epsilon);
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++)
-            x[i] = narrow(rounded(wide(h[i]) * r) * wide(weight[i]));
+        lanes squares[CHAINS] = {0};
+        for (int64_t i = 0; i < width; i += CHAINS * LANES)
+            UNROLLED(int64_t j = 0; j < CHAINS; j++)
+            {
+                lanes each = some(h + i + j * LANES, width - i - j * LANES);
+                squares[j] += each * each;
+            }
+        float r = 1.0f / sqrtf(total(all_of(squares)) / (float)width + epsilon);
+        for (int64_t i = 0; i < width; i += LANES)
+            scaled(h, weight, r, x, i, width - i);
     }
 }
 
@@ -28,22 +36,22 @@ void norm_back(const number *gradient, const number *input, const number *weight
     for (int64_t row = 0; row < rows; row++) {
         const number *h = input + row * width, *g = gradient + row * width;
         number *dh = d_input + row * width;
-        float squares = 0.0f, shared = 0.0f;
-#pragma omp simd reduction(+ : squares, shared)
-        for (int64_t i = 0; i < width; i++) {
-            squares += wide(h[i]) * wide(h[i]);
-            shared += wide(g[i]) * wide(weight[i]) * wide(h[i]);
-        }
-        float r = 1.0f / sqrtf(squares / (float)width + epsilon);
-        float along = -shared * r * r * r / (float)width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++)
-            dh[i] = narrow(wide(g[i]) * wide(weight[i]) * r + wide(h[i]) * along);
-        if (value) {
-            number *x = value + row * width;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++)
-                x[i] = narrow(rounded(wide(h[i]) * r) * wide(weight[i]));
+        lanes squares[CHAINS] = {0}, shared[CHAINS] = {0};
+        for (int64_t i = 0; i < width; i += CHAINS * LANES)
+            UNROLLED(int64_t j = 0; j < CHAINS; j++)
+            {
+                int64_t at = i + j * LANES, left = width - at;
+                lanes each = some(h + at, left);
+                squares[j] += each * each;
+                shared[j] += some(g + at, left) * some(weight + at, left) * each;
+            }
+        float r = 1.0f / sqrtf(total(all_of(squares)) / (float)width + epsilon);
+        float along = -total(all_of(shared)) * r * r * r / (float)width;
+        for (int64_t i = 0; i < width; i += LANES) {
+            int64_t left = width - i;
+            put(dh + i, some(g + i, left) * some(weight + i, left) * r + some(h + i, left) * along, left);
+            if (value)
+                scaled(h, weight, r, value + row * width, i, left);
         }
     }
 }

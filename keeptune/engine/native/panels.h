@@ -47,22 +47,9 @@ static void filled_across(unit *panel, int64_t width, const unit *rows, int64_t 
     for (int64_t j = 0; j < wide_rows; j += LANES)
         for (int64_t k = from; k < squares; k += LANES) {
             for (int64_t i = 0; i < LANES; i++)
-                __builtin_prefetch(rows + (j + LANES + i) * stride + k, 0, 2);
+                __builtin_prefetch(rows + (j + LANES + i) * stride + k, 0, 3);
             turned(panel + (k - from) * width + j, width, rows + j * stride + k, stride);
         }
-}
-
-/* The unit of a column. */
-INLINE unit both(const number *row, const number *other, int64_t column)
-{
-#ifdef FLOAT32
-    unit found;
-    (void)other;
-    memcpy(&found, row + column, sizeof found);
-    return found;
-#else
-    return (unit)row[column] | (unit)other[column] << 16;
-#endif
 }
 
 /* One step of a panel, from the row or the two rows of a matrix whose columns are the lanes. What is so many numbers
@@ -72,12 +59,11 @@ INLINE void filled_along(unit *panel, int64_t width, const number *row, const nu
 {
     int64_t vectors = columns / LANES * LANES;
     for (int64_t j = 0; ahead && j < columns; j += 64 / (int64_t)sizeof(number)) {
-        __builtin_prefetch(row + ahead + j, 0, 2);
-        __builtin_prefetch(other + ahead + j, 0, 2);
+        __builtin_prefetch(row + ahead + j, 0, 3);
+        __builtin_prefetch(other + ahead + j, 0, 3);
     }
     for (int64_t j = 0; j < vectors; j += LANES)
-        for (int i = 0; i < LANES; i++)
-            panel[j + i] = both(row, other, j + i);
+        all_both(panel + j, row + j, other + j);
     for (int64_t j = vectors; j < width; j++)
         panel[j] = j < columns ? both(row, other, j) : 0;
 }

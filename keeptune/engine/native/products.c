@@ -11,8 +11,11 @@
 
 #define PARTS 4
 #define NEAR (512 * 1024 / sizeof(unit)) /* what panels take of the second cache */
-#define WINDOW 512                       /* steps along the sum */
-#define AHEAD 16                         /* rows of b that are called for before they are read */
+#define WINDOW 2048                      /* steps along the sum */
+#define LONG 4096                        /* steps of a sum so long that its a comes from far away each time it is read */
+#define FEW 48                           /* rows to which filling is most of the work */
+#define LEAST_WINDOW 32
+#define AHEAD 12                         /* rows of b that are called for before they are read */
 #define FILLING 24                       /* rows whose products take as long as a panel takes to be filled */
 
 /* One product: a (rows, length) and b (length, columns), or across (columns, length). */
@@ -76,40 +79,34 @@ static void filled_of_columns(const struct work *work, unit *panels, int64_t fir
     }
 }
 
-/* What a window [begin, end) adds to the sums of LANES rows with one panel; `ahead`: the next rows are called for. */
-static void added(const struct work *work, int64_t row, const unit *panel, int64_t vectors, int64_t begin, int64_t end,
-                  int ahead, float (*sums)[WIDEST], int add)
+/* Of LANES rows, what a window [begin, end) multiplies with each panel; behind the last row it stands again. */
+static int64_t stretches_of(const struct work *work, int64_t row, int64_t begin, int64_t end, struct stretch *stretches)
 {
-    int64_t rows = least(LANES, work->rows - row), high = vectors == 1 ? LANES : HIGH;
+    int64_t count = 0;
     for (int64_t s = 0; s < work->count; s++) {
         const struct part *part = work->parts + s;
         int64_t base = work->bases[s], start = most(begin, base), stop = least(end, work->bases[s + 1]);
-        const unit *side = panel + (start - begin) * vectors * LANES;
-        for (int64_t r = 0; start < stop && r < rows; r += high) {
-            const unit *here[LANES], *next[LANES];
-            for (int64_t i = 0; i < high; i++) {
-                const number *of = part->a + (row + least(r + i, rows - 1)) * part->a_stride;
-                here[i] = (const unit *)of + (start - base);
-                next[i] = ahead ? here[i] + LANES * part->a_stride / UNIT : here[i];
-            }
-            if (vectors == 3)
-                three_wide(sums[r], add, here, next, side, stop - start);
-            else if (vectors == 2)
-                two_wide(sums[r], add, here, next, side, stop - start);
-            else
-                one_wide(sums[r], add, here, next, side, stop - start);
+        if (start >= stop)
+            continue;
+        struct stretch *found = stretches + count++;
+        found->steps = stop - start;
+        for (int64_t i = 0; i < LANES; i++) {
+            const number *of = part->a + least(row + i, work->rows - 1) * part->a_stride;
+            found->rows[i] = (const unit *)of + (start - base);
+            found->next[i] = found->rows[i] + LANES * part->a_stride / UNIT;
         }
-        add |= start < stop;
     }
+    return count;
 }
 
-static void stored(const struct work *work, int64_t row, int64_t column, int64_t columns, float (*sums)[WIDEST])
+/* Sums of rows [from, LANES) at `row`, as far as there are such, as numbers. */
+static void stored(const struct work *work, int64_t row, int64_t from, int64_t column, int64_t columns, float (*sums)[WIDEST])
 {
-    for (int64_t i = 0; i < least(LANES, work->rows - row); i++) {
+    for (int64_t i = from; i < least(LANES, work->rows - row); i++) {
         number *to = work->to + (row + i) * work->stride + column;
         int64_t j = 0;
         for (; j + LANES <= columns; j += LANES)
-            narrowed(to + j, sums[i] + j);
+            narrowed(to + j, *(const lanes *)(sums[i] + j));
         for (; j < columns; j++)
             to[j] = narrow(sums[i][j]);
     }
@@ -119,9 +116,13 @@ static void stored(const struct work *work, int64_t row, int64_t column, int64_t
 static void multiplied_with(const struct work *work, const struct share *own, int64_t row, int64_t first, int64_t last,
                             int64_t begin, int64_t end)
 {
+    struct stretch stretches[PARTS];
+    int64_t count = stretches_of(work, row, begin, end, stretches), rows = least(LANES, work->rows - row);
     float here[LANES][WIDEST] __attribute__((aligned(64)));
     for (int64_t p = first; p < last; p++) {
         int64_t column = first_column(&work->cut, p), columns = columns_of(&work->cut, p);
+        int64_t vectors = vectors_of(&work->cut, p), high = vectors == 1 ? LANES : HIGH;
+        const unit *panel = own->panels + (p - first) * work->window * WIDEST;
         float(*sums)[WIDEST] = here;
         if (own->kept)
             sums = (float(*)[WIDEST])(own->kept + ((row - own->first_row) * work->at_once + (p - first) * LANES) * WIDEST);
@@ -129,11 +130,19 @@ static void multiplied_with(const struct work *work, const struct share *own, in
             for (int64_t i = 0; i < LANES; i++)
                 for (int64_t j = 0; j < WIDEST; j++)
                     sums[i][j] = j < columns ? wide(work->bias[column + j]) : 0.0f;
-        int ahead = p + 1 == last && row + 2 * LANES <= work->rows;
-        added(work, row, own->panels + (p - first) * work->window * WIDEST, vectors_of(&work->cut, p), begin, end, ahead,
-              sums, begin || work->bias);
+        int add = begin || work->bias, ahead = p + 1 == last && row + 2 * LANES <= work->rows;
+        int64_t whole = end == work->depth && columns == vectors * LANES ? rows / high * high : 0;
+        for (int64_t r = 0; r < rows; r += high) {
+            number *to = r < whole ? work->to + (row + r) * work->stride + column : 0;
+            if (vectors == 3)
+                three_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+            else if (vectors == 2)
+                two_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+            else
+                one_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+        }
         if (end == work->depth)
-            stored(work, row, column, columns, sums);
+            stored(work, row, whole, column, columns, sums);
     }
 }
 
@@ -165,6 +174,18 @@ static int64_t cut_for(const struct work *work, int64_t threads)
         }
     }
     return best;
+}
+
+/* Sums are put down between two windows: better never. But a long a is read once if all panels are near at a time, and few
+ * rows are multiplied while b comes, in the order of memory, beside which panels then have half of the room. */
+static int64_t window_for(const struct work *work, int64_t panels)
+{
+    int64_t all = NEAR / (panels * WIDEST), window = WINDOW;
+    if (work->rows <= FEW)
+        window = most(LEAST_WINDOW, least(WINDOW, all / 2));
+    else if (work->depth > LONG && all >= 4 * LEAST_WINDOW)
+        window = least(WINDOW, all);
+    return parts_of(work->depth, parts_of(work->depth, window));
 }
 
 /* The share of a thread, in a grid of so many. 1: no memory. */
@@ -205,9 +226,9 @@ int products(const struct part *parts, int64_t count, const number *bias, number
     for (int64_t s = 0; s < count; s++)
         work.bases[s + 1] = work.bases[s] + parts_of(parts[s].length, UNIT);
     work.depth = work.bases[count];
-    work.window = parts_of(work.depth, parts_of(work.depth, WINDOW));
     int64_t across = cut_for(&work, threads), down = least(threads / across, parts_of(rows, LANES));
     int64_t panels = parts_of(work.cut.panels, across);
+    work.window = window_for(&work, panels);
     work.at_once = parts_of(panels, parts_of(panels, NEAR / (work.window * WIDEST)));
     int short_of_memory = 0;
 #pragma omp parallel for num_threads(across * down) reduction(| : short_of_memory) schedule(static, 1) if (across * down > 1)

@@ -6,7 +6,7 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
-#include "lanes.h"
+#include "vectors.h"
 
 /* x, turned (rows, heads, 2 half); c, s (rows, half), `stride` apart; sign -1 turns back. */
 void rotate(const number *x, const number *cosine, const number *sine, int64_t stride, float sign, number *turned, int64_t rows,
@@ -18,11 +18,11 @@ void rotate(const number *x, const number *cosine, const number *sine, int64_t s
         for (int64_t head = 0; head < heads; head++) {
             const number *a = x + (row * heads + head) * 2 * half, *b = a + half;
             number *left = turned + (row * heads + head) * 2 * half, *right = left + half;
-#pragma omp simd
-            for (int64_t i = 0; i < half; i++) {
-                float p = wide(c[i]), q = sign * wide(s[i]), u = wide(a[i]), v = wide(b[i]);
-                left[i] = narrow(rounded(u * p) - rounded(v * q));
-                right[i] = narrow(rounded(v * p) + rounded(u * q));
+            for (int64_t i = 0; i < half; i += LANES) {
+                int64_t more = half - i;
+                lanes p = some(c + i, more), q = sign * some(s + i, more), u = some(a + i, more), v = some(b + i, more);
+                put(left + i, all_rounded(u * p) - all_rounded(v * q), more);
+                put(right + i, all_rounded(v * p) + all_rounded(u * q), more);
             }
         }
     }

@@ -11,44 +11,42 @@
 /* Rows of a tile: with three vectors of sums each, 8 of them take 24 of 32 registers. */
 #define HIGH (LANES < 8 ? LANES : 8)
 
-/* LANES sums as numbers. */
-INLINE void narrowed(number *to, const float *from)
-{
-#ifdef TWOS
-    __m256bh found = _mm512_cvtneps_pbh(_mm512_loadu_ps(from));
-    memcpy(to, &found, sizeof found);
-#else
-    for (int i = 0; i < LANES; i++)
-        to[i] = narrow(from[i]);
-#endif
-}
+/* What a tile multiplies, one behind the other: so many steps of LANES rows. `next`: the rows that come after them, where
+ * nobody else can tell the processor. */
+struct stretch {
+    const unit *rows[LANES], *next[LANES];
+    int64_t steps;
+};
 
-/* sums (R, V LANES), one row every WIDEST, = or += rows (R, steps) times a panel (steps, V LANES). Meanwhile it calls for
- * the rows that come next: nobody else can tell the processor where they are. */
+/* sums (R, V LANES), one row every WIDEST, = or += R rows from the `first` of the stretches times a panel (steps, V LANES).
+ * If there is a place for them, they go there as numbers, and not to the sums. `ahead`: the next rows are called for. */
 #define TILE(NAME, R, V)                                                                                               \
-    static void NAME(float *sums, int add, const unit *const *rows, const unit *const *next, const unit *panel,        \
-                     int64_t steps)                                                                                    \
+    static void NAME(float *sums, int add, const struct stretch *stretches, int64_t count, int64_t first, int ahead,   \
+                     const unit *panel, number *to, int64_t stride)                                                    \
     {                                                                                                                  \
         lanes sum[R][V];                                                                                               \
-        const unit *row[R];                                                                                            \
         UNROLLED(int r = 0; r < R; r++)                                                                                \
-        {                                                                                                              \
-            row[r] = rows[r];                                                                                          \
-            UNROLLED(int v = 0; v < V; v++)                                                                            \
-            sum[r][v] = add ? *(const lanes *)(sums + r * WIDEST + v * LANES) : (lanes){0};                            \
-        }                                                                                                              \
-        for (int64_t k = 0; k < steps; k++) {                                                                          \
-            lanes right[V];                                                                                            \
-            __builtin_prefetch(next[k % R] + k, 0, 2);                                                                 \
-            UNROLLED(int v = 0; v < V; v++) right[v] = one_of_each(panel + (k * V + v) * LANES);                       \
-            UNROLLED(int r = 0; r < R; r++)                                                                            \
-            {                                                                                                          \
-                lanes left = one_for_all(row[r] + k);                                                                  \
-                UNROLLED(int v = 0; v < V; v++) sum[r][v] = multiplied(sum[r][v], left, right[v]);                     \
+        UNROLLED(int v = 0; v < V; v++) sum[r][v] = add ? *(const lanes *)(sums + r * WIDEST + v * LANES) : (lanes){0}; \
+        for (const struct stretch *one = stretches; one < stretches + count; one++) {                                  \
+            const unit *row[R], *const *next = (ahead ? one->next : one->rows) + first;                                \
+            UNROLLED(int r = 0; r < R; r++) row[r] = one->rows[first + r];                                             \
+            for (int64_t k = 0; k < one->steps; k++, panel += V * LANES) {                                             \
+                lanes right[V];                                                                                        \
+                __builtin_prefetch(next[k % R] + k, 0, 3);                                                             \
+                UNROLLED(int v = 0; v < V; v++) right[v] = one_of_each(panel + v * LANES);                             \
+                UNROLLED(int r = 0; r < R; r++)                                                                        \
+                {                                                                                                      \
+                    lanes left = one_for_all(row[r] + k);                                                              \
+                    UNROLLED(int v = 0; v < V; v++) sum[r][v] = multiplied(sum[r][v], left, right[v]);                 \
+                }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
-        UNROLLED(int r = 0; r < R; r++)                                                                                \
-        UNROLLED(int v = 0; v < V; v++) *(lanes *)(sums + r * WIDEST + v * LANES) = sum[r][v];                         \
+        if (to)                                                                                                        \
+            UNROLLED(int r = 0; r < R; r++)                                                                            \
+            UNROLLED(int v = 0; v < V; v++) narrowed(to + r * stride + v * LANES, sum[r][v]);                          \
+        else                                                                                                           \
+            UNROLLED(int r = 0; r < R; r++)                                                                            \
+            UNROLLED(int v = 0; v < V; v++) *(lanes *)(sums + r * WIDEST + v * LANES) = sum[r][v];                     \
     }
 
 #endif

@@ -4,7 +4,7 @@
 #ifndef KEEPTUNE_UNITS_H
 #define KEEPTUNE_UNITS_H
 
-#include "lanes.h"
+#include "vectors.h"
 
 #ifdef FLOAT32
 #define UNIT 1 /* numbers */
@@ -12,15 +12,7 @@
 #define UNIT 2
 #endif
 
-#if !defined(FLOAT32) && defined(__AVX512BF16__)
-#define TWOS /* the processor has a multiplication of two bfloat16 */
-#include <immintrin.h>
-#endif
-
 typedef uint32_t unit;
-typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define UNROLLED _Pragma("GCC unroll 32") for
 
 INLINE lanes one_of_each(const unit *from) { return *(const lanes *)from; }
 
@@ -35,6 +27,34 @@ INLINE lanes multiplied(lanes sum, lanes a, lanes b)
 #else
     whole x = (whole)a, y = (whole)b; /* the upper half of each is a float32 as it stands */
     return sum + (lanes)(x << 16) * (lanes)(y << 16) + (lanes)(x & ~0xffff) * (lanes)(y & ~0xffff);
+#endif
+}
+
+/* The unit of a column of two rows, which follow each other along the sum. */
+INLINE unit both(const number *row, const number *other, int64_t column)
+{
+#ifdef FLOAT32
+    unit found;
+    (void)other;
+    memcpy(&found, row + column, sizeof found);
+    return found;
+#else
+    return (unit)row[column] | (unit)other[column] << 16;
+#endif
+}
+
+/* The units of LANES columns. */
+INLINE void all_both(unit *to, const number *row, const number *other)
+{
+#ifdef TWOS
+    const __m512i in_turn = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                             20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i behind = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row)),
+                                        _mm256_loadu_si256((const __m256i *)other), 1);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(in_turn, behind));
+#else
+    for (int i = 0; i < LANES; i++)
+        to[i] = both(row, other, i);
 #endif
 }
 

@@ -44,12 +44,23 @@ def assert_near(got, pairs, dtype, bias=None):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rows", [1, 7, 8, 17, 100])
 @pytest.mark.parametrize("columns", [1, 15, 16, 33, 64, 112])
-@pytest.mark.parametrize("length", [2, 30, 1100])
+@pytest.mark.parametrize("length", [1, 2, 31, 1100])
 def test_products_are_near_those_in_float64(dtype, rows, columns, length):
     kernels = kernels_of(dtype)
     a, b, across, bias = drawn(dtype, (rows, length), (length, columns), (columns, length), (columns,))
     assert_near(kernels.summed((a, b)), [(a, b)], dtype)
     assert_near(kernels.summed((a, across.T), bias=bias), [(a, across.T)], dtype, bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "length", "columns"), [(60, 5000, 100), (60, 9001, 512), (16, 901, 1408)])
+def test_sums_are_put_down_between_windows(rows, length, columns, dtype):
+    """Long ones; with all panels near, because a is far away; of few rows."""
+    kernels = kernels_of(dtype)
+    a, b = drawn(dtype, (rows, length), (length, columns))
+    assert_near(kernels.summed((a, b)), [(a, b)], dtype)
+    assert torch.equal(kernels.summed((a[:, :-1], b[:-1].T.contiguous().T)), kernels.summed((a[:, :-1], b[:-1])))
+    assert torch.equal(kernels.summed((a[3:5], b[:, 7:40])), kernels.summed((a, b))[3:5, 7:40])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -107,15 +118,6 @@ def test_results_go_where_they_are_wanted(dtype):
     assert torch.equal(room[:9, :30], kernels.summed((a, b)))
     assert torch.equal(room[9:], before[9:])
     assert torch.equal(room[:, 30:], before[:, 30:])
-
-
-def test_bfloat16_is_multiplied_in_twos():
-    kernels = kernels_of(torch.bfloat16)
-    with mock.patch.object(products, "serves", return_value=True):
-        fresh = native.Kernels(kernels.library, torch.bfloat16)
-        assert fresh.sums(8, 2)
-        assert not fresh.sums(8, 3)
-        assert native.Kernels(kernels_of(torch.float32).library, torch.float32).sums(8, 3)
 
 
 @pytest.mark.parametrize("wide", [0, 1])
