@@ -24,15 +24,12 @@ class StepView(Protocol):
 
     Attributes:
         batch: tokens, targets (already shifted, -100 = none), weights, segments with their sources.
-        hidden: final-norm hidden states [T, D]; gradients flow back through them. Where no loss `reads` them they may
-            not be numbers.
         head: the model's head.
         reference_head: the base's head; the same object unless the head trains.
         answers: what the heads that serve the rows say: scores and labels of each row.
     """
 
     batch: PackedBatch
-    hidden: Tensor
 
     @property
     def head(self) -> Head: ...  # noqa: D102
@@ -42,6 +39,13 @@ class StepView(Protocol):
 
     @property
     def answers(self) -> Sequence[Answer]: ...  # noqa: D102
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Final-norm hidden states [N, D] at `rows` (positions of the batch), of those that the loss `reads`.
+
+        Gradients flow back through them.
+        """
+        ...
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states [N, D] of the base model at `rows` (positions of the batch), without gradient."""

@@ -52,7 +52,7 @@ class PairLoss(Loss):
         from keeptune.losses._row_losses import row_losses
 
         rows, sides = self._positions(view.batch)
-        losses = row_losses(view.hidden[rows], view.batch.targets[rows], view.head)
+        losses = row_losses(view.at(rows), view.batch.targets[rows], view.head)
         return self._summed(-losses, sides, 2 * len(self.pairs(view.batch)))
 
     def log_ratios(self, view: StepView) -> Answers:
@@ -61,7 +61,7 @@ class PairLoss(Loss):
         from keeptune.losses._weighted_rows import base_losses
 
         rows, sides = self._positions(view.batch)
-        now = row_losses(view.hidden[rows], view.batch.targets[rows], view.head)
+        now = row_losses(view.at(rows), view.batch.targets[rows], view.head)
         return self._summed(base_losses(view, rows) - now, sides, 2 * len(self.pairs(view.batch)))
 
     def _positions(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def token_losses(hidden_ND: Tensor, targets_N: Tensor, head: Head, *, chunk: int
 
 def weighted_terms(view: StepView, rows: Tensor, weigh: Weigh) -> tuple[Tensor, float]:
     """What a weighted loss returns: its sum over `rows` of the micro-batch, and the sum of its weights."""
-    total, mass = weighted_next_token(view.hidden[rows], view.batch.targets[rows], view.head, weigh)
+    total, mass = weighted_next_token(view.at(rows), view.batch.targets[rows], view.head, weigh)
     return total, float(mass)
 
 

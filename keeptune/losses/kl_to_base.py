@@ -75,6 +75,5 @@ class KLToBase(Loss):
         """The sum over `rows`, and their number."""
         rows = self.rows(view.batch)
         base_ND = view.reference(rows)
-        return kl_to_base(
-            view.hidden[rows], base_ND, None, view.head, view.reference_head, direction=self.direction
-        ), len(rows)
+        heads = view.head, view.reference_head
+        return kl_to_base(view.at(rows), base_ND, None, *heads, direction=self.direction), len(rows)

@@ -59,4 +59,4 @@ class MaskedKL(Loss):
         """The sum over `rows`, and their number."""
         rows = self.rows(view.batch)
         targets = view.batch.targets[rows]
-        return masked_kl(view.hidden[rows], view.reference(rows), targets, view.head, view.reference_head), len(rows)
+        return masked_kl(view.at(rows), view.reference(rows), targets, view.head, view.reference_head), len(rows)

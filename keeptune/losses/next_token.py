@@ -64,4 +64,4 @@ class NextToken(Loss):
         """The sum over `rows`, and their number."""
         rows, batch = self.rows(view.batch), view.batch
         weights = None if batch.weights is None else batch.weights[rows]
-        return _sum(view.hidden[rows], batch.targets[rows], view.head, weights, None), len(rows)
+        return _sum(view.at(rows), batch.targets[rows], view.head, weights, None), len(rows)

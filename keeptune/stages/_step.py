@@ -53,7 +53,7 @@ class View:
         states: States,
         reference: Reference | KeptReference | Teacher | None,
     ) -> None:
-        self.batch, self.hidden = batch, states.hidden
+        self.batch = batch
         self._model, self._states, self._reference = model, states, reference
 
     @cached_property
@@ -73,7 +73,14 @@ class View:
 
     def cloze(self, rows: Tensor) -> Tensor:
         """Logits of the masked-language-model head at `rows`."""
-        return cloze_logits(self._model, self.hidden[rows])
+        return cloze_logits(self._model, self.at(rows))
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Hidden states at `rows`."""
+        read, reads = self._states.read, self.batch.reads
+        if read is not None and reads is not None and rows.device == reads.device and torch.equal(rows, reads):
+            return read
+        return self._states.hidden[rows]
 
     def reference(self, rows: Tensor) -> Tensor:
         """Hidden states of the reference at `rows`."""
@@ -158,7 +165,8 @@ class Objective:
             self.masters.drop_gradients()
             try:
                 apart = BySource()
-                self.model.train()
+                if not self.model.training:
+                    self.model.train()
                 result = self._backward(self._cut(rows), apart)
                 result.sources = apart.means(rows)
                 return result

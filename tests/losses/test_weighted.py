@@ -36,6 +36,9 @@ class Seen:
             segment_of=lambda: row_of,
         )
 
+    def at(self, rows):
+        return self.hidden[rows]
+
     def reference(self, rows):
         return self.base[rows]
 

@@ -12,8 +12,9 @@ from keeptune.engine.batch import IGNORED, PackedBatch, pack
 from keeptune.engine.even import LEAST, even_size
 from keeptune.engine.fused.readers import MOST, readers_of
 from keeptune.engine.head import head_of
+from keeptune.engine.kernels import multiplying
 from keeptune.engine.native import kernels as native
-from keeptune.engine.packed import packed_hidden
+from keeptune.engine.packed import packed_hidden, packed_states
 from keeptune.engine.rows import active, stack_of
 from keeptune.engine.segments import segments
 from keeptune.engine.shared_rows import pack_shared
@@ -21,6 +22,7 @@ from keeptune.engine.trunk import from_trunk, trunk_states
 from keeptune.losses import Loss
 from keeptune.losses.next_token import next_token
 from keeptune.methods import IA3, DoRA, Prompt, attach
+from keeptune.stages._step import View
 from tests.engine.adapted import moved
 from tests.engine.fused.test_body import FUSED, STACKS, adapted
 from tests.engine.test_packed import LENGTHS, rows_of
@@ -152,14 +154,39 @@ def test_where_all_is_read_or_something_acts_on_whole_rows_all_is_computed():
     assert not packed_hidden(tiny_model("gpt2"), batch.read_at(read(batch))).isnan().any()
 
 
+def test_a_loss_that_reads_them_all_gets_them_without_the_others():
+    """And another loss its rows among all: the same states, and the same gradients."""
+    model = adapted(FUSED[0])
+    batch = pack(rows_of(LENGTHS))
+    places = read(batch)
+    batch = batch.read_at(places)
+    found = []
+    for narrow in (True, False):
+        model.zero_grad()
+        states = packed_states(model, batch)
+        assert states.read is not None
+        view = View(model, batch, states if narrow else states._replace(read=None), None)
+        some = view.at(places)
+        assert (some.data_ptr() == states.read.data_ptr()) is narrow
+        assert torch.equal(view.at(places[1:]), some[1:])
+        some.square().sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() != set()
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
+
+
 def test_rows_are_never_few_and_even_in_bfloat16():
     model, stream = tiny_model("llama"), torch.zeros(200, 8, dtype=torch.bfloat16)
     with segments([0, 120, 200]) as packed:
-        readers = readers_of(model, packed, stream, torch.tensor([3, 50, 130]))
-        others = readers_of(model, packed, stream, torch.arange(0, 66, 2))
+        with torch.no_grad():
+            readers = readers_of(model, packed, stream, torch.tensor([3, 50, 130]))
+            others = readers_of(model, packed, stream, torch.arange(0, 66, 2))
+        trained = readers_of(model, packed, stream, torch.arange(0, 66, 2))
     assert len(readers.places) == LEAST
     assert readers.places[:3].tolist() == [3, 50, 130]
-    assert len(others.places) == even_size(48, stream) > 33
+    assert len(others.places) == even_size(48, stream) > 48
+    assert len(trained.places) == (48 if multiplying(stream) else even_size(48, stream))
 
 
 def test_a_pass_that_is_measured_skips_what_is_not_read():
