@@ -124,7 +124,7 @@ def _body(
     family, count = FAMILIES.get(model.config.model_type), len(positions)
     causal = family is None or family.kind == "decoder"
     with segments(offsets, parents):
-        reason = "states between the blocks" if layers else obstacle(model, count)
+        reason = obstacle(model, count) or ("states between the blocks" if layers else None)
     model.body_path = "fused" if reason is None else f"modules: {reason}"
     weight = model.get_input_embeddings().weight
     if causal and not (reason is None and learns() and multiplying(weight)):

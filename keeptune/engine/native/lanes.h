@@ -1,5 +1,5 @@
-/* What the kernels share: the numbers that they read and write, and vectors as wide as the processor's
- * registers. Sources are compiled once for each kind of number; whatever they add up is float32. */
+/* What the kernels share: the numbers that they read and write, and vectors as wide as the processor's registers. Sources are
+ * compiled once for each kind of number; whatever they add up is float32. */
 
 #ifndef KEEPTUNE_LANES_H
 #define KEEPTUNE_LANES_H

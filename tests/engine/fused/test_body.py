@@ -8,7 +8,7 @@ import torch
 from keeptune.engine import packed
 from keeptune.engine.batch import pack
 from keeptune.engine.book import detach
-from keeptune.engine.packed import packed_hidden
+from keeptune.engine.packed import packed_hidden, packed_states
 from keeptune.engine.rows import active
 from keeptune.methods import LoRA, attach
 from tests.engine.adapted import moved
@@ -194,6 +194,13 @@ def test_layers_below_the_lowest_update_cost_no_backward_products():
 def test_what_it_does_not_know_runs_the_modules(reason, spoil):
     model = spoil()
     packed_hidden(model, pack(rows_of([5, 3])))
+    assert model.body_path == f"modules: {reason}"
+
+
+@pytest.mark.parametrize(("family", "reason"), [("llama", "states between the blocks"), ("gpt2", "the family gpt2")])
+def test_states_between_the_blocks_are_those_of_the_modules(family, reason):
+    model = tiny_model(family).requires_grad_(False)
+    packed_states(model, pack(rows_of([5, 3])), layers=True)
     assert model.body_path == f"modules: {reason}"
 
 

@@ -153,7 +153,7 @@ def values(dtype, dropout):
         return drawn(torch.bfloat16, shape, seed=seed)[0].to(dtype).requires_grad_(grad)
 
     maps = []
-    for number, (out, ranks) in enumerate(((48, (4,)), (32, (2, 6)), (16, ()))):
+    for number, (out, ranks) in enumerate(((48, (4,)), (32, (3, 6)), (16, ()))):
         updates = [
             Factors(of(rank, 64, seed=rank, grad=True), of(out, rank, seed=10 * rank, grad=True), 0.5, dropout)
             for rank in ranks
