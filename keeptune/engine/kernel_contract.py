@@ -24,8 +24,17 @@ class Kernels(Protocol):
         """The root-mean-square norm."""
         ...
 
-    def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
-        """Of the root-mean-square norm."""
+    def norm_back(
+        self,
+        gradient: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        *,
+        again: bool = True,
+        onto: Tensor | None = None,
+    ) -> Back:
+        """Of the root-mean-square norm, added to something."""
         ...
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
@@ -76,7 +85,7 @@ class ProcessorKernels(Kernels, Protocol):
         """Whether `summed` is the fastest product here."""
         ...
 
-    def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+    def summed(self, *pairs: tuple[Tensor, Tensor], onto: Tensor | None = None, into: Tensor | None = None) -> Tensor:
         """A sum of products."""
         ...
 

@@ -56,7 +56,9 @@ def _norm(kernels: Kernels, drawn: Drawn) -> Compared:
     assert value is not None
     yield value, formula
     yield kernels.norm(h, weight, 1e-5), formula
-    yield slope, _slopes(formula, g, wide)[0]
+    (expected,) = _slopes(formula, g, wide)
+    yield slope, expected
+    yield kernels.norm_back(g, h, weight, 1e-5, onto=g).gradients[0], g.double() + expected
 
 
 def _gated(kernels: Kernels, drawn: Drawn) -> Compared:
@@ -113,7 +115,7 @@ def _summed(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
     yield kernels.summed((g, W), (v, A)), through
     x, weight, bias, u, B = (drawn(*shape) for shape in ((53, 1100), (51, 1100), (51,), (53, 4), (51, 4)))
     value = bias.double() + x.double() @ weight.double().T + u.double() @ B.double().T
-    yield kernels.summed((x, weight.T), (u, B.T), bias=bias), value
+    yield kernels.summed((x, weight.T), (u, B.T), onto=bias), value
     yield kernels.summed((v.T, g)), v.double().T @ g.double()
 
 

@@ -85,7 +85,7 @@ def learned_product(head: Head, hidden_CD: Tensor, into: Tensor | None = None) -
     weight, hidden = head.weight, hidden_CD.to(head.weight.dtype).contiguous()
     biases = [] if head.bias is None else [head.bias]
     if kernels := multiplying(weight, hidden, *biases):
-        return kernels.summed((hidden, weight.T), bias=head.bias, into=None if into is None else into[: len(hidden)])
+        return kernels.summed((hidden, weight.T), onto=head.bias, into=None if into is None else into[: len(hidden)])
     return head.product(hidden_CD, into)
 
 

@@ -103,19 +103,17 @@ class Decoder:
 
     def layer(self, path: str, block: Any, stream: Tensor, readers: Readers | None = None) -> Tensor:
         """The residual stream (T, D) behind a block; of the readers alone, where there are some."""
-        attending, by = block.self_attn, self.served
+        attending, feeding, by = block.self_attn, block.mlp, self.served
         norm = _norm(block.input_layernorm)
-        query, key, value = _maps(by, norm, [stream], f"{path}.self_attn", attending, "qkv")
+        query, key, value, stream = _maps(by, norm, [stream], f"{path}.self_attn", attending, "qkv", carries=True)
         heads = self._attend(attending, query, key, value)
         if readers is not None:
             heads, stream, by = readers.of(heads), readers.of(stream), readers.served
-        (change,) = _maps(by, Same(), [heads], f"{path}.self_attn", attending, "o")
-        stream = stream + change
-        norm, feeding = _norm(block.post_attention_layernorm), block.mlp
-        gate, up = _maps(by, norm, [stream], f"{path}.mlp", feeding, ("gate", "up"))
-        gated = SwiGLU(learns=learns())
-        (change,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",))
-        return stream + change
+        (stream,) = _maps(by, Same(), [heads], f"{path}.self_attn", attending, "o", onto=stream)
+        norm, gated = _norm(block.post_attention_layernorm), SwiGLU(learns=learns())
+        gate, up, stream = _maps(by, norm, [stream], f"{path}.mlp", feeding, ("gate", "up"), carries=True)
+        (stream,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",), onto=stream)
+        return stream
 
     def _attend(self, module: Any, *flat: Tensor) -> Tensor:
         """(T, H K) from flat queries, keys and values."""
@@ -142,21 +140,32 @@ class Decoder:
 
 
 def _maps(
-    by: Served, prologue: Prologue, inputs: Sequence[Tensor], sublayer: str, parent: nn.Module, roles: Sequence[str]
+    by: Served,
+    prologue: Prologue,
+    inputs: Sequence[Tensor],
+    sublayer: str,
+    parent: nn.Module,
+    roles: Sequence[str],
+    *,
+    onto: Tensor | None = None,
+    carries: bool = False,
 ) -> Sequence[Tensor]:
-    """The maps `<role>_proj` of a sublayer behind one prologue: in one function where updates are all there is."""
+    """The maps `<role>_proj` of a sublayer, as `linear_group`: in one function where updates are all there is."""
     paths = [f"{sublayer}.{role}_proj" for role in roles]
     modules: list[Any] = [getattr(parent, f"{role}_proj") for role in roles]
     updates = [by.updates(path) for path in paths]
     if None not in updates:
         pairs = zip(modules, updates, strict=True)
-        return linear_group(prologue, inputs, [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs])
+        maps = [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs]
+        return linear_group(prologue, inputs, maps, onto=onto, carries=carries)
     x, outputs = computed(prologue, *inputs), []
     for path, module in zip(paths, modules, strict=True):
         given = by.given(path, x)
         (plain,) = linear_group(Same(), [given], [LinearMap(module.weight, module.bias)])
         outputs.append(by.returned(path, given, plain))
-    return outputs
+    if onto is not None:
+        outputs[0] = onto + outputs[0]
+    return [*outputs, inputs[0]] if carries else outputs
 
 
 def _norm(module: Any) -> RMSNorm:

@@ -1,6 +1,6 @@
 """Linear maps that share an input, with their low-rank updates, as one autograd function.
 
-    x = prologue(inputs)        y_i = W_i x + b_i + sum_j s_j B_j A_j drop_j(x)
+    x = prologue(inputs)        y_i = [h +] W_i x + b_i + sum_j s_j B_j A_j drop_j(x)
 
 W and b are frozen and get no gradient. Nothing of the size of x is kept: the prologue's inputs are, and x is computed
 again. The narrow products A x are kept, for they are smaller than anything that could replace them. Updates of all
@@ -12,9 +12,13 @@ each way; through the whole matrix g' x it would be 2 T in out. The first is che
 is while an update is smaller than the matrix it updates, so it is the only one here. Folding s B A into W at each step
 would save a third of the updates' cost, but a bfloat16 weight cannot hold what a step changes.
 
-Frozen weights are used where they are, one product each: side by side in one matrix they were no faster. Where the
-kernels of a processor multiply and the pass trains, a map and its updates are one sum, rounded once, and so is the
-gradient through all of them.
+The scale is folded into B, so that s stands in no other product but dB. Frozen weights are used where they are, one
+product each: side by side in one matrix they were no faster. Where the kernels of a processor multiply and the pass
+trains, a map, its updates and the stream that they are added to are one sum, rounded once, and so is the gradient
+through all of them; the gradients of A and B are not rounded.
+
+A residual stream h that enters a group also leaves it (`carries`), and what follows reads it there. So its gradient
+comes back through the group, which adds its own to it in one go.
 
 Shapes: x (T, in), y_i (T, out_i), A (r, in), B (out_i, r).
 """
@@ -23,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -46,32 +50,40 @@ class LinearMap(NamedTuple):
     updates: Sequence[Factors] = ()
 
 
-def linear_group(prologue: Prologue, inputs: Sequence[Tensor], maps: Sequence[LinearMap]) -> tuple[Tensor, ...]:
-    """y_i of each map; gradients reach the inputs and every A and B."""
-    factors = [factor for one in maps for update in one.updates for factor in (update.A, update.B)]
-    plan = _Plan(prologue, len(inputs), tuple(maps), learns())
-    outputs: tuple[Tensor, ...] = _Group.apply(plan, *inputs, *factors)  # type: ignore[no-untyped-call]
+def linear_group(
+    prologue: Prologue,
+    inputs: Sequence[Tensor],
+    maps: Sequence[LinearMap],
+    *,
+    onto: Tensor | None = None,
+    carries: bool = False,
+) -> tuple[Tensor, ...]:
+    """y_i of each map; gradients reach the inputs and every A and B.
+
+    Args:
+        prologue: the function in front of the maps.
+        inputs: of the prologue.
+        maps: that share its value.
+        onto: (T, out) what the value of the first map is added to.
+        carries: whether the first input comes back behind the y_i.
+    """
+    updates = [(number, update) for number, one in enumerate(maps) for update in one.updates]
+    factors = [factor for _, update in updates for factor in (update.A, update.B)]
+    plan = _Plan(prologue, len(inputs), maps, updates, any(update.dropout for _, update in updates), carries, learns())
+    outputs: tuple[Tensor, ...] = _Group.apply(plan, onto, *inputs, *factors)  # type: ignore[no-untyped-call]
     return outputs
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """What does not change between the forward and the backward pass."""
 
     prologue: Prologue
     inputs: int
-    maps: tuple[LinearMap, ...]
+    maps: Sequence[LinearMap]
+    updates: Sequence[tuple[int, Factors]]  # each with the number of its map, in order
+    drops: bool
+    carries: bool
     learns: bool
-
-    @property
-    def updates(self) -> list[tuple[int, Factors]]:
-        """(number of its map, update), in order."""
-        return [(number, update) for number, one in enumerate(self.maps) for update in one.updates]
-
-    @property
-    def drops(self) -> bool:
-        """Whether any update drops a part of its input."""
-        return any(update.dropout for _, update in self.updates)
 
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
@@ -94,16 +106,17 @@ class _Plan:
 
 class _Group(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: _Plan, onto: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
         x = plan.prologue.value(*inputs)
-        As, Bs = ([factor.to(x.dtype) for factor in half] for half in (factors[0::2], factors[1::2]))
+        As = [A.to(x.dtype) for A in factors[0::2]]
+        Bs = [_scaled(B, update.scale).to(x.dtype) for B, (_, update) in zip(factors[1::2], plan.updates, strict=True)]
         ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
         own = plan.multiplying(x)
         inner = _inner(plan, x, As, own)
-        outputs = _outputs(plan, x, Bs, inner) if own is None else _outputs_at_once(plan, x, Bs, inner, own)
+        outputs = (_outputs if own is None else partial(_outputs_at_once, own))(plan, x, Bs, inner, onto)
         ctx.save_for_backward(*inputs, *As, *Bs, *inner)
-        return outputs
+        return (*outputs, inputs[0]) if plan.carries else outputs
 
     @staticmethod
     @once_differentiable
@@ -112,33 +125,36 @@ class _Group(torch.autograd.Function):
         saved, count = ctx.saved_tensors, len(plan.updates)
         inputs, rest = saved[: plan.inputs], saved[plan.inputs :]
         As, Bs, inner = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        gradients, carried = (gradients[:-1], gradients[-1]) if plan.carries else (gradients, None)
         own = plan.multiplying(*gradients)
-        through = any(ctx.needs_input_grad[1 : 1 + plan.inputs])
-        learns = any(ctx.needs_input_grad[1 + plan.inputs :])
-        slopes = [
-            _product(gradients[n], B, own).mul_(update.scale) for (n, update), B in zip(plan.updates, Bs, strict=True)
-        ]
+        through = any(ctx.needs_input_grad[2 : 2 + plan.inputs])
+        learns = any(ctx.needs_input_grad[2 + plan.inputs :])
+        slopes = [_product(gradients[n], B, own) for (n, _), B in zip(plan.updates, Bs, strict=True)]
         masks = None if ctx.random is None else plan.masks_again(ctx.random, gradients[0])
         x: Tensor | None = None
         d_inputs: tuple[Tensor | None, ...] = (None,) * plan.inputs
         if through:
             dx = _through(plan, gradients, slopes, As, masks, own)
-            x, d_inputs = plan.prologue.back(dx, *inputs, again=learns)
+            x, d_inputs = plan.prologue.back(dx, *inputs, again=learns, onto=carried)
         elif learns:
             x = value_again(plan.prologue, *inputs)
         d_factors: list[Tensor | None] = [None] * (2 * count)
         if x is not None and learns:
             d_factors[0::2] = _slopes_of_A(slopes, x, masks, own)
             d_factors[1::2] = [
-                _product(u.T, gradients[n], own).mul_(update.scale).T
+                _scaled(_slope_of_B(gradients[n], u, own), update.scale)
                 for (n, update), u in zip(plan.updates, inner, strict=True)
             ]
-        return None, *d_inputs, *d_factors
+        return None, gradients[0] if ctx.needs_input_grad[1] else None, *d_inputs, *d_factors
 
 
 def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
     """The product a b of a narrow matrix and a wide one."""
     return a @ b if own is None else own.summed((a, b))
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return x if scale == 1.0 else x * scale
 
 
 def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor], own: ProcessorKernels | None) -> Sequence[Tensor]:
@@ -148,22 +164,33 @@ def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor], own: ProcessorKernels |
     return _apart(_product(x, _stacked(As).T, own), [len(A) for A in As], dim=1) if As else []
 
 
-def _outputs(plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """y_i of each map, (T, out_i)."""
+def _outputs(
+    plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], onto: Tensor | None
+) -> tuple[Tensor, ...]:
+    """y_i of each map, (T, out_i), from the factors s B."""
     outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
-    for (number, update), B, u in zip(plan.updates, Bs, inner, strict=True):
-        outputs[number].addmm_(u, B.T, alpha=update.scale)
+    for (number, _), B, u in zip(plan.updates, Bs, inner, strict=True):
+        outputs[number].addmm_(u, B.T)
+    if onto is not None:
+        outputs[0].add_(onto)
     return outputs
 
 
 def _outputs_at_once(
-    plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], own: ProcessorKernels
+    own: ProcessorKernels, plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], onto: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """The same by kernels, which multiply a map and its updates in one go."""
+    """The same by kernels, which multiply a map and its updates, and add what there is to it, in one go."""
     pairs = [[(x, one.weight.T)] for one in plan.maps]
-    for (number, update), B, u in zip(plan.updates, Bs, inner, strict=True):
-        pairs[number].append((u * update.scale, B.T))
-    return tuple(own.summed(*some, bias=one.bias) for some, one in zip(pairs, plan.maps, strict=True))
+    for (number, _), B, u in zip(plan.updates, Bs, inner, strict=True):
+        pairs[number].append((u, B.T))
+    biases = [one.bias for one in plan.maps]
+    at_once = onto is not None and biases[0] is None and onto.stride(1) == 1
+    if at_once:
+        biases[0] = onto
+    outputs = tuple(own.summed(*some, onto=bias) for some, bias in zip(pairs, biases, strict=True))
+    if onto is not None and not at_once:
+        outputs[0].add_(onto)
+    return outputs
 
 
 def _through(
@@ -174,7 +201,7 @@ def _through(
     masks: Sequence[Tensor | None] | None,
     own: ProcessorKernels | None,
 ) -> Tensor:
-    """The gradient in x, sum_i g_i W_i + sum_j v_j A_j, (T, in), from the slopes v = s g B, (T, r)."""
+    """The gradient in x, sum_i g_i W_i + sum_j v_j A_j, (T, in), from the slopes v = g s B, (T, r)."""
     pairs = [(gradient, one.weight) for one, gradient in zip(plan.maps, gradients, strict=True)]
     if slopes and masks is None:
         pairs.append((_stacked(slopes, 1), _stacked(As)))
@@ -192,10 +219,23 @@ def _through(
 def _slopes_of_A(
     slopes: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
 ) -> Sequence[Tensor]:
-    """The gradient of each A, v' x."""
+    """The gradient of each A, v' x, (r, in); in float32 from kernels."""
     if masks is not None:
-        return [_product(v.T, _masked(x, mask), own) for mask, v in zip(masks, slopes, strict=True)]
-    return _apart(_product(_stacked(slopes, 1).T, x, own), [v.shape[1] for v in slopes])
+        return [_slope_of_A(v, _masked(x, mask), own) for mask, v in zip(masks, slopes, strict=True)]
+    return _apart(_slope_of_A(_stacked(slopes, 1), x, own), [v.shape[1] for v in slopes])
+
+
+def _slope_of_A(v: Tensor, x: Tensor, own: ProcessorKernels | None) -> Tensor:
+    if own is None:
+        return v.T @ x
+    return own.summed((v.T, x), into=torch.empty(v.shape[1], x.shape[1]))
+
+
+def _slope_of_B(gradient: Tensor, u: Tensor, own: ProcessorKernels | None) -> Tensor:
+    """The gradient of a B without its scale, g' u, (out, r); in float32 from kernels."""
+    if own is None:
+        return (u.T @ gradient).T
+    return own.summed((u.T, gradient), into=torch.empty(gradient.shape[1], u.shape[1]).T).T
 
 
 def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -30,8 +30,15 @@ class Prologue(Protocol):
         """The function there."""
         ...
 
-    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
-        """The gradient in each input, given that in the value; `again`: and the value, for both share work."""
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
+        """The gradient in each input, given that in the value.
+
+        Args:
+            gradient: in the value.
+            inputs: of the function.
+            again: whether the value is wanted too, for both share work.
+            onto: what the gradient in the first input is added to.
+        """
         ...
 
 
@@ -42,9 +49,9 @@ class Same:
         """Itself."""
         return inputs[0]
 
-    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
         """Itself."""
-        return Back(inputs[0], (gradient,))
+        return Back(inputs[0], (_added(gradient, onto),))
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,16 @@ class RMSNorm:
             return kernels.norm(inputs[0], self.weight, self.epsilon)
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
-    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
         """In h."""
         (h,) = inputs
-        if kernels := serving(gradient, h, self.weight):
-            return kernels.norm_back(gradient, h, self.weight, self.epsilon, again=again)
+        if kernels := serving(gradient, h, self.weight, *([] if onto is None else [onto])):
+            return kernels.norm_back(gradient, h, self.weight, self.epsilon, again=again, onto=onto)
         wide, inverse = self._parts(h)
         value = self._scaled(h.dtype, wide, inverse) if again else None
         slope = gradient * self.weight.to(wide.dtype)
         shared = (slope * wide).sum(-1, keepdim=True).mul_(inverse.pow(3)).div_(-h.shape[-1])
-        return Back(value, (slope.mul_(inverse).addcmul_(wide, shared).to(h.dtype),))
+        return Back(value, (_added(slope.mul_(inverse).addcmul_(wide, shared).to(h.dtype), onto),))
 
     def _parts(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Wide h, and r (..., 1)."""
@@ -104,15 +111,20 @@ class SwiGLU:
             return kernels.gated(gate, up)
         return functional.silu(gate) * up
 
-    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True) -> Back:
+    def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
         """In t and u."""
         gate, up = inputs
         if kernels := serving(gradient, gate, up):
-            return kernels.gated_back(gradient, gate, up, again=again)
+            value, (slope, other) = kernels.gated_back(gradient, gate, up, again=again)
+            return Back(value, (_added(slope, onto), other))
         opened = functional.silu(gate)
         value = opened * up if again else None
         slope = torch.ops.aten.silu_backward(gradient * up, gate)
-        return Back(value, (slope, opened.mul_(gradient)))
+        return Back(value, (_added(slope, onto), opened.mul_(gradient)))
+
+
+def _added(gradient: Tensor, onto: Tensor | None) -> Tensor:
+    return gradient if onto is None else gradient + onto
 
 
 def _forward(*tensors: Tensor) -> Kernels | None:

@@ -31,13 +31,22 @@ class Kernels:
         norm.value[grid](input, weight, output, epsilon, width, **_row(width))
         return output
 
-    def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
-        """The gradient of `norm` in h, and where it is wanted `again` its value; gradient and h are (..., D)."""
+    def norm_back(
+        self,
+        gradient: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        *,
+        again: bool = True,
+        onto: Tensor | None = None,
+    ) -> Back:
+        """The gradient of `norm` in h, added `onto` something, and where it is wanted `again` its value: (..., D)."""
         slope, width = torch.empty_like(input), input.shape[-1]
         output = torch.empty_like(input) if again else None
-        grid = (input.numel() // width,)
-        places = gradient, input, weight, slope if output is None else output, slope
-        norm.back[grid](*places, epsilon, width, AGAIN=again, **_row(width))
+        places = gradient, input, weight, gradient if onto is None else onto, slope if output is None else output, slope
+        chosen = {"AGAIN": again, "ONTO": onto is not None}
+        norm.back[(input.numel() // width,)](*places, epsilon, width, **chosen, **_row(width))
         return Back(output, (slope,))
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:

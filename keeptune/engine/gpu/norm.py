@@ -24,8 +24,20 @@ def value(input, weight, output, epsilon, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def back(gradient, input, weight, output, slope, epsilon, width, AGAIN: tl.constexpr, BLOCK: tl.constexpr):
-    """G and h (rows, width), w (width) to dh, and where AGAIN says so to x as well."""
+def back(
+    gradient,
+    input,
+    weight,
+    onto,
+    output,
+    slope,
+    epsilon,
+    width,
+    AGAIN: tl.constexpr,
+    ONTO: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """G and h (rows, width), w (width) to dh, where ONTO says so added to something, and where AGAIN does to x too."""
     place = tl.arange(0, BLOCK)
     inside = place < width
     start = tl.program_id(0).to(tl.int64) * width
@@ -39,4 +51,7 @@ def back(gradient, input, weight, output, slope, epsilon, width, AGAIN: tl.const
         tl.store(output + start + place, x.to(narrow), mask=inside)
     g = g * w
     along = -tl.sum(g * h, axis=0) * r * r * r / width
-    tl.store(slope + start + place, (g * r + h * along).to(narrow), mask=inside)
+    change = g * r + h * along
+    if ONTO:
+        change += tl.load(onto + start + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(slope + start + place, change.to(narrow), mask=inside)

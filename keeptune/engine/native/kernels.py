@@ -56,7 +56,16 @@ class Kernels:
         self.library.norm(*_places(input, weight), epsilon, value.data_ptr(), *sizes, _threads(input))
         return value
 
-    def norm_back(self, gradient: Tensor, input: Tensor, weight: Tensor, epsilon: float, *, again: bool = True) -> Back:
+    def norm_back(
+        self,
+        gradient: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        *,
+        again: bool = True,
+        onto: Tensor | None = None,
+    ) -> Back:
         """Of `norm`.
 
         Args:
@@ -65,11 +74,12 @@ class Kernels:
             weight: w, (D,).
             epsilon: eps.
             again: whether x is wanted.
+            onto: what the gradient in h is added to, (..., D).
         """
         width = input.shape[-1]
         value, d_input = torch.empty_like(input) if again else None, torch.empty_like(input)
         rows = input.numel() // width
-        places = _places(gradient, input, weight), _places(value, d_input)
+        places = _places(gradient, input, weight, onto), _places(value, d_input)
         self.library.norm_back(*places[0], epsilon, *places[1], rows, width, _threads(input))
         return Back(value, (d_input,))
 
@@ -187,21 +197,23 @@ class Kernels:
         """Whether `summed` is the fastest product here."""
         return products.serves(self.library)
 
-    def summed(self, *pairs: tuple[Tensor, Tensor], bias: Tensor | None = None, into: Tensor | None = None) -> Tensor:
-        """The sum of products b + sum_s a_s b_s, (M, N), rounded once.
+    def summed(self, *pairs: tuple[Tensor, Tensor], onto: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+        """The sum d + sum_s a_s b_s, (M, N), rounded once.
 
         Args:
-            pairs: a_s, (M, R_s), and b_s, (R_s, N), which may be a transposed view; at most `MOST_SUMMED` of them.
+            pairs: a_s, (M, R_s), and b_s, (R_s, N), either of which may be a transposed view; at most `MOST_SUMMED`.
                 Bfloat16 is multiplied in twos: of an a and of a transposed b whose R_s is odd, a copy is made.
-            bias: b, (N,).
-            into: (M, N) to overwrite, dense in the last dimension.
+            onto: d, (M, N) or (N,), dense in the last dimension.
+            into: (M, N) to overwrite, dense in the last dimension. In float32 nothing is rounded, and it may be a
+                transposed view.
 
         Raises:
             MemoryError: no room for a copy of the part of the b_s that is being multiplied.
         """
         a, b = pairs[0]
         into = a.new_empty(a.shape[0], b.shape[1]) if into is None else into
-        return products.summed(self.library, pairs, bias, into, _threads(b))
+        products.summed(self.library, pairs, onto, into, _threads(b))
+        return into
 
 
 def _places(*tensors: Tensor | None) -> list[int | None]:

@@ -33,7 +33,7 @@ SECONDS = 60
 _P, _N, _F, _I = c_void_p, c_int64, c_float, c_int
 SIGNATURES: dict[str, Sequence[type]] = {
     "norm": (_P, _P, _F, _P, _N, _N, _I),
-    "norm_back": (_P, _P, _P, _F, _P, _P, _N, _N, _I),
+    "norm_back": (_P, _P, _P, _P, _F, _P, _P, _N, _N, _I),
     "gated": (_P, _P, _P, _N, _I),
     "gated_back": (_P, _P, _P, _P, _P, _P, _N, _I),
     "rotate": (_P, _P, _P, _N, _F, _P, _N, _N, _N, _I),
@@ -41,7 +41,7 @@ SIGNATURES: dict[str, Sequence[type]] = {
     "attention_back": (*[_P] * 10, _N, _N, _N, _N, _F, _I),
     "next_token": (_P, _P, _P, _P, _N, _N, _I),
     "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
-    "products": (_P, _N, _P, _P, _N, _N, _N, _I),
+    "products": (_P, _I),
     "multiplies": (),
 }
 """The arguments of each function, in the order of its source."""

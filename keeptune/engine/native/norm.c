@@ -28,9 +28,10 @@ void norm(const number *input, const number *weight, float epsilon, number *valu
     }
 }
 
-/* h, g, dh (rows, width); w (width); value (rows, width), or NULL when it is not wanted. */
-void norm_back(const number *gradient, const number *input, const number *weight, float epsilon, number *value, number *d_input,
-               int64_t rows, int64_t width, int threads)
+/* h, g, dh (rows, width); w (width); what dh is added to (rows, width), or NULL; value (rows, width), or NULL when it is not
+ * wanted. */
+void norm_back(const number *gradient, const number *input, const number *weight, const number *onto, float epsilon,
+               number *value, number *d_input, int64_t rows, int64_t width, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < rows; row++) {
@@ -49,7 +50,10 @@ void norm_back(const number *gradient, const number *input, const number *weight
         float along = -total(all_of(shared)) * r * r * r / (float)width;
         for (int64_t i = 0; i < width; i += LANES) {
             int64_t left = width - i;
-            put(dh + i, some(g + i, left) * some(weight + i, left) * r + some(h + i, left) * along, left);
+            lanes slope = some(g + i, left) * some(weight + i, left) * r + some(h + i, left) * along;
+            if (onto)
+                slope += some(onto + row * width + i, left);
+            put(dh + i, slope, left);
             if (value)
                 scaled(h, weight, r, value + row * width, i, left);
         }

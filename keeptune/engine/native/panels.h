@@ -68,4 +68,21 @@ INLINE void filled_along(unit *panel, int64_t width, const number *row, const nu
         panel[j] = j < columns ? both(row, other, j) : 0;
 }
 
+/* Rows of units (rows, stride), up to whole LANES both ways, from numbers (length, rows). */
+static void stood_up(unit *to, int64_t stride, const number *from, int64_t from_stride, int64_t length, int64_t rows)
+{
+    static const number none[LANES];
+    for (int64_t k = 0; k < stride; k += LANES)
+        for (int64_t j = 0; j < rows; j += LANES) {
+            unit square[LANES][LANES];
+            for (int64_t i = 0; i < LANES; i++) {
+                int64_t first = (k + i) * UNIT;
+                const number *row = from + first * from_stride + j;
+                filled_along(square[i], LANES, first < length ? row : none, first + 1 < length ? row + from_stride : none,
+                             least(LANES, rows - j), 0);
+            }
+            turned(to + j * stride + k, stride, square[0], LANES);
+        }
+}
+
 #endif

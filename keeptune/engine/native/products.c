@@ -1,4 +1,4 @@
-/* Sums of products of large matrices: c = bias + sum_s a_s b_s.
+/* Sums of products of large matrices: c = d + sum_s a_s b_s.
  *
  * Columns are cut into panels, as many at a time as stay in the second cache, along so much of the sum; each is filled
  * once and multiplied with all rows, which are read where they are. So a map of many tokens, x W', and its gradient,
@@ -18,10 +18,19 @@
 #define AHEAD 12                         /* rows of b that are called for before they are read */
 #define FILLING 24                       /* rows whose products take as long as a panel takes to be filled */
 
-/* One product: a (rows, length) and b (length, columns), or across (columns, length). */
+/* One product: a (rows, length), or lying (length, rows), and b (length, columns), or across (columns, length). */
 struct part {
     const number *a, *b;
-    int64_t a_stride, b_stride, length, across;
+    int64_t a_stride, b_stride, length, lying, across;
+};
+
+/* A sum of such products and of d (rows, columns), where there is one; a d with a stride of 0 is that of each row. It goes to c
+ * (rows, columns) as numbers, or as float32 where it is wide, and those may lie across, (columns, rows). */
+struct sum {
+    const number *d;
+    void *c;
+    int64_t d_stride, c_stride, rows, columns, wide, across, count;
+    struct part parts[];
 };
 
 TILE(three_wide, HIGH, 3)
@@ -30,10 +39,9 @@ TILE(one_wide, LANES, 1)
 
 /* All that the threads of one call share. */
 struct work {
-    const struct part *parts;
-    const number *bias; /* (columns) */
-    number *to;         /* (rows, columns) */
-    int64_t count, rows, stride, depth, window, at_once, bases[PARTS + 1];
+    const struct sum *sum;
+    struct part parts[PARTS]; /* none of them lies */
+    int64_t count, rows, depth, window, at_once, bases[PARTS + 1];
     struct cut cut;
 };
 
@@ -99,23 +107,43 @@ static int64_t stretches_of(const struct work *work, int64_t row, int64_t begin,
     return count;
 }
 
-/* Sums of rows [from, LANES) at `row`, as far as there are such, as numbers. */
-static void stored(const struct work *work, int64_t row, int64_t from, int64_t column, int64_t columns, float (*sums)[WIDEST])
+/* What sums of LANES rows at `row` begin with. */
+static void begun(const struct sum *sum, int64_t row, int64_t column, int64_t columns, float (*sums)[WIDEST])
 {
-    for (int64_t i = from; i < least(LANES, work->rows - row); i++) {
-        number *to = work->to + (row + i) * work->stride + column;
-        int64_t j = 0;
-        for (; j + LANES <= columns; j += LANES)
-            narrowed(to + j, *(const lanes *)(sums[i] + j));
-        for (; j < columns; j++)
-            to[j] = narrow(sums[i][j]);
+    for (int64_t i = 0; i < LANES; i++) {
+        const number *d = sum->d + least(row + i, sum->rows - 1) * sum->d_stride + column;
+        for (int64_t j = 0; j < WIDEST; j += LANES)
+            *(lanes *)(sums[i] + j) = some(d + j, columns - j);
     }
+}
+
+/* Sums of rows [from, rows) at `row`, as numbers. */
+static void stored(const struct sum *sum, int64_t row, int64_t from, int64_t column, int64_t columns, float (*sums)[WIDEST])
+{
+    for (int64_t i = from; i < least(LANES, sum->rows - row); i++)
+        for (int64_t j = 0; j < columns; j += LANES)
+            put((number *)sum->c + (row + i) * sum->c_stride + column + j, *(const lanes *)(sums[i] + j), columns - j);
+}
+
+/* Sums of LANES rows at `row`, as they are. */
+static void stored_wide(const struct sum *sum, int64_t row, int64_t column, int64_t columns, float (*sums)[WIDEST])
+{
+    int64_t rows = least(LANES, sum->rows - row), squares = rows == LANES ? columns / LANES * LANES : 0;
+    float *c = (float *)sum->c + (sum->across ? column * sum->c_stride + row : row * sum->c_stride + column);
+    for (int64_t i = 0; i < rows && !sum->across; i++)
+        memcpy(c + i * sum->c_stride, sums[i], columns * sizeof(float));
+    for (int64_t j = 0; j < squares && sum->across; j += LANES)
+        turned((unit *)(c + j * sum->c_stride), sum->c_stride, (const unit *)(sums[0] + j), WIDEST);
+    for (int64_t j = squares; j < columns && sum->across; j++)
+        for (int64_t i = 0; i < rows; i++)
+            c[j * sum->c_stride + i] = sums[i][j];
 }
 
 /* LANES rows with panels [first, last) of a window [begin, end). */
 static void multiplied_with(const struct work *work, const struct share *own, int64_t row, int64_t first, int64_t last,
                             int64_t begin, int64_t end)
 {
+    const struct sum *sum = work->sum;
     struct stretch stretches[PARTS];
     int64_t count = stretches_of(work, row, begin, end, stretches), rows = least(LANES, work->rows - row);
     float here[LANES][WIDEST] __attribute__((aligned(64)));
@@ -126,23 +154,23 @@ static void multiplied_with(const struct work *work, const struct share *own, in
         float(*sums)[WIDEST] = here;
         if (own->kept)
             sums = (float(*)[WIDEST])(own->kept + ((row - own->first_row) * work->at_once + (p - first) * LANES) * WIDEST);
-        if (!begin && work->bias)
-            for (int64_t i = 0; i < LANES; i++)
-                for (int64_t j = 0; j < WIDEST; j++)
-                    sums[i][j] = j < columns ? wide(work->bias[column + j]) : 0.0f;
-        int add = begin || work->bias, ahead = p + 1 == last && row + 2 * LANES <= work->rows;
-        int64_t whole = end == work->depth && columns == vectors * LANES ? rows / high * high : 0;
+        if (!begin && sum->d)
+            begun(sum, row, column, columns, sums);
+        int add = begin || sum->d, ahead = p + 1 == last && row + 2 * LANES <= work->rows, done = end == work->depth;
+        int64_t whole = done && !sum->wide && columns == vectors * LANES ? rows / high * high : 0;
         for (int64_t r = 0; r < rows; r += high) {
-            number *to = r < whole ? work->to + (row + r) * work->stride + column : 0;
+            number *to = r < whole ? (number *)sum->c + (row + r) * sum->c_stride + column : 0;
             if (vectors == 3)
-                three_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+                three_wide(sums[r], add, stretches, count, r, ahead, panel, to, sum->c_stride);
             else if (vectors == 2)
-                two_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+                two_wide(sums[r], add, stretches, count, r, ahead, panel, to, sum->c_stride);
             else
-                one_wide(sums[r], add, stretches, count, r, ahead, panel, to, work->stride);
+                one_wide(sums[r], add, stretches, count, r, ahead, panel, to, sum->c_stride);
         }
-        if (end == work->depth)
-            stored(work, row, whole, column, columns, sums);
+        if (done && sum->wide)
+            stored_wide(sum, row, column, columns, sums);
+        else if (done)
+            stored(sum, row, whole, column, columns, sums);
     }
 }
 
@@ -216,23 +244,49 @@ int multiplies(void)
 #endif
 }
 
-/* The length of a sum is not zero; strides and lengths are even in bfloat16, but for the length of a b that is not across,
- * whose a has a zero behind each row. */
-int products(const struct part *parts, int64_t count, const number *bias, number *to, int64_t rows, int64_t columns,
-             int64_t stride, int threads)
+/* Copies of all a that lie, standing: rows of units, with zeros behind an odd length. 1: no memory. */
+static int stood(struct work *work, number **room)
 {
-    struct work work = {.parts = parts, .count = count, .bias = bias, .to = to, .rows = rows, .stride = stride};
-    work.cut = cut_of(columns);
-    for (int64_t s = 0; s < count; s++)
-        work.bases[s + 1] = work.bases[s] + parts_of(parts[s].length, UNIT);
-    work.depth = work.bases[count];
-    int64_t across = cut_for(&work, threads), down = least(threads / across, parts_of(rows, LANES));
-    int64_t panels = parts_of(work.cut.panels, across);
-    work.window = window_for(&work, panels);
-    work.at_once = parts_of(panels, parts_of(panels, NEAR / (work.window * WIDEST)));
+    for (int64_t s = 0; s < work->count; s++) {
+        struct part *part = work->parts + s;
+        if (!part->lying)
+            continue;
+        int64_t stride = up(parts_of(part->length, UNIT), LANES);
+        unit *to = aligned_alloc(64, up(work->rows, LANES) * stride * sizeof(unit));
+        if (!to)
+            return 1;
+        stood_up(to, stride, part->a, part->a_stride, part->length, work->rows);
+        part->a = room[s] = (number *)to;
+        part->a_stride = stride * UNIT;
+    }
+    return 0;
+}
+
+static int all_computed(struct work *work, int threads)
+{
+    int64_t across = cut_for(work, threads), down = least(threads / across, parts_of(work->rows, LANES));
+    int64_t panels = parts_of(work->cut.panels, across);
+    work->window = window_for(work, panels);
+    work->at_once = parts_of(panels, parts_of(panels, NEAR / (work->window * WIDEST)));
     int short_of_memory = 0;
 #pragma omp parallel for num_threads(across * down) reduction(| : short_of_memory) schedule(static, 1) if (across * down > 1)
     for (int64_t each = 0; each < across * down; each++)
-        short_of_memory |= run(&work, each, across, down);
+        short_of_memory |= run(work, each, across, down);
+    return short_of_memory;
+}
+
+/* The length of a sum is not zero; strides and lengths are even in bfloat16, but for those of an a that lies, and for the
+ * length of a b that is not across, whose a lies or has a zero behind each row. */
+int products(const struct sum *sum, int threads)
+{
+    struct work work = {.sum = sum, .count = sum->count, .rows = sum->rows, .cut = cut_of(sum->columns)};
+    number *room[PARTS] = {0};
+    memcpy(work.parts, sum->parts, sum->count * sizeof(struct part));
+    for (int64_t s = 0; s < work.count; s++)
+        work.bases[s + 1] = work.bases[s] + parts_of(work.parts[s].length, UNIT);
+    work.depth = work.bases[work.count];
+    int short_of_memory = stood(&work, room) || all_computed(&work, threads);
+    for (int64_t s = 0; s < work.count; s++)
+        free(room[s]);
     return short_of_memory;
 }

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL
-from struct import pack
+from struct import Struct
 
+import torch
 from torch import Tensor
 
 from keeptune.core.machine import processor_says
 from keeptune.engine.kernel_contract import MOST_SUMMED
+
+PACKED = [Struct(f"{9 + 7 * parts}q").pack for parts in range(MOST_SUMMED + 1)]
+"""Numbers to a `struct sum` of so many parts."""
 
 
 def serves(library: CDLL) -> bool:
@@ -22,30 +26,53 @@ def serves(library: CDLL) -> bool:
 
 
 def summed(
-    library: CDLL, pairs: Sequence[tuple[Tensor, Tensor]], bias: Tensor | None, into: Tensor, threads: int
-) -> Tensor:
+    library: CDLL, pairs: Sequence[tuple[Tensor, Tensor]], onto: Tensor | None, into: Tensor, threads: int
+) -> None:
     """As `Kernels.summed`."""
     assert len(pairs) <= MOST_SUMMED
     parts: list[int] = []  # of each, the numbers of a `struct part`
     kept: list[Tensor] = []  # they live as long as their places are in use
     for a, b in pairs:
-        down, along = b.stride()
-        across = down == 1 and along != 1
-        left, right = _in_twos(a), _in_twos(b.T) if across else b
+        length = b.shape[0]
+        (left, a_stride, lying), (right, b_stride, across) = _left(a, length), _right(b, length)
         kept += left, right
-        parts += left.data_ptr(), right.data_ptr(), left.stride(0), right.stride(0), a.shape[1], across
-    (rows, columns), places = into.shape, (None if bias is None else bias.data_ptr(), into.data_ptr())
-    packed = pack(f"{len(parts)}q", *parts)
-    if library.products(packed, len(pairs), *places, rows, columns, into.stride(0), threads):
+        parts += left.data_ptr(), right.data_ptr(), a_stride, b_stride, length, lying, across
+    (rows, columns), (stride, following), wide = into.shape, into.stride(), into.dtype == torch.float32
+    turned = stride == 1 != following
+    begin = (0, 0) if onto is None else (onto.data_ptr(), onto.stride(0) if onto.dim() == 2 else 0)
+    given = begin[0], into.data_ptr(), begin[1], following if turned else stride, rows, columns, wide, turned
+    if library.products(PACKED[len(pairs)](*given, len(pairs), *parts), threads):
         raise MemoryError("no memory for the panels of a product")
-    return into
+
+
+def _left(a: Tensor, length: int) -> tuple[Tensor, int, bool]:
+    """An a as the function reads it, the numbers from one row to the next, and whether it lies."""
+    stride, following = a.stride()
+    if stride == 1 != following:
+        return a, following, True
+    if following == 1 and not (stride % 2 or length % 2):
+        return a, stride, False
+    even = _in_twos(a)
+    return even, even.shape[1], False
+
+
+def _right(b: Tensor, length: int) -> tuple[Tensor, int, bool]:
+    """A b as the function reads it, the numbers from one row to the next, and whether it lies across."""
+    stride, following = b.stride()
+    if stride == 1 != following:
+        if not (following % 2 or length % 2):
+            return b, following, True
+        even = _in_twos(b.T)
+        return even, even.shape[1], True
+    if following == 1 and not stride % 2:
+        return b, stride, False
+    even = _in_twos(b)
+    return even, even.shape[1], False
 
 
 def _in_twos(x: Tensor) -> Tensor:
-    """The same with dense rows, an even number of numbers apart; what is between them is zero."""
+    """The same with dense rows of an even number of numbers, the last of which may be a zero."""
     rows, length = x.shape
-    if not length % 2:
-        stride, dense = x.stride()
-        return x if dense == 1 and not stride % 2 else x.contiguous()
-    wide = x.new_zeros(rows, length + 1)
-    return wide[:, :length].copy_(x)
+    even = x.new_zeros(rows, length + length % 2)
+    even[:, :length].copy_(x)
+    return even

@@ -12,7 +12,7 @@
 #define UNIT 2
 #endif
 
-typedef uint32_t unit;
+typedef uint32_t unit __attribute__((may_alias));
 
 INLINE lanes one_of_each(const unit *from) { return *(const lanes *)from; }
 
