@@ -74,8 +74,7 @@ def attend_rows(
         (T, H, K).
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    heads = query.shape[1]
-    spread = packed.once(("spread", heads), lambda: Spread(packed, heads))
+    spread = spread_of(packed, query.shape[1])
     output: Tensor = _AttendRows.apply(query, key, value, spread, scale, learns())  # type: ignore[no-untyped-call]
     return output
 
@@ -155,6 +154,11 @@ class Rows(NamedTuple):
         return x[start : start + self.number * length].view(self.number, length, *x.shape[1:])
 
 
+def spread_of(packed: Segments, heads: int) -> Spread:
+    """That of a batch, made once for all layers."""
+    return packed.once(("spread", heads), lambda: Spread(packed, heads))
+
+
 class Spread:
     """Rows apart from each other, sorted by length, each with zeros up to a multiple of `EVEN` tokens.
 
@@ -190,7 +194,7 @@ class Spread:
         self._read = torch.zeros(self._seen, dtype=torch.int64).index_copy_(0, self._key_places, read)
 
     def seen(self, x: Tensor) -> Tensor:
-        """(T, G, K) to (T', G, K): what the rows see."""
+        """(T, G, K) to (T', G, K): what the rows see; the same tensor where each stands for itself."""
         return self._reach.seen(x)
 
     def gathered(self, x: Tensor) -> Tensor:

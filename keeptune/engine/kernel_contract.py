@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor
@@ -78,6 +79,10 @@ class ProcessorKernels(Kernels, Protocol):
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of causal attention over packed rows."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, kernels wait, and run at its end: nothing but a kernel may read what one of them gives before."""
         ...
 
     @property

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from keeptune.engine.attention import attention
+from keeptune.engine.fused.attending import attended, turning
 from keeptune.engine.fused.linear_group import LinearMap, linear_group
 from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, computed
 from keeptune.engine.fused.readers import Readers, readers_of
@@ -115,22 +116,22 @@ class Decoder:
         (stream,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",), onto=stream)
         return stream
 
-    def _attend(self, module: Any, *flat: Tensor) -> Tensor:
+    def _attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(T, H K) from flat queries, keys and values."""
-        query, key, value = (states.view(len(states), -1, module.head_dim) for states in flat)
+        width, window = module.head_dim, self._window(module)
         if hasattr(module, "q_norm"):
+            query, key = query.view(len(query), -1, width), key.view(len(key), -1, width)
             query, key = computed(_norm(module.q_norm), query), computed(_norm(module.k_norm), key)
+        dropout = module.attention_dropout if module.training else 0.0
+        if dropout == 0.0 and (window is None or self.packed.longest <= window):
+            by = turning((query, key, value), width, self.packed, self.cos, self.sin, module.scaling)
+            if by is not None:
+                return attended(query, key, value, by)
+        query, key, value = (states.view(len(states), -1, width) for states in (query, key, value))
         query, key = rotated(query, self.cos, self.sin), rotated(key, self.cos, self.sin)
         query, key, value = (states.transpose(0, 1)[None] for states in (query, key, value))
         output, _ = attention(
-            module,
-            query,
-            key,
-            value,
-            self.packed,
-            scaling=module.scaling,
-            dropout=module.attention_dropout if module.training else 0.0,
-            sliding_window=self._window(module),
+            module, query, key, value, self.packed, scaling=module.scaling, dropout=dropout, sliding_window=window
         )
         return output.squeeze(0).flatten(1)
 

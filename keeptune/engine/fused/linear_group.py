@@ -26,8 +26,7 @@ Shapes: x (T, in), y_i (T, out_i), A (r, in), B (out_i, r).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +89,15 @@ class _Plan(NamedTuple):
         most = max(len(self.maps), *(len(one.updates) for one in self.maps))
         return multiplying(*tensors, *(one.weight for one in self.maps)) if self.learns and most < MOST_SUMMED else None
 
+    def together(self, own: ProcessorKernels | None) -> AbstractContextManager[None]:
+        """Inside, kernels wait for each other where nothing else reads what they give: dropout does."""
+        return nullcontext() if own is None or self.drops else own.together()
+
+    @property
+    def ranks(self) -> list[int]:
+        """Of each update."""
+        return [len(update.A) for _, update in self.updates]
+
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
         shape = len(of), self.maps[0].weight.shape[1]
@@ -105,46 +113,54 @@ class _Plan(NamedTuple):
 
 
 class _Group(torch.autograd.Function):
+    """With R the ranks of all updates: A (R, in) stands for theirs, u = A x and v = g s B are (T, R)."""
+
     @staticmethod
     def forward(ctx: Any, plan: _Plan, onto: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
-        x = plan.prologue.value(*inputs)
-        As = [A.to(x.dtype) for A in factors[0::2]]
-        Bs = [_scaled(B, update.scale).to(x.dtype) for B, (_, update) in zip(factors[1::2], plan.updates, strict=True)]
-        ctx.plan, ctx.random = plan, _random_state(x.device) if plan.drops else None
-        own = plan.multiplying(x)
-        inner = _inner(plan, x, As, own)
-        outputs = (_outputs if own is None else partial(_outputs_at_once, own))(plan, x, Bs, inner, onto)
-        ctx.save_for_backward(*inputs, *As, *Bs, *inner)
+        ctx.plan, ctx.random = plan, _random_state(inputs[0].device) if plan.drops else None
+        own, dtype = plan.multiplying(inputs[0]), inputs[0].dtype
+        A = _stacked(factors[0::2]).to(dtype) if factors else None
+        Bs = [_scaled(B, update.scale).to(dtype) for B, (_, update) in zip(factors[1::2], plan.updates, strict=True)]
+        with plan.together(own):
+            x = plan.prologue.value(*inputs)
+            u = None if A is None else _inner(plan, x, A, own)
+            of_maps = [list[tuple[Tensor, Tensor]]() for _ in plan.maps]
+            for (number, _), B, part in zip(plan.updates, Bs, _columns(u, plan.ranks), strict=True):
+                of_maps[number].append((part, B.T))
+            outputs = _outputs(plan, x, of_maps, onto) if own is None else _at_once(plan, x, of_maps, onto, own)
+        ctx.save_for_backward(*inputs, A, u, *Bs)
         return (*outputs, inputs[0]) if plan.carries else outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        saved, count = ctx.saved_tensors, len(plan.updates)
-        inputs, rest = saved[: plan.inputs], saved[plan.inputs :]
-        As, Bs, inner = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        saved = ctx.saved_tensors
+        inputs, (A, u, *Bs) = saved[: plan.inputs], saved[plan.inputs :]
         gradients, carried = (gradients[:-1], gradients[-1]) if plan.carries else (gradients, None)
-        own = plan.multiplying(*gradients)
         through = any(ctx.needs_input_grad[2 : 2 + plan.inputs])
         learns = any(ctx.needs_input_grad[2 + plan.inputs :])
-        slopes = [_product(gradients[n], B, own) for (n, _), B in zip(plan.updates, Bs, strict=True)]
+        own = plan.multiplying(*gradients)
         masks = None if ctx.random is None else plan.masks_again(ctx.random, gradients[0])
+        with plan.together(own):
+            v = _slopes(plan, gradients, Bs, own) if Bs else None
+            dx = _through(plan, gradients, v, A, masks, own) if through else None
         x: Tensor | None = None
         d_inputs: tuple[Tensor | None, ...] = (None,) * plan.inputs
-        if through:
-            dx = _through(plan, gradients, slopes, As, masks, own)
-            x, d_inputs = plan.prologue.back(dx, *inputs, again=learns, onto=carried)
-        elif learns:
-            x = value_again(plan.prologue, *inputs)
-        d_factors: list[Tensor | None] = [None] * (2 * count)
-        if x is not None and learns:
-            d_factors[0::2] = _slopes_of_A(slopes, x, masks, own)
-            d_factors[1::2] = [
-                _scaled(_slope_of_B(gradients[n], u, own), update.scale)
-                for (n, update), u in zip(plan.updates, inner, strict=True)
-            ]
+        d_factors: list[Tensor | None] = [None] * (2 * len(Bs))
+        with plan.together(own):
+            if dx is not None:
+                x, d_inputs = plan.prologue.back(dx, *inputs, again=learns, onto=carried)
+            elif learns:
+                x = value_again(plan.prologue, *inputs)
+            if x is not None and v is not None and learns:
+                d_factors[0::2] = _slopes_of_A(plan, v, x, masks, own)
+                parts = zip(plan.updates, _columns(u, plan.ranks), strict=True)
+                d_factors[1::2] = [_slope_of_B(gradients[number], part, own) for (number, _), part in parts]
+        for (_, update), slope in zip(plan.updates, d_factors[1::2], strict=True):
+            if slope is not None and update.scale != 1.0:
+                slope.mul_(update.scale)
         return None, gradients[0] if ctx.needs_input_grad[1] else None, *d_inputs, *d_factors
 
 
@@ -153,89 +169,103 @@ def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
     return a @ b if own is None else own.summed((a, b))
 
 
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x if scale == 1.0 else x * scale
-
-
-def _inner(plan: _Plan, x: Tensor, As: Sequence[Tensor], own: ProcessorKernels | None) -> Sequence[Tensor]:
-    """A x of each update, (T, r)."""
-    if plan.drops:
-        return [_product(_masked(x, mask), A.T, own) for mask, A in zip(plan.masks(x), As, strict=True)]
-    return _apart(_product(x, _stacked(As).T, own), [len(A) for A in As], dim=1) if As else []
+def _inner(plan: _Plan, x: Tensor, A: Tensor, own: ProcessorKernels | None) -> Tensor:
+    """The products u = A x."""
+    if not plan.drops:
+        return _product(x, A.T, own)
+    parts = zip(plan.masks(x), A.split(plan.ranks), strict=True)
+    return torch.cat([_product(_masked(x, mask), part.T, own) for mask, part in parts], 1)
 
 
 def _outputs(
-    plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], onto: Tensor | None
+    plan: _Plan, x: Tensor, of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]], onto: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """y_i of each map, (T, out_i), from the factors s B."""
+    """y_i of each map, (T, out_i), given the factors u and s B' of its updates."""
     outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
-    for (number, _), B, u in zip(plan.updates, Bs, inner, strict=True):
-        outputs[number].addmm_(u, B.T)
+    for output, pairs in zip(outputs, of_maps, strict=True):
+        for u, B in pairs:
+            output.addmm_(u, B)
     if onto is not None:
         outputs[0].add_(onto)
     return outputs
 
 
-def _outputs_at_once(
-    own: ProcessorKernels, plan: _Plan, x: Tensor, Bs: Sequence[Tensor], inner: Sequence[Tensor], onto: Tensor | None
+def _at_once(
+    plan: _Plan,
+    x: Tensor,
+    of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]],
+    onto: Tensor | None,
+    own: ProcessorKernels,
 ) -> tuple[Tensor, ...]:
     """The same by kernels, which multiply a map and its updates, and add what there is to it, in one go."""
-    pairs = [[(x, one.weight.T)] for one in plan.maps]
-    for (number, _), B, u in zip(plan.updates, Bs, inner, strict=True):
-        pairs[number].append((u, B.T))
-    biases = [one.bias for one in plan.maps]
-    at_once = onto is not None and biases[0] is None and onto.stride(1) == 1
-    if at_once:
-        biases[0] = onto
-    outputs = tuple(own.summed(*some, onto=bias) for some, bias in zip(pairs, biases, strict=True))
-    if onto is not None and not at_once:
-        outputs[0].add_(onto)
-    return outputs
+    begins = [one.bias for one in plan.maps]
+    if onto is not None:
+        begins[0] = onto if begins[0] is None else onto + begins[0]
+    parts = zip(plan.maps, of_maps, begins, strict=True)
+    return tuple(own.summed((x, one.weight.T), *pairs, onto=begin) for one, pairs, begin in parts)
+
+
+def _slopes(plan: _Plan, gradients: Sequence[Tensor], Bs: Sequence[Tensor], own: ProcessorKernels | None) -> Tensor:
+    """The products v = g s B."""
+    pairs = [(gradients[number], B) for (number, _), B in zip(plan.updates, Bs, strict=True)]
+    if own is None:
+        return _stacked([g @ B for g, B in pairs], 1)
+    v = gradients[0].new_empty(len(gradients[0]), sum(plan.ranks))
+    for (g, B), into in zip(pairs, _columns(v, plan.ranks), strict=True):
+        own.summed((g, B), into=into)
+    return v
 
 
 def _through(
     plan: _Plan,
     gradients: Sequence[Tensor],
-    slopes: Sequence[Tensor],
-    As: Sequence[Tensor],
+    v: Tensor | None,
+    A: Tensor | None,
     masks: Sequence[Tensor | None] | None,
     own: ProcessorKernels | None,
 ) -> Tensor:
-    """The gradient in x, sum_i g_i W_i + sum_j v_j A_j, (T, in), from the slopes v = g s B, (T, r)."""
+    """The gradient in x, sum_i g_i W_i + v A, (T, in)."""
     pairs = [(gradient, one.weight) for one, gradient in zip(plan.maps, gradients, strict=True)]
-    if slopes and masks is None:
-        pairs.append((_stacked(slopes, 1), _stacked(As)))
+    if v is not None and A is not None and masks is None:
+        pairs.append((v, A))
     if own is not None:
         dx = own.summed(*pairs)
     else:
         dx = pairs[0][0] @ pairs[0][1]
         for a, b in pairs[1:]:
             dx.addmm_(a, b)
-    for mask, v, A in zip(masks or (), slopes, As, strict=masks is not None):
-        dx.add_(_masked(_product(v, A, own), mask))
+    if v is not None and A is not None and masks is not None:
+        for mask, slope, part in zip(masks, _columns(v, plan.ranks), A.split(plan.ranks), strict=True):
+            dx.add_(_masked(_product(slope, part, own), mask))
     return dx
 
 
 def _slopes_of_A(
-    slopes: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
+    plan: _Plan, v: Tensor, x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
 ) -> Sequence[Tensor]:
-    """The gradient of each A, v' x, (r, in); in float32 from kernels."""
-    if masks is not None:
-        return [_slope_of_A(v, _masked(x, mask), own) for mask, v in zip(masks, slopes, strict=True)]
-    return _apart(_slope_of_A(_stacked(slopes, 1), x, own), [v.shape[1] for v in slopes])
+    """The gradient of each A, v' x, (r, in)."""
+    if masks is None:
+        return _slope_of_A(v, x, own).split(plan.ranks)
+    parts = zip(masks, _columns(v, plan.ranks), strict=True)
+    return [_slope_of_A(slope, _masked(x, mask), own) for mask, slope in parts]
 
 
 def _slope_of_A(v: Tensor, x: Tensor, own: ProcessorKernels | None) -> Tensor:
-    if own is None:
-        return v.T @ x
-    return own.summed((v.T, x), into=torch.empty(v.shape[1], x.shape[1]))
+    """The product v' x; in float32 from kernels."""
+    return v.T @ x if own is None else own.summed((v.T, x), into=torch.empty(v.shape[1], x.shape[1]))
 
 
 def _slope_of_B(gradient: Tensor, u: Tensor, own: ProcessorKernels | None) -> Tensor:
     """The gradient of a B without its scale, g' u, (out, r); in float32 from kernels."""
     if own is None:
         return (u.T @ gradient).T
-    return own.summed((u.T, gradient), into=torch.empty(gradient.shape[1], u.shape[1]).T).T
+    slope = torch.empty(gradient.shape[1], u.shape[1])
+    own.summed((u.T, gradient), into=slope.T)
+    return slope
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return x if scale == 1.0 else x * scale
 
 
 def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -243,9 +273,9 @@ def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
     return some[0] if len(some) == 1 else torch.cat(list(some), dim)
 
 
-def _apart(x: Tensor, sizes: list[int], dim: int = 0) -> Sequence[Tensor]:
-    """The parts that `_stacked` put together."""
-    return [x] if len(sizes) == 1 else x.split_with_sizes(sizes, dim)
+def _columns(x: Tensor | None, ranks: list[int]) -> Sequence[Tensor]:
+    """What is each update's of (T, R)."""
+    return [] if x is None else x.split(ranks, 1)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

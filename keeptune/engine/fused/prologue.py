@@ -6,7 +6,8 @@
 g is the gradient in x. Statistics and products run in float32 (float64 for float64 inputs); results have the dtype of
 the inputs. Values are rounded where transformers' modules round, so that they are theirs bitwise: where nothing learns,
 a model is measured, and there bits count. Training (`engine/learning`) runs the kernels where there are some
-(`engine/kernels`), but for values in float32 on a processor, where they would save half a percent of a step.
+(`engine/kernels`), whose bits depend on a token's own numbers alone; torch takes another exponential for the last
+numbers of a tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from keeptune.engine.kernel_contract import Back, Kernels
+from keeptune.engine.kernel_contract import Back
 from keeptune.engine.kernels import serving
 
 
@@ -70,7 +71,7 @@ class RMSNorm:
 
     def value(self, *inputs: Tensor) -> Tensor:
         """h: (..., D) to (..., D)."""
-        if self.learns and (kernels := _forward(inputs[0], self.weight)):
+        if self.learns and (kernels := serving(inputs[0], self.weight)):
             return kernels.norm(inputs[0], self.weight, self.epsilon)
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
@@ -107,16 +108,15 @@ class SwiGLU:
     def value(self, *inputs: Tensor) -> Tensor:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
-        if self.learns and (kernels := _forward(gate, up)):
+        if self.learns and (kernels := serving(gate, up)):
             return kernels.gated(gate, up)
         return functional.silu(gate) * up
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
         """In t and u."""
         gate, up = inputs
-        if kernels := serving(gradient, gate, up):
-            value, (slope, other) = kernels.gated_back(gradient, gate, up, again=again)
-            return Back(value, (_added(slope, onto), other))
+        if onto is None and (kernels := serving(gradient, gate, up)):
+            return kernels.gated_back(gradient, gate, up, again=again)
         opened = functional.silu(gate)
         value = opened * up if again else None
         slope = torch.ops.aten.silu_backward(gradient * up, gate)
@@ -125,12 +125,6 @@ class SwiGLU:
 
 def _added(gradient: Tensor, onto: Tensor | None) -> Tensor:
     return gradient if onto is None else gradient + onto
-
-
-def _forward(*tensors: Tensor) -> Kernels | None:
-    """The kernels of a value."""
-    first = tensors[0]
-    return None if first.device.type == "cpu" and first.dtype == torch.float32 else serving(*tensors)
 
 
 def wide_of(tensor: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "kernels.h"
 #include "blocks.h"
 
 /* A row of the batch and one of its key heads; a pointer stands at its first token and its first head. */

@@ -1,5 +1,6 @@
 /* SwiGLU: x = a u, a = t s, s = sigmoid(t), and its gradient dt = g u (s + a (1 - s)), du = g a. */
 
+#include "kernels.h"
 #include "vectors.h"
 
 #define BLOCK 4096 /* a multiple of LANES */

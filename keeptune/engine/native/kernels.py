@@ -7,6 +7,7 @@ otherwise; results are new. Whatever is added up is float32.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 from ctypes import CDLL
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from keeptune.engine.kernel_contract import Back
 from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native import products
+from keeptune.engine.native.calls import call, together
 from keeptune.engine.native.library import loaded
 
 WIDEST = 16
@@ -53,7 +55,7 @@ class Kernels:
         """The norm w h r with r = (mean(h^2) + eps)^-1/2, of h (..., D) and w (D,)."""
         value, width = torch.empty_like(input), input.shape[-1]
         sizes = input.numel() // width, width
-        self.library.norm(*_places(input, weight), epsilon, value.data_ptr(), *sizes, _threads(input))
+        call(self.library, "norm", (input, weight, value), epsilon, *sizes, _threads(input))
         return value
 
     def norm_back(
@@ -78,31 +80,29 @@ class Kernels:
         """
         width = input.shape[-1]
         value, d_input = torch.empty_like(input) if again else None, torch.empty_like(input)
-        rows = input.numel() // width
-        places = _places(gradient, input, weight, onto), _places(value, d_input)
-        self.library.norm_back(*places[0], epsilon, *places[1], rows, width, _threads(input))
+        sizes, places = (input.numel() // width, width), (gradient, input, weight, onto, value, d_input)
+        call(self.library, "norm_back", places, epsilon, *sizes, _threads(input))
         return Back(value, (d_input,))
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """The gated unit t sigmoid(t) u; gate t and up u have one shape."""
         value = torch.empty_like(gate)
-        self.library.gated(*_places(gate, up, value), gate.numel(), _threads(gate))
+        call(self.library, "gated", (gate, up, value), gate.numel(), _threads(gate))
         return value
 
     def gated_back(self, gradient: Tensor, gate: Tensor, up: Tensor, *, again: bool = True) -> Back:
         """Of `gated`; gradient, gate t and up u have one shape."""
         value = torch.empty_like(gate) if again else None
         slopes = torch.empty_like(gate), torch.empty_like(up)
-        self.library.gated_back(*_places(gradient, gate, up, value, *slopes), gate.numel(), _threads(gate))
+        call(self.library, "gated_back", (gradient, gate, up, value, *slopes), gate.numel(), _threads(gate))
         return Back(value, slopes)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
         """Heads (T, H, K) turned by angles: cos and sin (T, 1, K / 2), which are dense in the last dimension alone."""
         rows, heads, width = x.shape
         turned = torch.empty_like(x)
-        sign, half = -1.0 if back else 1.0, width // 2
-        places, sizes = _places(x, cos, sin), (rows, heads, half)
-        self.library.rotate(*places, cos.stride(0), sign, turned.data_ptr(), *sizes, _threads(x))
+        sign, sizes = -1.0 if back else 1.0, (rows, heads, width // 2)
+        call(self.library, "rotate", (x, cos, sin, turned), cos.stride(0), sign, *sizes, _threads(x))
         return turned
 
     def attends(self, width: int) -> bool:
@@ -118,9 +118,8 @@ class Kernels:
         """
         output, log_sums = torch.empty_like(query), torch.empty(query.shape[:2], dtype=torch.float32)
         sizes = len(offsets[0]) - 1, query.shape[1], key.shape[1], query.shape[2]
-        places = _places(query, key, value, output, log_sums, *offsets)
-        if self.library.attention(*places, *sizes, scale, _threads(query)):
-            raise MemoryError("no memory for the attention of a row")
+        places = query, key, value, output, log_sums, *offsets
+        call(self.library, "attention", places, *sizes, scale, _threads(query))
         return output, log_sums
 
     def attention_back(
@@ -151,9 +150,8 @@ class Kernels:
         """
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         sizes = len(offsets[0]) - 1, query.shape[1], key.shape[1], query.shape[2]
-        places = _places(query, key, value, gradient, log_sums, *found, *offsets)
-        if self.library.attention_back(*places, *sizes, scale, _threads(query)):
-            raise MemoryError("no memory for the gradient of attention")
+        places = query, key, value, gradient, log_sums, *found, *offsets
+        call(self.library, "attention_back", places, *sizes, scale, _threads(query))
         return found
 
     def next_token(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
@@ -168,8 +166,7 @@ class Kernels:
             MemoryError: no room for a row in float32.
         """
         losses = torch.empty(len(targets), dtype=torch.float32)
-        if self.library.next_token(*_places(logits, targets, weights, losses), *logits.shape, _threads(logits)):
-            raise MemoryError("no memory for a row of logits")
+        call(self.library, "next_token", (logits, targets, weights, losses), *logits.shape, _threads(logits))
         return losses
 
     def updates(self, rank: int) -> bool:
@@ -189,8 +186,12 @@ class Kernels:
         """
         found = torch.empty_like(h)
         sizes = len(x), x.shape[1], h.shape[1], A.shape[1]
-        self.library.low_rank(*_places(x, h, A, B, scale, sets, found), *sizes, _threads(h))
+        call(self.library, "low_rank", (x, h, A, B, scale, sets, found), *sizes, _threads(h))
         return found
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, kernels wait, and run at its end: nothing but a kernel may read what one of them gives before."""
+        return together()
 
     @functools.cached_property
     def multiplies(self) -> bool:
@@ -214,10 +215,6 @@ class Kernels:
         into = a.new_empty(a.shape[0], b.shape[1]) if into is None else into
         products.summed(self.library, pairs, onto, into, _threads(b))
         return into
-
-
-def _places(*tensors: Tensor | None) -> list[int | None]:
-    return [None if x is None else x.data_ptr() for x in tensors]
 
 
 def _threads(of: Tensor) -> int:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from ctypes import c_float, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_int64
 from pathlib import Path
 
 from keeptune.core.cache import cache_folder
@@ -29,24 +29,6 @@ FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -
 WIDE_REGISTERS = ["-mprefer-vector-width=512"]
 """For x86, where compilers use half of the widest registers unless they are told otherwise."""
 SECONDS = 60
-
-_P, _N, _F, _I = c_void_p, c_int64, c_float, c_int
-SIGNATURES: dict[str, Sequence[type]] = {
-    "norm": (_P, _P, _F, _P, _N, _N, _I),
-    "norm_back": (_P, _P, _P, _P, _F, _P, _P, _N, _N, _I),
-    "gated": (_P, _P, _P, _N, _I),
-    "gated_back": (_P, _P, _P, _P, _P, _P, _N, _I),
-    "rotate": (_P, _P, _P, _N, _F, _P, _N, _N, _N, _I),
-    "attention": (*[_P] * 7, _N, _N, _N, _N, _F, _I),
-    "attention_back": (*[_P] * 10, _N, _N, _N, _N, _F, _I),
-    "next_token": (_P, _P, _P, _P, _N, _N, _I),
-    "low_rank": (*[_P] * 7, _N, _N, _N, _N, _I),
-    "products": (_P, _I),
-    "multiplies": (),
-}
-"""The arguments of each function, in the order of its source."""
-ANSWERING = ("attention", "attention_back", "next_token", "products", "multiplies")
-"""They give a number: 1 where memory is short, else 0, and `multiplies` whether it does; the others give nothing."""
 
 
 def loaded(agree: Callable[[ctypes.CDLL], bool], flags: Sequence[str] = ()) -> ctypes.CDLL | None:
@@ -127,8 +109,5 @@ def _instructions() -> str:
 
 def _open(path: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(path))
-    for name, arguments in SIGNATURES.items():
-        function = getattr(found, name)
-        function.argtypes = list(arguments)
-        function.restype = c_int if name in ANSWERING else None
+    found.calls.argtypes, found.calls.restype = (c_char_p, c_int64), c_int64
     return found

@@ -1,5 +1,6 @@
 /* Low-rank updates of rows that have factors of their own: y = h + B' (s A x), each row with its own A, B and s. */
 
+#include "kernels.h"
 #include "lanes.h"
 
 #define BLOCK 512

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "kernels.h"
 #include "vectors.h"
 
 static float top_of(const number *z, int64_t vocabulary)

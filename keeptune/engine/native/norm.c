@@ -1,5 +1,6 @@
 /* The root-mean-square norm: x = w h r, r = (mean(h^2) + eps)^-1/2, and its gradient dh = r (w g - h r^2 mean(w g h)). */
 
+#include "kernels.h"
 #include "vectors.h"
 
 /* w h r, from i on, of which so many are left. */

@@ -5,6 +5,7 @@
  * g W, copy each weight once, and no token. Threads share nothing: each has columns and rows of its own, and none waits.
  * Sums are float32, rounded once; their order depends on nothing. */
 
+#include "kernels.h"
 #include "panels.h"
 
 #include <stdlib.h>

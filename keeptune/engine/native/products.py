@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL
-from struct import Struct
 
 import torch
 from torch import Tensor
 
 from keeptune.core.machine import processor_says
 from keeptune.engine.kernel_contract import MOST_SUMMED
-
-PACKED = [Struct(f"{9 + 7 * parts}q").pack for parts in range(MOST_SUMMED + 1)]
-"""Numbers to a `struct sum` of so many parts."""
+from keeptune.engine.native.calls import call_products, settle
 
 
 def serves(library: CDLL) -> bool:
@@ -31,7 +28,7 @@ def summed(
     """As `Kernels.summed`."""
     assert len(pairs) <= MOST_SUMMED
     parts: list[int] = []  # of each, the numbers of a `struct part`
-    kept: list[Tensor] = []  # they live as long as their places are in use
+    kept = [into] if onto is None else [into, onto]  # they live as long as their places are in use
     for a, b in pairs:
         length = b.shape[0]
         (left, a_stride, lying), (right, b_stride, across) = _left(a, length), _right(b, length)
@@ -40,9 +37,8 @@ def summed(
     (rows, columns), (stride, following), wide = into.shape, into.stride(), into.dtype == torch.float32
     turned = stride == 1 != following
     begin = (0, 0) if onto is None else (onto.data_ptr(), onto.stride(0) if onto.dim() == 2 else 0)
-    given = begin[0], into.data_ptr(), begin[1], following if turned else stride, rows, columns, wide, turned
-    if library.products(PACKED[len(pairs)](*given, len(pairs), *parts), threads):
-        raise MemoryError("no memory for the panels of a product")
+    sizes = begin[1], following if turned else stride, rows, columns, wide, turned, len(pairs)
+    call_products(library, (threads, begin[0], into.data_ptr(), *sizes), parts, kept)
 
 
 def _left(a: Tensor, length: int) -> tuple[Tensor, int, bool]:
@@ -72,6 +68,7 @@ def _right(b: Tensor, length: int) -> tuple[Tensor, int, bool]:
 
 def _in_twos(x: Tensor) -> Tensor:
     """The same with dense rows of an even number of numbers, the last of which may be a zero."""
+    settle()
     rows, length = x.shape
     even = x.new_zeros(rows, length + length % 2)
     even[:, :length].copy_(x)

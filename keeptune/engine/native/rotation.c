@@ -6,6 +6,7 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
+#include "kernels.h"
 #include "vectors.h"
 
 /* x, turned (rows, heads, 2 half); c, s (rows, half), `stride` apart; sign -1 turns back. */

@@ -113,7 +113,7 @@ def test_an_input_without_gradient_costs_no_product_with_the_weights():
 
 
 def test_nothing_as_large_as_the_input_is_kept_beside_it():
-    maps, x = group(bias=False), make(T, IN, generator=torch.Generator())
+    maps, x = group(ranks=((2,), (3,), ()), bias=False), make(T, IN, generator=torch.Generator())
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         linear_group(RMSNorm(torch.ones(IN, dtype=torch.float64), 1e-6), [x], maps)

@@ -49,7 +49,7 @@ def test_products_are_near_those_in_float64(dtype, rows, columns, length):
     kernels = kernels_of(dtype)
     a, b, across, bias = drawn(dtype, (rows, length), (length, columns), (columns, length), (columns,))
     assert_near(kernels.summed((a, b)), [(a, b)], dtype)
-    assert_near(kernels.summed((a, across.T), bias=bias), [(a, across.T)], dtype, bias)
+    assert_near(kernels.summed((a, across.T), onto=bias), [(a, across.T)], dtype, bias)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
