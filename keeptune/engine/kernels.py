@@ -15,7 +15,10 @@ from torch import Tensor
 from keeptune.engine.kernel_contract import Kernels, ProcessorKernels, of_processor
 from keeptune.engine.kernel_trial import agree
 from keeptune.engine.native import kernels as native
+from keeptune.engine.native.calls import settle
 from keeptune.engine.native.library import SWITCH
+
+__all__ = ["all_there", "kernels_of", "multiplying", "serving", "settle"]
 
 
 def serving(*tensors: Tensor) -> Kernels | None:

@@ -21,14 +21,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from keeptune.engine.attention import attention
-from keeptune.engine.fused.attending import attended, turning
-from keeptune.engine.fused.linear_group import LinearMap, linear_group
+from keeptune.engine.fused.attending import attending
+from keeptune.engine.fused.halves import AttendingHalf, FeedingHalf
+from keeptune.engine.fused.linear_group import Group, LinearMap, group_of, linear_group
 from keeptune.engine.fused.prologue import Prologue, RMSNorm, Same, SwiGLU, computed
 from keeptune.engine.fused.readers import Readers, readers_of
 from keeptune.engine.fused.rotation import rotated
 from keeptune.engine.fused.serving import Served, served
+from keeptune.engine.kernel_contract import ProcessorKernels
+from keeptune.engine.kernels import multiplying
 from keeptune.engine.learning import learns
 from keeptune.engine.segments import Segments
+
+OPENING, CLOSING = ("gate", "up"), ("down",)
+"""The maps of a feed-forward layer."""
 
 
 class Fused(NamedTuple):
@@ -104,36 +110,74 @@ class Decoder:
 
     def layer(self, path: str, block: Any, stream: Tensor, readers: Readers | None = None) -> Tensor:
         """The residual stream (T, D) behind a block; of the readers alone, where there are some."""
-        attending, feeding, by = block.self_attn, block.mlp, self.served
-        norm = _norm(block.input_layernorm)
-        query, key, value, stream = _maps(by, norm, [stream], f"{path}.self_attn", attending, "qkv", carries=True)
-        heads = self._attend(attending, query, key, value)
+        first, second = self._halves(path, block, stream, readers)
+        if first is not None:
+            heads, stream = first(stream)
+        else:
+            norm = _norm(block.input_layernorm)
+            maps = self.served, norm, [stream], f"{path}.self_attn", block.self_attn, "qkv"
+            query, key, value, stream = _maps(*maps, carries=True)
+            heads = self._attend(block.self_attn, query, key, value)
+        by = self.served
         if readers is not None:
             heads, stream, by = readers.of(heads), readers.of(stream), readers.served
-        (stream,) = _maps(by, Same(), [heads], f"{path}.self_attn", attending, "o", onto=stream)
+        if second is not None:
+            return second(heads, stream)
+        (stream,) = _maps(by, Same(), [heads], f"{path}.self_attn", block.self_attn, "o", onto=stream)
         norm, gated = _norm(block.post_attention_layernorm), SwiGLU(learns=learns())
-        gate, up, stream = _maps(by, norm, [stream], f"{path}.mlp", feeding, ("gate", "up"), carries=True)
-        (stream,) = _maps(by, gated, [gate, up], f"{path}.mlp", feeding, ("down",), onto=stream)
+        gate, up, stream = _maps(by, norm, [stream], f"{path}.mlp", block.mlp, OPENING, carries=True)
+        (stream,) = _maps(by, gated, [gate, up], f"{path}.mlp", block.mlp, CLOSING, onto=stream)
         return stream
 
-    def _attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, module: Any, *flat: Tensor) -> Tensor:
         """(T, H K) from flat queries, keys and values."""
-        width, window = module.head_dim, self._window(module)
+        query, key, value = (states.view(len(states), -1, module.head_dim) for states in flat)
         if hasattr(module, "q_norm"):
-            query, key = query.view(len(query), -1, width), key.view(len(key), -1, width)
             query, key = computed(_norm(module.q_norm), query), computed(_norm(module.k_norm), key)
-        dropout = module.attention_dropout if module.training else 0.0
-        if dropout == 0.0 and (window is None or self.packed.longest <= window):
-            by = turning((query, key, value), width, self.packed, self.cos, self.sin, module.scaling)
-            if by is not None:
-                return attended(query, key, value, by)
-        query, key, value = (states.view(len(states), -1, width) for states in (query, key, value))
         query, key = rotated(query, self.cos, self.sin), rotated(key, self.cos, self.sin)
         query, key, value = (states.transpose(0, 1)[None] for states in (query, key, value))
         output, _ = attention(
-            module, query, key, value, self.packed, scaling=module.scaling, dropout=dropout, sliding_window=window
+            module,
+            query,
+            key,
+            value,
+            self.packed,
+            scaling=module.scaling,
+            dropout=module.attention_dropout if module.training else 0.0,
+            sliding_window=self._window(module),
         )
         return output.squeeze(0).flatten(1)
+
+    def _halves(
+        self, path: str, block: Any, stream: Tensor, readers: Readers | None
+    ) -> tuple[AttendingHalf | None, FeedingHalf | None]:
+        """The halves of a layer, each where kernels of a processor train all of it."""
+        module, norms = block.self_attn, (block.input_layernorm, block.post_attention_layernorm)
+        own = multiplying(stream, *(norm.weight for norm in norms)) if learns() else None
+        if own is None:
+            return None, None
+        by = self.served if readers is None else readers.served
+        found = (
+            _group(self.served, _norm(norms[0]), 1, f"{path}.self_attn", module, "qkv"),
+            _group(by, Same(), 1, f"{path}.self_attn", module, "o"),
+            _group(by, _norm(norms[1]), 1, f"{path}.mlp", block.mlp, OPENING),
+            _group(by, SwiGLU(learns=True), 2, f"{path}.mlp", block.mlp, CLOSING),
+        )
+        maps, *behind = (group if group and group.multiplying() is own and not group.drops else None for group in found)
+        o, opening, closing = behind
+        feeding = FeedingHalf(own, o, opening, closing) if o and opening and closing else None
+        return None if maps is None else self._attending(own, module, maps), feeding
+
+    def _attending(self, own: ProcessorKernels, module: Any, maps: Group) -> AttendingHalf | None:
+        width, window = module.head_dim, self._window(module)
+        whole = window is None or self.packed.longest <= window
+        drops = module.training and module.attention_dropout
+        weight = maps.maps[0].weight
+        if drops or not whole or not own.attends(width) or not self.cos.dtype == self.sin.dtype == weight.dtype:
+            return None
+        norms = (_norm(module.q_norm), _norm(module.k_norm)) if hasattr(module, "q_norm") else None
+        by = attending(own, self.packed, len(weight) // width, self.cos, self.sin, module.scaling)
+        return AttendingHalf(own, maps, norms, by, width)
 
     def _window(self, module: Any) -> int | None:
         window: int | None = getattr(module, "sliding_window", None)
@@ -152,21 +196,37 @@ def _maps(
     carries: bool = False,
 ) -> Sequence[Tensor]:
     """The maps `<role>_proj` of a sublayer, as `linear_group`: in one function where updates are all there is."""
-    paths = [f"{sublayer}.{role}_proj" for role in roles]
-    modules: list[Any] = [getattr(parent, f"{role}_proj") for role in roles]
-    updates = [by.updates(path) for path in paths]
-    if None not in updates:
-        pairs = zip(modules, updates, strict=True)
-        maps = [LinearMap(map_.weight, map_.bias, own or ()) for map_, own in pairs]
+    maps = _linear_maps(by, sublayer, parent, roles)
+    if maps is not None:
         return linear_group(prologue, inputs, maps, onto=onto, carries=carries)
     x, outputs = computed(prologue, *inputs), []
-    for path, module in zip(paths, modules, strict=True):
+    for role in roles:
+        path, module = f"{sublayer}.{role}_proj", getattr(parent, f"{role}_proj")
         given = by.given(path, x)
         (plain,) = linear_group(Same(), [given], [LinearMap(module.weight, module.bias)])
         outputs.append(by.returned(path, given, plain))
     if onto is not None:
         outputs[0] = onto + outputs[0]
     return [*outputs, inputs[0]] if carries else outputs
+
+
+def _linear_maps(by: Served, sublayer: str, parent: Any, roles: Sequence[str]) -> list[LinearMap] | None:
+    """The maps `<role>_proj` with their updates, where updates are all there is."""
+    found = []
+    for role in roles:
+        updates = by.updates(f"{sublayer}.{role}_proj")
+        if updates is None:
+            return None
+        module = getattr(parent, f"{role}_proj")
+        found.append(LinearMap(module.weight, module.bias, updates))
+    return found
+
+
+def _group(
+    by: Served, prologue: Prologue, inputs: int, sublayer: str, parent: Any, roles: Sequence[str]
+) -> Group | None:
+    maps = _linear_maps(by, sublayer, parent, roles)
+    return None if maps is None else group_of(prologue, inputs, maps, learns=True)
 
 
 def _norm(module: Any) -> RMSNorm:

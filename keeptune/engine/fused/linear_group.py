@@ -37,7 +37,7 @@ from torch.nn import functional
 from keeptune.engine.deltas import Factors
 from keeptune.engine.fused.prologue import Prologue, value_again
 from keeptune.engine.kernel_contract import MOST_SUMMED, ProcessorKernels
-from keeptune.engine.kernels import multiplying
+from keeptune.engine.kernels import multiplying, settle
 from keeptune.engine.learning import learns
 
 
@@ -66,37 +66,115 @@ def linear_group(
         onto: (T, out) what the value of the first map is added to.
         carries: whether the first input comes back behind the y_i.
     """
-    updates = [(number, update) for number, one in enumerate(maps) for update in one.updates]
-    factors = [factor for _, update in updates for factor in (update.A, update.B)]
-    plan = _Plan(prologue, len(inputs), maps, updates, any(update.dropout for _, update in updates), carries, learns())
-    outputs: tuple[Tensor, ...] = _Group.apply(plan, onto, *inputs, *factors)  # type: ignore[no-untyped-call]
+    group = group_of(prologue, len(inputs), maps, learns=learns())
+    factors = [factor for _, update in group.updates for factor in (update.A, update.B)]
+    outputs: tuple[Tensor, ...] = _Group.apply(group, carries, onto, *inputs, *factors)  # type: ignore[no-untyped-call]
     return outputs
 
 
-class _Plan(NamedTuple):
-    """What does not change between the forward and the backward pass."""
+def group_of(prologue: Prologue, inputs: int, maps: Sequence[LinearMap], *, learns: bool) -> Group:
+    """A group whose prologue has so many inputs."""
+    updates = [(number, update) for number, one in enumerate(maps) for update in one.updates]
+    return Group(prologue, inputs, maps, updates, any(update.dropout for _, update in updates), learns)
+
+
+class Group(NamedTuple):
+    """A group of maps as two functions: the values, and the gradients.
+
+    With R the ranks of all updates: A (R, in) stands for theirs, u = A x and v = g s B are (T, R).
+
+    Attributes:
+        prologue: in front of the maps.
+        inputs: how many it has.
+        maps: that share its value.
+        updates: each with the number of its map, in order.
+        drops: whether any of them does.
+        learns: the pass trains.
+    """
 
     prologue: Prologue
     inputs: int
     maps: Sequence[LinearMap]
-    updates: Sequence[tuple[int, Factors]]  # each with the number of its map, in order
+    updates: Sequence[tuple[int, Factors]]
     drops: bool
-    carries: bool
     learns: bool
-
-    def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
-        """The kernels that multiply these and the weights, if there are any."""
-        most = max(len(self.maps), *(len(one.updates) for one in self.maps))
-        return multiplying(*tensors, *(one.weight for one in self.maps)) if self.learns and most < MOST_SUMMED else None
-
-    def together(self, own: ProcessorKernels | None) -> AbstractContextManager[None]:
-        """Inside, kernels wait for each other where nothing else reads what they give: dropout does."""
-        return nullcontext() if own is None or self.drops else own.together()
 
     @property
     def ranks(self) -> list[int]:
         """Of each update."""
         return [len(update.A) for _, update in self.updates]
+
+    def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
+        """The kernels that multiply these and the weights, if there are any."""
+        most = max(len(self.maps), *(len(one.updates) for one in self.maps))
+        weights = [one.weight for one in self.maps]
+        return multiplying(*tensors, *weights) if self.learns and most < MOST_SUMMED else None
+
+    def together(self, own: ProcessorKernels | None) -> AbstractContextManager[None]:
+        """Inside, kernels wait for each other where nothing else reads what they give: dropout does."""
+        return nullcontext() if own is None or self.drops else own.together()
+
+    def values(
+        self, own: ProcessorKernels | None, inputs: Sequence[Tensor], factors: Sequence[Tensor], onto: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
+        """The y_i, and what the gradients need: A, u and each s B."""
+        dtype = inputs[0].dtype
+        A = _stacked(factors[0::2]).to(dtype) if factors else None
+        Bs = [_scaled(B, update.scale).to(dtype) for B, (_, update) in zip(factors[1::2], self.updates, strict=True)]
+        x = self.prologue.value(*inputs)
+        u = None if A is None else _inner(self, x, A, own)
+        of_maps = [list[tuple[Tensor, Tensor]]() for _ in self.maps]
+        for (number, _), B, part in zip(self.updates, Bs, _columns(u, self.ranks), strict=True):
+            of_maps[number].append((part, B.T))
+        outputs = _outputs(self, x, of_maps, onto) if own is None else _at_once(self, x, of_maps, onto, own)
+        return outputs, [A, u, *Bs]
+
+    def gradients(
+        self,
+        own: ProcessorKernels | None,
+        inputs: Sequence[Tensor],
+        kept: Sequence[Any],
+        slopes: Sequence[Tensor],
+        *,
+        onto: Tensor | None = None,
+        masks: Sequence[Tensor | None] | None = None,
+        through: bool = True,
+        learns: bool = True,
+    ) -> tuple[Sequence[Tensor | None], list[Tensor | None]]:
+        """In the inputs and in each A and B; those in B still lack their scale (`scaled`).
+
+        Args:
+            own: the kernels that multiply.
+            inputs: of the prologue.
+            kept: by `values`.
+            slopes: in each y_i.
+            onto: what the gradient in the first input is added to.
+            masks: of dropout.
+            through: whether the gradients in the inputs are wanted.
+            learns: whether those in A and B are.
+        """
+        A, u, *Bs = kept
+        v = _slopes(self, slopes, Bs, own) if Bs else None
+        x: Tensor | None = None
+        d_inputs: Sequence[Tensor | None] = (None,) * self.inputs
+        if through:
+            dx = _through(self, slopes, v, A, masks, own)
+            x, d_inputs = self.prologue.back(dx, *inputs, again=learns, onto=onto)
+        elif learns:
+            x = value_again(self.prologue, *inputs)
+        d_factors: list[Tensor | None] = [None] * (2 * len(Bs))
+        if x is not None and v is not None and learns:
+            d_factors[0::2] = _slopes_of_A(self, v, x, masks, own)
+            parts = zip(self.updates, _columns(u, self.ranks), strict=True)
+            d_factors[1::2] = [_slope_of_B(slopes[number], part, own) for (number, _), part in parts]
+        return d_inputs, d_factors
+
+    def scaled(self, d_factors: list[Tensor | None]) -> list[Tensor | None]:
+        """The gradients in A and B, each of B times its scale, which nobody read before."""
+        for (_, update), slope in zip(self.updates, d_factors[1::2], strict=True):
+            if slope is not None and update.scale != 1.0:
+                slope.mul_(update.scale)
+        return d_factors
 
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
@@ -113,55 +191,32 @@ class _Plan(NamedTuple):
 
 
 class _Group(torch.autograd.Function):
-    """With R the ranks of all updates: A (R, in) stands for theirs, u = A x and v = g s B are (T, R)."""
-
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, onto: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, factors = tensors[: plan.inputs], tensors[plan.inputs :]
-        ctx.plan, ctx.random = plan, _random_state(inputs[0].device) if plan.drops else None
-        own, dtype = plan.multiplying(inputs[0]), inputs[0].dtype
-        A = _stacked(factors[0::2]).to(dtype) if factors else None
-        Bs = [_scaled(B, update.scale).to(dtype) for B, (_, update) in zip(factors[1::2], plan.updates, strict=True)]
-        with plan.together(own):
-            x = plan.prologue.value(*inputs)
-            u = None if A is None else _inner(plan, x, A, own)
-            of_maps = [list[tuple[Tensor, Tensor]]() for _ in plan.maps]
-            for (number, _), B, part in zip(plan.updates, Bs, _columns(u, plan.ranks), strict=True):
-                of_maps[number].append((part, B.T))
-            outputs = _outputs(plan, x, of_maps, onto) if own is None else _at_once(plan, x, of_maps, onto, own)
-        ctx.save_for_backward(*inputs, A, u, *Bs)
-        return (*outputs, inputs[0]) if plan.carries else outputs
+    def forward(ctx: Any, group: Group, carries: bool, onto: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, factors = tensors[: group.inputs], tensors[group.inputs :]
+        ctx.group, ctx.carries = group, carries
+        ctx.random = _random_state(inputs[0].device) if group.drops else None
+        own = group.multiplying(inputs[0])
+        with group.together(own):
+            outputs, kept = group.values(own, inputs, factors, onto)
+        ctx.save_for_backward(*inputs, *kept)
+        return (*outputs, inputs[0]) if carries else outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        plan: _Plan = ctx.plan
-        saved = ctx.saved_tensors
-        inputs, (A, u, *Bs) = saved[: plan.inputs], saved[plan.inputs :]
-        gradients, carried = (gradients[:-1], gradients[-1]) if plan.carries else (gradients, None)
-        through = any(ctx.needs_input_grad[2 : 2 + plan.inputs])
-        learns = any(ctx.needs_input_grad[2 + plan.inputs :])
-        own = plan.multiplying(*gradients)
-        masks = None if ctx.random is None else plan.masks_again(ctx.random, gradients[0])
-        with plan.together(own):
-            v = _slopes(plan, gradients, Bs, own) if Bs else None
-            dx = _through(plan, gradients, v, A, masks, own) if through else None
-        x: Tensor | None = None
-        d_inputs: tuple[Tensor | None, ...] = (None,) * plan.inputs
-        d_factors: list[Tensor | None] = [None] * (2 * len(Bs))
-        with plan.together(own):
-            if dx is not None:
-                x, d_inputs = plan.prologue.back(dx, *inputs, again=learns, onto=carried)
-            elif learns:
-                x = value_again(plan.prologue, *inputs)
-            if x is not None and v is not None and learns:
-                d_factors[0::2] = _slopes_of_A(plan, v, x, masks, own)
-                parts = zip(plan.updates, _columns(u, plan.ranks), strict=True)
-                d_factors[1::2] = [_slope_of_B(gradients[number], part, own) for (number, _), part in parts]
-        for (_, update), slope in zip(plan.updates, d_factors[1::2], strict=True):
-            if slope is not None and update.scale != 1.0:
-                slope.mul_(update.scale)
-        return None, gradients[0] if ctx.needs_input_grad[1] else None, *d_inputs, *d_factors
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        group: Group = ctx.group
+        saved, wants = ctx.saved_tensors, ctx.needs_input_grad
+        inputs, kept = saved[: group.inputs], saved[group.inputs :]
+        slopes, onto = (slopes[:-1], slopes[-1]) if ctx.carries else (slopes, None)
+        own = group.multiplying(*slopes)
+        masks = None if ctx.random is None else group.masks_again(ctx.random, slopes[0])
+        through, learns = any(wants[3 : 3 + group.inputs]), any(wants[3 + group.inputs :])
+        with group.together(own):
+            d_inputs, d_factors = group.gradients(
+                own, inputs, kept, slopes, onto=onto, masks=masks, through=through, learns=learns
+            )
+        return None, None, slopes[0] if wants[2] else None, *d_inputs, *group.scaled(d_factors)
 
 
 def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
@@ -169,19 +224,19 @@ def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
     return a @ b if own is None else own.summed((a, b))
 
 
-def _inner(plan: _Plan, x: Tensor, A: Tensor, own: ProcessorKernels | None) -> Tensor:
+def _inner(group: Group, x: Tensor, A: Tensor, own: ProcessorKernels | None) -> Tensor:
     """The products u = A x."""
-    if not plan.drops:
+    if not group.drops:
         return _product(x, A.T, own)
-    parts = zip(plan.masks(x), A.split(plan.ranks), strict=True)
+    parts = zip(group.masks(x), A.split(group.ranks), strict=True)
     return torch.cat([_product(_masked(x, mask), part.T, own) for mask, part in parts], 1)
 
 
 def _outputs(
-    plan: _Plan, x: Tensor, of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]], onto: Tensor | None
+    group: Group, x: Tensor, of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]], onto: Tensor | None
 ) -> tuple[Tensor, ...]:
     """y_i of each map, (T, out_i), given the factors u and s B' of its updates."""
-    outputs = tuple(functional.linear(x, one.weight, one.bias) for one in plan.maps)
+    outputs = tuple(functional.linear(x, one.weight, one.bias) for one in group.maps)
     for output, pairs in zip(outputs, of_maps, strict=True):
         for u, B in pairs:
             output.addmm_(u, B)
@@ -191,33 +246,35 @@ def _outputs(
 
 
 def _at_once(
-    plan: _Plan,
+    group: Group,
     x: Tensor,
     of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]],
     onto: Tensor | None,
     own: ProcessorKernels,
 ) -> tuple[Tensor, ...]:
     """The same by kernels, which multiply a map and its updates, and add what there is to it, in one go."""
-    begins = [one.bias for one in plan.maps]
-    if onto is not None:
-        begins[0] = onto if begins[0] is None else onto + begins[0]
-    parts = zip(plan.maps, of_maps, begins, strict=True)
+    begins = [one.bias for one in group.maps]
+    if onto is not None and begins[0] is not None:
+        settle()
+        onto = onto + begins[0]
+    begins[0] = begins[0] if onto is None else onto
+    parts = zip(group.maps, of_maps, begins, strict=True)
     return tuple(own.summed((x, one.weight.T), *pairs, onto=begin) for one, pairs, begin in parts)
 
 
-def _slopes(plan: _Plan, gradients: Sequence[Tensor], Bs: Sequence[Tensor], own: ProcessorKernels | None) -> Tensor:
+def _slopes(group: Group, gradients: Sequence[Tensor], Bs: Sequence[Tensor], own: ProcessorKernels | None) -> Tensor:
     """The products v = g s B."""
-    pairs = [(gradients[number], B) for (number, _), B in zip(plan.updates, Bs, strict=True)]
+    pairs = [(gradients[number], B) for (number, _), B in zip(group.updates, Bs, strict=True)]
     if own is None:
         return _stacked([g @ B for g, B in pairs], 1)
-    v = gradients[0].new_empty(len(gradients[0]), sum(plan.ranks))
-    for (g, B), into in zip(pairs, _columns(v, plan.ranks), strict=True):
+    v = gradients[0].new_empty(len(gradients[0]), sum(group.ranks))
+    for (g, B), into in zip(pairs, _columns(v, group.ranks), strict=True):
         own.summed((g, B), into=into)
     return v
 
 
 def _through(
-    plan: _Plan,
+    group: Group,
     gradients: Sequence[Tensor],
     v: Tensor | None,
     A: Tensor | None,
@@ -225,7 +282,7 @@ def _through(
     own: ProcessorKernels | None,
 ) -> Tensor:
     """The gradient in x, sum_i g_i W_i + v A, (T, in)."""
-    pairs = [(gradient, one.weight) for one, gradient in zip(plan.maps, gradients, strict=True)]
+    pairs = [(gradient, one.weight) for one, gradient in zip(group.maps, gradients, strict=True)]
     if v is not None and A is not None and masks is None:
         pairs.append((v, A))
     if own is not None:
@@ -235,18 +292,18 @@ def _through(
         for a, b in pairs[1:]:
             dx.addmm_(a, b)
     if v is not None and A is not None and masks is not None:
-        for mask, slope, part in zip(masks, _columns(v, plan.ranks), A.split(plan.ranks), strict=True):
+        for mask, slope, part in zip(masks, _columns(v, group.ranks), A.split(group.ranks), strict=True):
             dx.add_(_masked(_product(slope, part, own), mask))
     return dx
 
 
 def _slopes_of_A(
-    plan: _Plan, v: Tensor, x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
+    group: Group, v: Tensor, x: Tensor, masks: Sequence[Tensor | None] | None, own: ProcessorKernels | None
 ) -> Sequence[Tensor]:
     """The gradient of each A, v' x, (r, in)."""
     if masks is None:
-        return _slope_of_A(v, x, own).split(plan.ranks)
-    parts = zip(masks, _columns(v, plan.ranks), strict=True)
+        return _slope_of_A(v, x, own).split(group.ranks)
+    parts = zip(masks, _columns(v, group.ranks), strict=True)
     return [_slope_of_A(slope, _masked(x, mask), own) for mask, slope in parts]
 
 

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from keeptune.engine.kernel_contract import Back
-from keeptune.engine.kernels import serving
+from keeptune.engine.kernels import serving, settle
 
 
 class Prologue(Protocol):
@@ -73,6 +73,7 @@ class RMSNorm:
         """h: (..., D) to (..., D)."""
         if self.learns and (kernels := serving(inputs[0], self.weight)):
             return kernels.norm(inputs[0], self.weight, self.epsilon)
+        settle()
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
@@ -80,6 +81,7 @@ class RMSNorm:
         (h,) = inputs
         if kernels := serving(gradient, h, self.weight, *([] if onto is None else [onto])):
             return kernels.norm_back(gradient, h, self.weight, self.epsilon, again=again, onto=onto)
+        settle()
         wide, inverse = self._parts(h)
         value = self._scaled(h.dtype, wide, inverse) if again else None
         slope = gradient * self.weight.to(wide.dtype)
@@ -110,6 +112,7 @@ class SwiGLU:
         gate, up = inputs
         if self.learns and (kernels := serving(gate, up)):
             return kernels.gated(gate, up)
+        settle()
         return functional.silu(gate) * up
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
@@ -117,6 +120,7 @@ class SwiGLU:
         gate, up = inputs
         if onto is None and (kernels := serving(gradient, gate, up)):
             return kernels.gated_back(gradient, gate, up, again=again)
+        settle()
         opened = functional.silu(gate)
         value = opened * up if again else None
         slope = torch.ops.aten.silu_backward(gradient * up, gate)
@@ -124,7 +128,10 @@ class SwiGLU:
 
 
 def _added(gradient: Tensor, onto: Tensor | None) -> Tensor:
-    return gradient if onto is None else gradient + onto
+    if onto is None:
+        return gradient
+    settle()
+    return gradient + onto
 
 
 def wide_of(tensor: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 
 from keeptune.engine import causal_rows
 from keeptune.engine.batch import pack
-from keeptune.engine.fused import attending, body, linear_group
+from keeptune.engine.fused import body, linear_group
 from keeptune.engine.head import head_of
 from keeptune.engine.native import kernels as native
 from keeptune.engine.packed import packed_hidden
@@ -19,7 +19,7 @@ from tests.engine.test_packed import LENGTHS, rows_of
 
 pytestmark = pytest.mark.skipif(native.compiled(torch.bfloat16) is None, reason="no C compiler here")
 NAMES = ("norm", "norm_back", "gated", "gated_back", "rotate", "attention", "attention_back", "next_token")
-DECIDING = (attending, body, causal_rows, linear_group)
+DECIDING = (body, causal_rows, linear_group)
 """Where it is asked whether a pass trains."""
 
 
