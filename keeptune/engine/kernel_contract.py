@@ -90,8 +90,14 @@ class ProcessorKernels(Kernels, Protocol):
         """Whether `summed` is the fastest product here."""
         ...
 
-    def summed(self, *pairs: tuple[Tensor, Tensor], onto: Tensor | None = None, into: Tensor | None = None) -> Tensor:
-        """A sum of products."""
+    def summed(
+        self,
+        *pairs: tuple[Tensor, Tensor],
+        onto: Tensor | None = None,
+        into: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """A sum of products, times a number."""
         ...
 
     def updates(self, rank: int) -> bool:

@@ -116,7 +116,10 @@ def _summed(kernels: ProcessorKernels, drawn: Drawn) -> Compared:
     x, weight, bias, u, B = (drawn(*shape) for shape in ((53, 1100), (51, 1100), (51,), (53, 4), (51, 4)))
     value = bias.double() + x.double() @ weight.double().T + u.double() @ B.double().T
     yield kernels.summed((x, weight.T), (u, B.T), onto=bias), value
-    yield kernels.summed((v.T, g)), v.double().T @ g.double()
+    narrow = 0.5 * v.double().T @ g.double()
+    for into in (None, torch.empty(7, 1100), torch.empty(1100, 7).T):
+        yield kernels.summed((v.T, g), into=into, scale=0.5), narrow
+    yield kernels.summed((A.T, v.T), onto=W[:150, :37]), W[:150, :37].double() + A.double().T @ v.double().T
 
 
 def _next_token(kernels: Kernels, drawn: Drawn) -> Compared:

@@ -4,8 +4,8 @@
     feeding half        h' = h + o(a),  h + down(silu(gate) up) of the norm of h'
 
 They are the groups of `linear_group` and the kernels of `attending`, whose values and gradients they have. What they
-save is Python: the kernels of a half wait for each other and run together (`engine/native/calls`), forward and back, and
-half a dozen nodes of autograd's graph with their views become one. Between the halves the last layer's readers are
+save is Python: the kernels of a half wait for each other and run together (`engine/native/calls`), forward and back,
+and half a dozen nodes of autograd's graph with their views become one. Between the halves the last layer's readers are
 chosen.
 """
 
@@ -74,14 +74,14 @@ class _Attending(torch.autograd.Function):
     def forward(ctx: Any, half: AttendingHalf, stream: Tensor, *factors: Tensor) -> tuple[Tensor, Tensor]:
         with half.own.together():
             flat, kept = half.maps.values(half.own, [stream], factors, None)
-            states = [x.view(len(x), -1, half.width) for x in flat]
+            states = [x.view(x.shape[0], -1, half.width) for x in flat]
             given = states[:2] if half.norms else []
             for place, norm in enumerate(half.norms or ()):
                 states[place] = norm.value(states[place])
             output, attended = half.attends.values(*states)
         ctx.half = half
         ctx.save_for_backward(stream, *given, *attended, *kept)
-        return output.view(len(stream), -1), stream
+        return output.view(stream.shape[0], -1), stream
 
     @staticmethod
     @once_differentiable
@@ -91,19 +91,19 @@ class _Attending(torch.autograd.Function):
         given, rest = (rest[:2], rest[2:]) if half.norms else ([], rest)
         d_heads, d_stream = d_heads.contiguous(), d_stream.contiguous()
         with half.own.together():
-            slopes = list(half.attends.gradients(tuple(rest[:4]), d_heads.view(len(d_heads), -1, half.width)))
+            slopes = list(half.attends.gradients(tuple(rest[:4]), d_heads.view(d_heads.shape[0], -1, half.width)))
             for place, norm in enumerate(half.norms or ()):
                 (slopes[place],) = norm.back(slopes[place], given[place], again=False).gradients
             (d_input,), d_factors = half.maps.gradients(
                 half.own,
                 [stream],
                 rest[4:],
-                [slope.view(len(slope), -1) for slope in slopes],
+                [slope.view(slope.shape[0], -1) for slope in slopes],
                 onto=d_stream,
                 through=ctx.needs_input_grad[1],
                 learns=any(ctx.needs_input_grad[2:]),
             )
-        return None, d_input, *half.maps.scaled(d_factors)
+        return None, d_input, *d_factors
 
 
 class _Feeding(torch.autograd.Function):
@@ -151,8 +151,7 @@ class _Feeding(torch.autograd.Function):
                 (d_heads,), of_o = o.gradients(
                     own, [heads], kept_o, [d_middle], through=ctx.needs_input_grad[1], learns=learns[0]
                 )
-        of_all = [*o.scaled(of_o), *opening.scaled(of_opening), *closing.scaled(of_closing)]
-        return None, d_heads, d_middle, *of_all
+        return None, d_heads, d_middle, *of_o, *of_opening, *of_closing
 
 
 def _factors(group: Group) -> list[Tensor]:
@@ -165,7 +164,7 @@ def _factors_of(group: Group) -> int:
 
 
 def _kept_of(group: Group) -> int:
-    """A, u, and each s B."""
+    """A, u, and each B."""
     return 2 + len(group.updates)
 
 

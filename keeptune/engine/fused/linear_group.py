@@ -7,15 +7,14 @@ again. The narrow products A x are kept, for they are smaller than anything that
 maps share one product with their stacked A. With dropout each update has a mask of its own, drawn as
 `functional.dropout` draws it and drawn again, from the same state of the generator, in the backward pass.
 
-Ordering (RunLoRA, Cherniuk et al. 2023, arXiv:2312.03415). dA = s (g B)' x and dB = s g' (A x) cost 2 T r (in + out)
+Ordering (RunLoRA, Cherniuk et al. 2023, arXiv:2312.03415). dA = s (g B)' x and dB = g' (s A x) cost 2 T r (in + out)
 each way; through the whole matrix g' x it would be 2 T in out. The first is cheaper while r < in out / (in + out), that
 is while an update is smaller than the matrix it updates, so it is the only one here. Folding s B A into W at each step
 would save a third of the updates' cost, but a bfloat16 weight cannot hold what a step changes.
 
-The scale is folded into B, so that s stands in no other product but dB. Frozen weights are used where they are, one
-product each: side by side in one matrix they were no faster. Where the kernels of a processor multiply and the pass
-trains, a map, its updates and the stream that they are added to are one sum, rounded once, and so is the gradient
-through all of them; the gradients of A and B are not rounded.
+Frozen weights are used where they are, one product each: side by side in one matrix they were no faster. Where the
+kernels of a processor multiply and the pass trains, a map, its updates and the stream that they are added to are one
+sum, rounded once, and so is the gradient through all of them; the gradients of A and B are not rounded.
 
 A residual stream h that enters a group also leaves it (`carries`), and what follows reads it there. So its gradient
 comes back through the group, which adds its own to it in one go.
@@ -75,19 +74,22 @@ def linear_group(
 def group_of(prologue: Prologue, inputs: int, maps: Sequence[LinearMap], *, learns: bool) -> Group:
     """A group whose prologue has so many inputs."""
     updates = [(number, update) for number, one in enumerate(maps) for update in one.updates]
-    return Group(prologue, inputs, maps, updates, any(update.dropout for _, update in updates), learns)
+    ranks = [update.A.shape[0] for _, update in updates]
+    return Group(prologue, inputs, maps, updates, ranks, any(update.dropout for _, update in updates), learns)
 
 
 class Group(NamedTuple):
     """A group of maps as two functions: the values, and the gradients.
 
-    With R the ranks of all updates: A (R, in) stands for theirs, u = A x and v = g s B are (T, R).
+    With R the ranks of all updates: A (R, in) stands for theirs, u = s A x and v = s g B are (T, R). So s stands in
+    them alone: y = W x + B u, dx = W' g + A' v, dA = v' x, dB = g' u.
 
     Attributes:
         prologue: in front of the maps.
         inputs: how many it has.
         maps: that share its value.
         updates: each with the number of its map, in order.
+        ranks: of each update.
         drops: whether any of them does.
         learns: the pass trains.
     """
@@ -96,13 +98,9 @@ class Group(NamedTuple):
     inputs: int
     maps: Sequence[LinearMap]
     updates: Sequence[tuple[int, Factors]]
+    ranks: list[int]
     drops: bool
     learns: bool
-
-    @property
-    def ranks(self) -> list[int]:
-        """Of each update."""
-        return [len(update.A) for _, update in self.updates]
 
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
@@ -117,10 +115,10 @@ class Group(NamedTuple):
     def values(
         self, own: ProcessorKernels | None, inputs: Sequence[Tensor], factors: Sequence[Tensor], onto: Tensor | None
     ) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
-        """The y_i, and what the gradients need: A, u and each s B."""
+        """The y_i, and what the gradients need: A, u and each B."""
         dtype = inputs[0].dtype
         A = _stacked(factors[0::2]).to(dtype) if factors else None
-        Bs = [_scaled(B, update.scale).to(dtype) for B, (_, update) in zip(factors[1::2], self.updates, strict=True)]
+        Bs = [B.to(dtype) for B in factors[1::2]]
         x = self.prologue.value(*inputs)
         u = None if A is None else _inner(self, x, A, own)
         of_maps = [list[tuple[Tensor, Tensor]]() for _ in self.maps]
@@ -141,7 +139,7 @@ class Group(NamedTuple):
         through: bool = True,
         learns: bool = True,
     ) -> tuple[Sequence[Tensor | None], list[Tensor | None]]:
-        """In the inputs and in each A and B; those in B still lack their scale (`scaled`).
+        """In the inputs and in each A and B.
 
         Args:
             own: the kernels that multiply.
@@ -169,16 +167,9 @@ class Group(NamedTuple):
             d_factors[1::2] = [_slope_of_B(slopes[number], part, own) for (number, _), part in parts]
         return d_inputs, d_factors
 
-    def scaled(self, d_factors: list[Tensor | None]) -> list[Tensor | None]:
-        """The gradients in A and B, each of B times its scale, which nobody read before."""
-        for (_, update), slope in zip(self.updates, d_factors[1::2], strict=True):
-            if slope is not None and update.scale != 1.0:
-                slope.mul_(update.scale)
-        return d_factors
-
     def masks(self, of: Tensor) -> list[Tensor | None]:
         """What each update multiplies its x (T, in) by, None where it drops nothing; `of` is any tensor of T rows."""
-        shape = len(of), self.maps[0].weight.shape[1]
+        shape = of.shape[0], self.maps[0].weight.shape[1]
         return [
             functional.dropout(of.new_ones(shape), update.dropout) if update.dropout else None
             for _, update in self.updates
@@ -216,26 +207,34 @@ class _Group(torch.autograd.Function):
             d_inputs, d_factors = group.gradients(
                 own, inputs, kept, slopes, onto=onto, masks=masks, through=through, learns=learns
             )
-        return None, None, slopes[0] if wants[2] else None, *d_inputs, *group.scaled(d_factors)
+        return None, None, slopes[0] if wants[2] else None, *d_inputs, *d_factors
 
 
-def _product(a: Tensor, b: Tensor, own: ProcessorKernels | None) -> Tensor:
-    """The product a b of a narrow matrix and a wide one."""
-    return a @ b if own is None else own.summed((a, b))
+def _product(
+    a: Tensor, b: Tensor, own: ProcessorKernels | None, scale: float = 1.0, into: Tensor | None = None
+) -> Tensor:
+    """The product s a b of a narrow matrix and a wide one; only kernels put it where it is wanted."""
+    if own is not None:
+        return own.summed((a, b), into=into, scale=scale)
+    return a @ b if scale == 1.0 else (a @ b).mul_(scale)
 
 
 def _inner(group: Group, x: Tensor, A: Tensor, own: ProcessorKernels | None) -> Tensor:
-    """The products u = A x."""
-    if not group.drops:
-        return _product(x, A.T, own)
-    parts = zip(group.masks(x), A.split(group.ranks), strict=True)
-    return torch.cat([_product(_masked(x, mask), part.T, own) for mask, part in parts], 1)
+    """The products u = s A x."""
+    scales = [update.scale for _, update in group.updates]
+    if not group.drops and min(scales) == max(scales):
+        return _product(x, A.T, own, scales[0])
+    masks = group.masks(x) if group.drops else [None] * len(scales)
+    parts = zip(masks, A.split_with_sizes(group.ranks), scales, strict=True)
+    found = [_product(_masked(x, mask), part.T, own, scale) for mask, part, scale in parts]
+    settle()
+    return _stacked(found, 1)
 
 
 def _outputs(
     group: Group, x: Tensor, of_maps: Sequence[Sequence[tuple[Tensor, Tensor]]], onto: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """y_i of each map, (T, out_i), given the factors u and s B' of its updates."""
+    """y_i of each map, (T, out_i), given u and B' of its updates."""
     outputs = tuple(functional.linear(x, one.weight, one.bias) for one in group.maps)
     for output, pairs in zip(outputs, of_maps, strict=True):
         for u, B in pairs:
@@ -262,14 +261,14 @@ def _at_once(
     return tuple(own.summed((x, one.weight.T), *pairs, onto=begin) for one, pairs, begin in parts)
 
 
-def _slopes(group: Group, gradients: Sequence[Tensor], Bs: Sequence[Tensor], own: ProcessorKernels | None) -> Tensor:
-    """The products v = g s B."""
-    pairs = [(gradients[number], B) for (number, _), B in zip(group.updates, Bs, strict=True)]
+def _slopes(group: Group, slopes: Sequence[Tensor], Bs: Sequence[Tensor], own: ProcessorKernels | None) -> Tensor:
+    """The products v = s g B."""
     if own is None:
-        return _stacked([g @ B for g, B in pairs], 1)
-    v = gradients[0].new_empty(len(gradients[0]), sum(group.ranks))
-    for (g, B), into in zip(pairs, _columns(v, group.ranks), strict=True):
-        own.summed((g, B), into=into)
+        parts = zip(group.updates, Bs, strict=True)
+        return _stacked([_product(slopes[number], B, own, update.scale) for (number, update), B in parts], 1)
+    v = slopes[0].new_empty(slopes[0].shape[0], sum(group.ranks))
+    for (number, update), B, into in zip(group.updates, Bs, _columns(v, group.ranks), strict=True):
+        _product(slopes[number], B, own, update.scale, into)
     return v
 
 
@@ -292,7 +291,7 @@ def _through(
         for a, b in pairs[1:]:
             dx.addmm_(a, b)
     if v is not None and A is not None and masks is not None:
-        for mask, slope, part in zip(masks, _columns(v, group.ranks), A.split(group.ranks), strict=True):
+        for mask, slope, part in zip(masks, _columns(v, group.ranks), A.split_with_sizes(group.ranks), strict=True):
             dx.add_(_masked(_product(slope, part, own), mask))
     return dx
 
@@ -302,7 +301,8 @@ def _slopes_of_A(
 ) -> Sequence[Tensor]:
     """The gradient of each A, v' x, (r, in)."""
     if masks is None:
-        return _slope_of_A(v, x, own).split(group.ranks)
+        slopes = _slope_of_A(v, x, own)
+        return [slopes] if len(group.ranks) == 1 else slopes.split_with_sizes(group.ranks)
     parts = zip(masks, _columns(v, group.ranks), strict=True)
     return [_slope_of_A(slope, _masked(x, mask), own) for mask, slope in parts]
 
@@ -312,17 +312,13 @@ def _slope_of_A(v: Tensor, x: Tensor, own: ProcessorKernels | None) -> Tensor:
     return v.T @ x if own is None else own.summed((v.T, x), into=torch.empty(v.shape[1], x.shape[1]))
 
 
-def _slope_of_B(gradient: Tensor, u: Tensor, own: ProcessorKernels | None) -> Tensor:
-    """The gradient of a B without its scale, g' u, (out, r); in float32 from kernels."""
+def _slope_of_B(slope: Tensor, u: Tensor, own: ProcessorKernels | None) -> Tensor:
+    """The product g' u, (out, r); in float32 from kernels."""
     if own is None:
-        return (u.T @ gradient).T
-    slope = torch.empty(gradient.shape[1], u.shape[1])
-    own.summed((u.T, gradient), into=slope.T)
-    return slope
-
-
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x if scale == 1.0 else x * scale
+        return (u.T @ slope).T
+    found = torch.empty(slope.shape[1], u.shape[1])
+    own.summed((u.T, slope), into=found.T)
+    return found
 
 
 def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -332,7 +328,9 @@ def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _columns(x: Tensor | None, ranks: list[int]) -> Sequence[Tensor]:
     """What is each update's of (T, R)."""
-    return [] if x is None else x.split(ranks, 1)
+    if x is None:
+        return []
+    return [x] if len(ranks) == 1 else x.split_with_sizes(ranks, 1)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

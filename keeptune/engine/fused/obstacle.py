@@ -58,13 +58,15 @@ def _foreign_hooks(model: PreTrainedModel, modules: Sequence[tuple[str, nn.Modul
             *(hook.id for hook in book.hooks),
             *(handle.id for slot in book.slots.values() for handle in slot.handles),
         }
+    at = {f"{model.base_model_prefix}.{path}": module for path, module in modules}
     for slot, path, _ in serving_slots(model, tokens):
-        at_linear = isinstance(model.get_submodule(path), nn.Linear)
+        at_linear = isinstance(at[path] if path in at else model.get_submodule(path), nn.Linear)
         if slot.handles and not (at_linear and isinstance(slot, (InputSlot, OutputSlot))):
             yield f"a delta at {path}"
     # The embedding and the rotary module are called as modules, with their hooks.
     called = (body.embed_tokens, body.rotary_emb)
     for path, module in modules:
-        hooks = {*module._forward_hooks, *module._forward_pre_hooks, *module._backward_hooks}
-        if hooks and not hooks <= known and module not in called:
-            yield f"a foreign hook at {path or 'the body'}"
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            hooks = {*module._forward_hooks, *module._forward_pre_hooks, *module._backward_hooks}
+            if not hooks <= known and module not in called:
+                yield f"a foreign hook at {path or 'the body'}"

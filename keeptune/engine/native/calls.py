@@ -46,7 +46,7 @@ def _form(kernel: int, arguments: str) -> _Form:
 
 
 FORMS = {name: _form(number, arguments) for number, (name, arguments) in enumerate(ARGUMENTS.items())}
-SUMS = [_form(PRODUCTS, f"q 9q {7 * parts}q") for parts in range(MOST_SUMMED + 1)]
+SUMS = [_form(PRODUCTS, f"q d 9q {7 * parts}q") for parts in range(MOST_SUMMED + 1)]
 """Of sums of so many products: threads, a `struct sum`, each `struct part`."""
 
 
@@ -101,7 +101,7 @@ def call(library: CDLL, name: str, tensors: Sequence[Tensor | None], *numbers: f
     _called(library, FORMS[name], [0 if x is None else x.data_ptr() for x in tensors], numbers, tensors)
 
 
-def call_products(library: CDLL, numbers: Sequence[int], parts: Sequence[int], tensors: Sequence[Tensor]) -> None:
+def call_products(library: CDLL, numbers: Sequence[float], parts: Sequence[int], tensors: Sequence[Tensor]) -> None:
     """Calls `products`, with the threads, the numbers of a `struct sum`, and those of each `struct part`."""
     _called(library, SUMS[len(parts) // 7], numbers, parts, tensors)
 

@@ -198,8 +198,14 @@ class Kernels:
         """Whether `summed` is the fastest product here."""
         return products.serves(self.library)
 
-    def summed(self, *pairs: tuple[Tensor, Tensor], onto: Tensor | None = None, into: Tensor | None = None) -> Tensor:
-        """The sum d + sum_s a_s b_s, (M, N), rounded once.
+    def summed(
+        self,
+        *pairs: tuple[Tensor, Tensor],
+        onto: Tensor | None = None,
+        into: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """The sum f (d + sum_s a_s b_s), (M, N), rounded once.
 
         Args:
             pairs: a_s, (M, R_s), and b_s, (R_s, N), either of which may be a transposed view; at most `MOST_SUMMED`.
@@ -207,13 +213,14 @@ class Kernels:
             onto: d, (M, N) or (N,), dense in the last dimension.
             into: (M, N) to overwrite, dense in the last dimension. In float32 nothing is rounded, and it may be a
                 transposed view.
+            scale: f.
 
         Raises:
             MemoryError: no room for a copy of the part of the b_s that is being multiplied.
         """
         a, b = pairs[0]
         into = a.new_empty(a.shape[0], b.shape[1]) if into is None else into
-        products.summed(self.library, pairs, onto, into, _threads(b))
+        products.summed(self.library, pairs, onto, into, scale, _threads(b))
         return into
 
 

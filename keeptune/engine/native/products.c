@@ -1,4 +1,4 @@
-/* Sums of products of large matrices: c = d + sum_s a_s b_s.
+/* Sums of products of large matrices: c = f (d + sum_s a_s b_s).
  *
  * Columns are cut into panels, as many at a time as stay in the second cache, along so much of the sum; each is filled
  * once and multiplied with all rows, which are read where they are. So a map of many tokens, x W', and its gradient,
@@ -25,9 +25,10 @@ struct part {
     int64_t a_stride, b_stride, length, lying, across;
 };
 
-/* A sum of such products and of d (rows, columns), where there is one; a d with a stride of 0 is that of each row. It goes to c
- * (rows, columns) as numbers, or as float32 where it is wide, and those may lie across, (columns, rows). */
+/* A sum of such products and of d (rows, columns), where there is one; a d with a stride of 0 is that of each row. It goes, times
+ * f, to c (rows, columns) as numbers, or as float32 where it is wide, and those may lie across, (columns, rows). */
 struct sum {
+    double f;
     const number *d;
     void *c;
     int64_t d_stride, c_stride, rows, columns, wide, across, count;
@@ -118,6 +119,13 @@ static void begun(const struct sum *sum, int64_t row, int64_t column, int64_t co
     }
 }
 
+static void scaled(float (*sums)[WIDEST], float f)
+{
+    for (int64_t i = 0; i < LANES; i++)
+        for (int64_t j = 0; j < WIDEST; j += LANES)
+            *(lanes *)(sums[i] + j) *= f;
+}
+
 /* Sums of rows [from, rows) at `row`, as numbers. */
 static void stored(const struct sum *sum, int64_t row, int64_t from, int64_t column, int64_t columns, float (*sums)[WIDEST])
 {
@@ -158,7 +166,7 @@ static void multiplied_with(const struct work *work, const struct share *own, in
         if (!begin && sum->d)
             begun(sum, row, column, columns, sums);
         int add = begin || sum->d, ahead = p + 1 == last && row + 2 * LANES <= work->rows, done = end == work->depth;
-        int64_t whole = done && !sum->wide && columns == vectors * LANES ? rows / high * high : 0;
+        int64_t whole = done && !sum->wide && sum->f == 1.0 && columns == vectors * LANES ? rows / high * high : 0;
         for (int64_t r = 0; r < rows; r += high) {
             number *to = r < whole ? (number *)sum->c + (row + r) * sum->c_stride + column : 0;
             if (vectors == 3)
@@ -168,6 +176,8 @@ static void multiplied_with(const struct work *work, const struct share *own, in
             else
                 one_wide(sums[r], add, stretches, count, r, ahead, panel, to, sum->c_stride);
         }
+        if (done && sum->f != 1.0)
+            scaled(sums, (float)sum->f);
         if (done && sum->wide)
             stored_wide(sum, row, column, columns, sums);
         else if (done)

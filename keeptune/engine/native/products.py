@@ -23,7 +23,12 @@ def serves(library: CDLL) -> bool:
 
 
 def summed(
-    library: CDLL, pairs: Sequence[tuple[Tensor, Tensor]], onto: Tensor | None, into: Tensor, threads: int
+    library: CDLL,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    onto: Tensor | None,
+    into: Tensor,
+    scale: float,
+    threads: int,
 ) -> None:
     """As `Kernels.summed`."""
     assert len(pairs) <= MOST_SUMMED
@@ -38,7 +43,7 @@ def summed(
     turned = stride == 1 != following
     begin = (0, 0) if onto is None else (onto.data_ptr(), onto.stride(0) if onto.dim() == 2 else 0)
     sizes = begin[1], following if turned else stride, rows, columns, wide, turned, len(pairs)
-    call_products(library, (threads, begin[0], into.data_ptr(), *sizes), parts, kept)
+    call_products(library, (threads, scale, begin[0], into.data_ptr(), *sizes), parts, kept)
 
 
 def _left(a: Tensor, length: int) -> tuple[Tensor, int, bool]:
