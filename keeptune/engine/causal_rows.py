@@ -74,7 +74,8 @@ def attend_rows(
         (T, H, K).
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    spread = spread_of(packed, query.shape[1])
+    heads = query.shape[1]
+    spread = packed.once(("spread", heads), lambda: Spread(packed, heads))
     output: Tensor = _AttendRows.apply(query, key, value, spread, scale, learns())  # type: ignore[no-untyped-call]
     return output
 
@@ -154,9 +155,9 @@ class Rows(NamedTuple):
         return x[start : start + self.number * length].view(self.number, length, *x.shape[1:])
 
 
-def spread_of(packed: Segments, heads: int) -> Spread:
-    """That of a batch, made once for all layers."""
-    return packed.once(("spread", heads), lambda: Spread(packed, heads))
+def offsets_of(packed: Segments) -> tuple[Tensor, Tensor]:
+    """Where the rows begin among the T tokens, and where what they see among the T'; made once for all layers."""
+    return packed.once(("offsets",), lambda: (torch.tensor(packed.offsets), torch.tensor(packed.row_offsets)))
 
 
 class Spread:
@@ -176,7 +177,7 @@ class Spread:
         lengths = packed.lengths
         even = [(past, -(-length // EVEN) * EVEN) for past, length in zip(reach.pasts, lengths, strict=True)]
         order = sorted((row for row in range(len(lengths)) if lengths[row]), key=even.__getitem__)
-        self.offsets = torch.tensor(packed.offsets), torch.tensor(packed.row_offsets)
+        self.offsets = offsets_of(packed)
         starts, key_starts, self.rows = [0] * len(lengths), [0] * len(lengths), list[Rows]()
         self._total = self._seen = 0
         for (past, length), alike in itertools.groupby(order, key=even.__getitem__):

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from keeptune.engine.causal_rows import Spread, spread_of
+from keeptune.engine.causal_rows import offsets_of
 from keeptune.engine.kernel_contract import ProcessorKernels
 from keeptune.engine.kernels import settle
+from keeptune.engine.reach import Reach, reach_of
 from keeptune.engine.segments import Segments
 
 
@@ -24,16 +25,16 @@ class Attending(NamedTuple):
 
     Attributes:
         kernels: that do it.
-        spread: the rows.
-        tree: rows share what they see.
+        reach: what the rows see.
+        offsets: where the rows begin among the T tokens, and where what they see among the T'.
         cos: (T, 1, K / 2), of each pair's angle.
         sin: (T, 1, K / 2).
         scale: c.
     """
 
     kernels: ProcessorKernels
-    spread: Spread
-    tree: bool
+    reach: Reach
+    offsets: tuple[Tensor, Tensor]
     cos: Tensor
     sin: Tensor
     scale: float
@@ -42,28 +43,26 @@ class Attending(NamedTuple):
         """The output (T, H, K), and what the gradients need."""
         turned = [self.kernels.rotate(x, self.cos, self.sin) for x in (query, key)]
         kept = (*turned, value)
-        output, log_sums = self.kernels.attention(turned[0], *self._seen(*kept[1:]), self.spread.offsets, self.scale)
+        output, log_sums = self.kernels.attention(turned[0], *self._seen(*kept[1:]), self.offsets, self.scale)
         return output, (*kept, log_sums)
 
     def gradients(self, kept: tuple[Tensor, ...], slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """In queries, keys and values, given that in the output, (T, H, K)."""
         query, key, value, log_sums = kept
         seen = self._seen(key, value)
-        slopes = self.kernels.attention_back(query, *seen, slope, log_sums, self.spread.offsets, self.scale)
-        if self.tree:
+        d_query, *others = self.kernels.attention_back(query, *seen, slope, log_sums, self.offsets, self.scale)
+        if self.reach.read is not None:
             settle()
-        gathered = (slopes[0], self.spread.gathered(slopes[1]))
-        d_query, d_key = (self.kernels.rotate(x, self.cos, self.sin, back=True) for x in gathered)
-        return d_query, d_key, self.spread.gathered(slopes[2])
+        d_key, d_value = (self.reach.gathered(x) for x in others)
+        d_query, d_key = (self.kernels.rotate(x, self.cos, self.sin, back=True) for x in (d_query, d_key))
+        return d_query, d_key, d_value
 
     def _seen(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        if self.tree:
+        if self.reach.read is not None:
             settle()
-        return self.spread.seen(key), self.spread.seen(value)
+        return self.reach.seen(key), self.reach.seen(value)
 
 
-def attending(
-    kernels: ProcessorKernels, packed: Segments, heads: int, cos: Tensor, sin: Tensor, scale: float
-) -> Attending:
-    """How these rows attend in a layer of so many heads."""
-    return Attending(kernels, spread_of(packed, heads), packed.parents is not None, cos, sin, scale)
+def attending(kernels: ProcessorKernels, packed: Segments, cos: Tensor, sin: Tensor, scale: float) -> Attending:
+    """How the heads of a layer attend over these rows."""
+    return Attending(kernels, reach_of(packed, cos.device), offsets_of(packed), cos, sin, scale)

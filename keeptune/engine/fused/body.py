@@ -111,6 +111,9 @@ class Decoder:
     def layer(self, path: str, block: Any, stream: Tensor, readers: Readers | None = None) -> Tensor:
         """The residual stream (T, D) behind a block; of the readers alone, where there are some."""
         first, second = self._halves(path, block, stream, readers)
+        if first is not None and second is not None and readers is None:
+            with first.own.together():
+                return second(*first(stream))
         if first is not None:
             heads, stream = first(stream)
         else:
@@ -163,7 +166,8 @@ class Decoder:
             _group(by, _norm(norms[1]), 1, f"{path}.mlp", block.mlp, OPENING),
             _group(by, SwiGLU(learns=True), 2, f"{path}.mlp", block.mlp, CLOSING),
         )
-        maps, *behind = (group if group and group.multiplying() is own and not group.drops else None for group in found)
+        # The weights of a fused body are of one dtype, and on one device (`obstacle`).
+        maps, *behind = (group if group is not None and group.multiplied else None for group in found)
         o, opening, closing = behind
         feeding = FeedingHalf(own, o, opening, closing) if o and opening and closing else None
         return None if maps is None else self._attending(own, module, maps), feeding
@@ -176,7 +180,7 @@ class Decoder:
         if drops or not whole or not own.attends(width) or not self.cos.dtype == self.sin.dtype == weight.dtype:
             return None
         norms = (_norm(module.q_norm), _norm(module.k_norm)) if hasattr(module, "q_norm") else None
-        by = attending(own, self.packed, len(weight) // width, self.cos, self.sin, module.scaling)
+        by = attending(own, self.packed, self.cos, self.sin, module.scaling)
         return AttendingHalf(own, maps, norms, by, width)
 
     def _window(self, module: Any) -> int | None:

@@ -102,6 +102,12 @@ class Group(NamedTuple):
     drops: bool
     learns: bool
 
+    @property
+    def multiplied(self) -> bool:
+        """Whether kernels that multiply tensors of this dtype can do all of it together."""
+        dense = all(one.weight.is_contiguous() and len(one.updates) < MOST_SUMMED for one in self.maps)
+        return dense and self.learns and not self.drops and len(self.maps) < MOST_SUMMED
+
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
         most = max(len(self.maps), *(len(one.updates) for one in self.maps))
