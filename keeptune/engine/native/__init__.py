@@ -2,7 +2,8 @@
 
 | file               | what it computes                                                               |
 |--------------------|--------------------------------------------------------------------------------|
-| `lanes.h`          | bfloat16 or float32, the exponential, vectors as wide as the processor's       |
+| `lanes.h`          | bfloat16 or float32, and vectors as wide as the processor's registers          |
+| `vectors.h`        | functions of whole registers: widening, narrowing, the exponential             |
 | `units.h`          | float32, or two bfloat16, as one multiplication takes them                     |
 | `blocks.h`         | products of small matrices                                                     |
 | `norm.c`           | the root-mean-square norm, and its gradient                                    |
@@ -15,6 +16,9 @@
 | `tiles.h`          | rows times panels, with all sums in registers                                  |
 | `panels.h`         | columns of a matrix as tiles want them                                         |
 | `products.c`       | sums of products of large matrices                                             |
+| `kernels.h`        | all of them                                                                    |
+| `calls.c`          | a list of them, one after the other                                            |
+| `calls.py`         | how they are called: at once, or several together                              |
 | `products.py`      | where they serve, and how they are called                                      |
 | `library.py`       | compiles them once, keeps the result in the user's cache, loads it             |
 | `kernels.py`       | the same as functions of tensors                                               |

@@ -70,7 +70,10 @@ _waiting: ContextVar[_Waiting | None] = ContextVar("waiting", default=None)
 
 
 class together:
-    """Inside, kernels wait; at the end of the outermost block, they run."""
+    """Inside, kernels wait; at the end of the outermost block, they run, also behind an error.
+
+    A layer that is computed again ends in one, of torch's, as soon as all is there that its gradients need.
+    """
 
     def __enter__(self) -> None:
         self._outermost = _waiting.get() is None
@@ -78,11 +81,10 @@ class together:
             self._mine = _Waiting()
             self._token = _waiting.set(self._mine)
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._outermost:
             _waiting.reset(self._token)
-            if error is None:
-                self._mine.run()
+            self._mine.run()
 
 
 def settle() -> None:

@@ -79,6 +79,25 @@ def test_values_and_gradients_are_those_of_the_maps_one_by_one(dropout, bias, pr
         torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("prologue", ["same", "norm", "gated"])
+def test_a_stream_is_added_to_and_goes_on(prologue, bias):
+    """y = stream + W x, and the input itself, whose gradient is that of both ways."""
+    maps = group(bias=bias)
+    generator = torch.Generator().manual_seed(1)
+    inputs = [make(T, IN, generator=generator) for _ in range(2 if prologue == "gated" else 1)]
+    stream, weight = make(T, OUT[0], generator=generator), torch.linspace(0.5, 2, IN, dtype=torch.float64)
+    function = {"same": Same(), "norm": RMSNorm(weight, 1e-3), "gated": SwiGLU()}[prologue]
+    plain = linear_group(function, inputs, maps)
+    expected = [stream + plain[0], *plain[1:], inputs[0] * 1.0]
+    got = linear_group(function, inputs, maps, onto=stream, carries=True)
+    leaves = [*inputs, stream, *factors(maps)]
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+    for ours, theirs in zip(gradients(got, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
 def test_dropout_leaves_the_generator_where_it_would_have_been():
     maps, x = group(0.4), make(T, IN, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(5)

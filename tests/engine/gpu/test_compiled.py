@@ -18,7 +18,11 @@ from keeptune.engine.gpu import gated, next_token, norm, rotation
 FLOAT, INT, FIXED = "fp32", "i32", "constexpr"
 KERNELS = {
     "norm": (norm.value, {"epsilon": FLOAT, "width": INT, "BLOCK": 4096}, {"num_warps": 8}),
-    "norm_back": (norm.back, {"epsilon": FLOAT, "width": INT, "AGAIN": True, "BLOCK": 4096}, {"num_warps": 8}),
+    "norm_back": (
+        norm.back,
+        {"epsilon": FLOAT, "width": INT, "AGAIN": True, "ONTO": True, "BLOCK": 4096},
+        {"num_warps": 8},
+    ),
     "gated": (gated.value, {"count": INT, "BLOCK": 1024}, {}),
     "gated_back": (gated.back, {"count": INT, "AGAIN": True, "BLOCK": 1024}, {}),
     "rotate": (

@@ -52,6 +52,9 @@ def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, dtype):
     no_farther(value, theirs.value, formula.detach())
     no_farther(slope, theirs.gradients[0], exact)
     assert torch.equal(KERNELS.norm_back(g, h, weight, 1e-5, again=False).gradients[0], slope)
+    onto = drawn(dtype, *shape, seed=3)
+    (added,) = KERNELS.norm_back(g, h, weight, 1e-5, onto=onto).gradients
+    no_farther(added, onto + theirs.gradients[0], onto.double() + exact)
     assert torch.equal(KERNELS.norm(h, weight, 1e-5), value)
 
 

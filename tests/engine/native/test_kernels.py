@@ -72,6 +72,9 @@ def test_the_norm_is_as_near_to_its_formula_as_that_of_torch(shape, dtype, kerne
     no_farther(slope, theirs.gradients[0], exact)
     assert torch.equal(kernels.norm(h, weight, 1e-5), value)
     assert torch.equal(kernels.norm_back(g, h, weight, 1e-5, again=False).gradients[0], slope)
+    onto = drawn(dtype, *shape, seed=3)
+    (added,) = kernels.norm_back(g, h, weight, 1e-5, onto=onto).gradients
+    no_farther(added, onto + theirs.gradients[0], onto.double() + exact)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

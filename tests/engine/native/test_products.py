@@ -30,14 +30,14 @@ def drawn(dtype, *shapes, seed=0):
     return [torch.randn(*shape, generator=generator).to(dtype) for shape in shapes]
 
 
-def assert_near(got, pairs, dtype, bias=None):
+def assert_near(got, pairs, dtype, onto=None):
     """Each number within what n additions in float32 can lose (Higham 2002, section 3.1), and one rounding."""
     expected = sum(a.double() @ b.double() for a, b in pairs)
     summands = sum(a.double().abs() @ b.double().abs() for a, b in pairs)
-    if bias is not None:
-        expected, summands = expected + bias.double(), summands + bias.double().abs()
+    if onto is not None:
+        expected, summands = expected + onto.double(), summands + onto.double().abs()
     additions = sum(len(b) for _, b in pairs) + 1
-    limit = additions * 2**-24 * summands + (2**-8 * expected.abs() if dtype == torch.bfloat16 else 0)
+    limit = additions * 2**-24 * summands + (2**-8 * expected.abs() if got.dtype == torch.bfloat16 else 0)
     assert ((got.double() - expected).abs() <= limit).all()
 
 
@@ -48,7 +48,9 @@ def assert_near(got, pairs, dtype, bias=None):
 def test_products_are_near_those_in_float64(dtype, rows, columns, length):
     kernels = kernels_of(dtype)
     a, b, across, bias = drawn(dtype, (rows, length), (length, columns), (columns, length), (columns,))
+    stream = drawn(dtype, (rows, columns + 3), seed=1)[0][:, 2:-1]
     assert_near(kernels.summed((a, b)), [(a, b)], dtype)
+    assert_near(kernels.summed((a, b), onto=stream), [(a, b)], dtype, stream)
     assert_near(kernels.summed((a, across.T), onto=bias), [(a, across.T)], dtype, bias)
 
 
@@ -120,6 +122,34 @@ def test_results_go_where_they_are_wanted(dtype):
     assert torch.equal(room[:, 30:], before[:, 30:])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 16, 33])
+@pytest.mark.parametrize("columns", [1, 15, 64, 113])
+@pytest.mark.parametrize("length", [1, 2, 77, 800])
+def test_gradients_of_factors_are_not_rounded_and_lie_as_they_are_wanted(dtype, rows, columns, length):
+    """Of an a that lies, as the tokens of a batch do; some of its columns, as one update's among those of others."""
+    kernels = kernels_of(dtype)
+    wide, b = drawn(dtype, (length, rows + 4), (length, columns))
+    a = wide[:, 3 : 3 + rows].T
+    whole = kernels.summed((a, b), into=torch.full((rows, columns), torch.nan))
+    assert_near(whole, [(a, b)], dtype)
+    assert torch.equal(kernels.summed((a, b)), whole.to(dtype))
+    turned = torch.full((columns + 2, rows + 1), torch.nan)
+    kernels.summed((a, b), into=turned[1:-1, 1:].T)
+    assert torch.equal(turned[1:-1, 1:].T, whole)
+    assert turned[[0, -1]].isnan().all()
+    assert turned[:, 0].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_scale_stands_before_the_rounding(dtype):
+    kernels = kernels_of(dtype)
+    a, b, onto = drawn(dtype, (37, 90), (90, 51), (37, 51))
+    whole = kernels.summed((a, b), onto=onto, into=torch.empty(37, 51))
+    assert torch.equal(kernels.summed((a, b), onto=onto, scale=0.3), (whole * 0.3).to(dtype))
+    assert torch.equal(kernels.summed((a, b), onto=onto, scale=0.3, into=torch.empty(37, 51)), whole * 0.3)
+
+
 @pytest.mark.parametrize("wide", [0, 1])
 @pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel", ""])
 def test_they_serve_where_libraries_lag_and_registers_are_wide(wide, vendor):
@@ -159,10 +189,10 @@ def values(dtype, dropout):
             for rank in ranks
         ]
         maps.append(LinearMap(of(out, 64, seed=number), of(out, seed=9), updates))
-    x = of(23, 64, seed=5, grad=True)
+    x, stream = of(23, 64, seed=5, grad=True), of(23, 48, seed=6, grad=True)
     torch.manual_seed(3)
     with FlopCount() as count:
-        outputs = linear_group(Same(), [x], maps)
+        outputs = linear_group(Same(), [x], maps, onto=stream, carries=True)
         slopes = [of(*y.shape, seed=y.shape[1]) for y in outputs]
-        found = torch.autograd.grad(outputs, [x, *factors(maps)], slopes)
+        found = torch.autograd.grad(outputs, [x, stream, *factors(maps)], slopes)
     return [*(y.detach() for y in outputs), *found], count
