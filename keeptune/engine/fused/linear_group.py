@@ -259,9 +259,9 @@ def _at_once(
 ) -> tuple[Tensor, ...]:
     """The same by kernels, which multiply a map and its updates, and add what there is to it, in one go."""
     begins = [one.bias for one in group.maps]
-    if onto is not None and begins[0] is not None:
+    if onto is not None and (begins[0] is not None or not onto.is_contiguous()):
         settle()
-        onto = onto + begins[0]
+        onto = (onto if begins[0] is None else onto + begins[0]).contiguous()
     begins[0] = begins[0] if onto is None else onto
     parts = zip(group.maps, of_maps, begins, strict=True)
     return tuple(own.summed((x, one.weight.T), *pairs, onto=begin) for one, pairs, begin in parts)
