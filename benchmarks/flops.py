@@ -6,9 +6,10 @@
     head            2 V D N forward, 2 V D N for the gradient in the hidden states, on the N supervised positions
     the last layer  keys and values as above, everything else on the N positions
 
-Left out, because nothing needs it: padding, what nobody reads of the head and the last layer, gradients of frozen
-weights, anything computed twice, and the gradient in the input of the lowest layer, below which nothing trains. Norms,
-activations and the optimiser are counted as nothing: they move memory and hardly multiply.
+Left out, because nothing needs it: padding, what comes behind the last position of a row that is read, what nobody
+reads of the head and the last layer, gradients of frozen weights, anything computed twice, and the gradient in the
+input of the lowest layer, below which nothing trains. Norms, activations and the optimiser are counted as nothing: they
+move memory and hardly multiply.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Work:
     """What a batch asks for; those of several batches add up.
 
     Attributes:
-        tokens: T, each once, however many rows begin with it.
+        tokens: T, each once, however many rows begin with it, up to the last that predicts a learned one.
         pairs: of a query and a key that it sees: L (L + 1) / 2 for a row of L tokens.
         read: N, the positions that predict a learned token.
         read_pairs: those pairs whose query is read.
@@ -75,8 +76,9 @@ class Work:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int | bool]], shared: int = 0) -> Work:
         """Of rows that say of each token whether it is learned; the first `shared` tokens of all are the same."""
-        own = [len(row) - shared for row in rows]
-        read = [place for row in rows for place, learned in enumerate(row) if learned and place]
+        places = [[place for place, learned in enumerate(row) if learned and place] for row in rows]
+        own = [max(found, default=shared + 1) - shared for found in places]
+        read = [place for found in places for place in found]
         pairs = causal_pairs([shared, *own]) + shared * sum(own)
         return cls(shared + sum(own), pairs, len(read), sum(read))  # token t is predicted by one that sees t tokens
 

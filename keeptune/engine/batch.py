@@ -85,6 +85,35 @@ class PackedBatch:
         found._known.update(self._known)
         return found
 
+    def until_read(self) -> PackedBatch:
+        """The same batch, each row ended behind the last of its positions that is read.
+
+        In a decoder nothing that is read sees what comes behind it; the last token of a row of training, which predicts
+        nothing, is always there. What other rows continue stays, and of a row in which nobody reads, one token.
+        """
+        if self.reads is None:
+            return self
+        before = torch.searchsorted(self.reads, torch.tensor(self.offsets)).tolist()
+        reads, continued, spans = self.reads.tolist(), set(self.parents or ()), []
+        for row, ((first, last), (start, end)) in enumerate(
+            zip(itertools.pairwise(before), itertools.pairwise(self.offsets), strict=True)
+        ):
+            ended = end if row in continued else reads[last - 1] + 1 if last > first else start + 1
+            spans.append(torch.arange(start, ended))
+        index = torch.cat(spans)
+        if len(index) == len(self.tokens):
+            return self
+        at = index.to(self.tokens.device)
+        return replace(
+            self,
+            tokens=self.tokens[at],
+            positions=self.positions[at],
+            offsets=_offsets([len(span) for span in spans]),
+            targets=self.targets[at],
+            weights=None if self.weights is None else self.weights[at],
+            reads=torch.searchsorted(index, self.reads),
+        )
+
     def segment_of(self) -> Tensor:
         """(T,) the row of each token."""
         lengths = torch.tensor(self.lengths, device=self.tokens.device)

@@ -100,7 +100,7 @@ class StepResult:
         sources: where the batch has several, the mean of each loss over all of them, the rows and the tokens, each by
             source: `next_token/task`, `rows/task`, `tokens/task`.
         norm: of the whole gradient, before clipping.
-        tokens: computed; a prompt that rows share counts once.
+        tokens: computed; a prompt that rows share counts once, and what nobody reads at a row's end does not.
         learned: supervised positions.
     """
 
@@ -190,24 +190,36 @@ class Objective:
         return range(len(self.losses))
 
     def _cut(self, rows: Sequence[Encoded]) -> list[PackedBatch]:
-        device = self.model.device
+        device, shares = self.model.device, can_share(self.model)
         whole_rows = any(loss.reads_labels for loss in self.losses)
-        packing = pack if whole_rows or not can_share(self.model) else pack_shared
+        packing = pack if whole_rows or not shares else pack_shared
         batches = micro_batches(rows, self.micro_batch_tokens, self.overhead_tokens, packing)
-        given = [self._looked_at(served(batch, self.stacks)).to(device) for batch in batches]
+        given = [self._looked_at(served(batch, self.stacks), ends=shares).to(device) for batch in batches]
         for loss in self.losses:
             given = [loss.given(batch, self.model) for batch in given]
         return given
 
-    def _looked_at(self, batch: PackedBatch) -> PackedBatch:
-        """The batch with what each loss runs over and reads, found while it is on the processor."""
-        for loss in self.losses:
-            for one in (loss, *each_source(loss, batch)):
-                one.rows(batch)
+    def _looked_at(self, batch: PackedBatch, *, ends: bool) -> PackedBatch:
+        """The batch with what each loss runs over and reads, found while it is on the processor.
+
+        Where nothing acts on whole rows (`ends`), a row ends with what is read of it; kept states are those of all.
+        """
+        self._find_rows(batch)
         if any(loss.reads_labels or loss.alters for loss in self.losses):
             return batch  # heads read what they want, and what is altered has other targets
         reads = [loss.reads(batch) for loss in self.losses]
-        return batch.read_at(reads[0] if len(reads) == 1 else torch.unique(torch.cat(reads)))
+        found = batch.read_at(reads[0] if len(reads) == 1 else torch.unique(torch.cat(reads)))
+        if not ends or (self.trunk is not None and self.trunk.covers(batch)):
+            return found
+        ended = found.until_read()
+        if ended is not found:
+            self._find_rows(ended)
+        return ended
+
+    def _find_rows(self, batch: PackedBatch) -> None:
+        for loss in self.losses:
+            for one in (loss, *each_source(loss, batch)):
+                one.rows(batch)
 
     def _backward(self, batches: list[PackedBatch], apart: BySource) -> StepResult:
         learned = [sum(len(loss.rows(batch)) for batch in batches) for loss in self.losses]

@@ -169,13 +169,13 @@ def test_a_row_holds_both_sides_and_their_ratio_turn_by_turn():
 
 
 def test_utilisation_is_useful_arithmetic_over_the_best_product():
-    """Llama 3.1 8B: 6.98e9 weights in linear maps and 525e6 in the head; the last layer is read at 2047 of 2048."""
-    tokens, learned, lowest = 4096, 2 * 2047, 4096 * (4096 + 2 * 1024)
+    """Llama 3.1 8B: 6.98e9 weights in linear maps and 525e6 in the head; 2047 tokens of 2048 predict one."""
+    tokens, learned, lowest = 2 * 2047, 2 * 2047, 4096 * (4096 + 2 * 1024)
     beside, through = 2 * 4096 * 1024, 2 * 4096 * 4096 + 3 * 4096 * 14_336
     maps = tokens * (32 * beside + 31 * through) + learned * through
     outside = 2 * (4096 + 1024), 2 * 2 * 4096 + 3 * (4096 + 14_336)
     updates = tokens * (32 * outside[0] + 31 * outside[1]) + learned * outside[1]
-    pairs = 2 * (32 * 2048 * 2049 // 2 - 2048)
+    pairs = 2 * 32 * 2047 * 2048 // 2
     arithmetic = (
         4 * maps - 2 * lowest * tokens + 6 * 16 * updates + 3 * 4 * 4096 * pairs + 4 * 128_256 * 4096 * learned
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -131,6 +133,19 @@ def test_positions_restart_at_each_row():
     assert batch.positions.tolist() == [0, 1, 2, 0, 0, 1]
     assert batch.offsets == [0, 3, 4, 6]
     assert batch.segment_of().tolist() == [0, 0, 0, 1, 2, 2]
+
+
+def test_rows_end_with_the_last_position_that_is_read():
+    """Of a row that others continue all stays; where nobody reads, one token does."""
+    batch = replace(pack(rows_of([5, 4, 3, 6])), parents=[-1, 0, -1, -1], weights=torch.arange(18.0))
+    ended = batch.read_at(torch.tensor([5, 7, 12, 13])).until_read()
+    kept = [0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13]
+    assert ended.offsets == [0, 5, 8, 9, 11]
+    assert ended.reads.tolist() == [5, 7, 9, 10]
+    for name in ("tokens", "positions", "targets", "weights"):
+        assert torch.equal(getattr(ended, name), getattr(batch, name)[kept])
+    assert ended.until_read() is ended
+    assert batch.until_read() is batch, "who reads everywhere reads the end"
 
 
 def test_selected_rows_are_the_batch_of_those_rows():

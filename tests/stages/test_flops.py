@@ -17,7 +17,7 @@ from tests.stages.test_preference_losses import pairs
 from tests.tiny_models import tiny_model
 
 LENGTHS = [21, 9, 33, 14, 14]
-LONGER = [150, 66, 234, 101, 101, 97, 231, 120]
+LONGER = [1 + computed for computed in (150, 66, 234, 101, 101, 97, 231, 120)]
 D, HEADS, F, LAYERS, RANK, VOCABULARY = 128, 8, 352, 2, 4, 1024
 KEYS = D // 2
 ATTENTION = [(D, D), (D, KEYS), (D, KEYS)]  # q, k, v
@@ -31,9 +31,10 @@ def useful(rows, *, causal: bool = False) -> int:
     A frozen map costs 2 T in out forward and as much for the gradient of its input; an update 6 T r (in + out); the
     lowest layer's queries, keys and values pass no gradient down. Attention: two products of L x L x K forward and
     four backward; `causal`: of their lower halves alone, which no way to compute them can leave out. The head runs on
-    supervised positions, forward and down, and so does what is behind the attention of the last layer.
+    supervised positions, forward and down, and so does what is behind the attention of the last layer. A row ends with
+    the token that predicts its last learned one.
     """
-    lengths = [len(row.tokens) for row in rows]
+    lengths = [read_of(row) for row in rows]
     tokens, learned = sum(lengths), sum(sum(row.learned[1:]) for row in rows)
     frozen = 4 * over_layers(tokens, learned, lambda i, o: i * o)
     updates = 6 * RANK * over_layers(tokens, learned, lambda i, o: i + o)
@@ -42,6 +43,10 @@ def useful(rows, *, causal: bool = False) -> int:
     attention = 6 * 2 * LAYERS * D * pairs
     head = 4 * learned * D * VOCABULARY
     return frozen + updates - lowest + attention + head
+
+
+def read_of(row) -> int:
+    return max(place for place, learned in enumerate(row.learned) if learned)
 
 
 def over_layers(tokens: int, learned: int, size) -> int:
@@ -98,7 +103,7 @@ def test_a_step_over_pairs_computes_each_prompt_once_and_the_head_on_answers_alo
     tokens = squares = 0
     for prompt in {row.tokens[: row.fork.shared] for row in batch}:
         own = [
-            len(ending.tokens) - len(prompt)
+            read_of(ending) - len(prompt)
             for row in batch if row.tokens[: row.fork.shared] == prompt for ending in row.endings
         ]  # fmt: skip
         tokens += len(prompt) + sum(own)

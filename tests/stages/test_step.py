@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ from keeptune.core.errors import MachineError, PlanError
 from keeptune.core.spec import validate
 from keeptune.data.encode import Encoded
 from keeptune.engine.attention import use_attention
+from keeptune.engine.batch import PackedBatch
 from keeptune.losses import Loss
 from keeptune.stages import _step
 from keeptune.stages._masters import Masters
@@ -65,6 +67,24 @@ def test_a_global_batch_gives_one_loss_and_gradient_however_it_is_cut(batch, lim
     assert first.norm == pytest.approx(second.norm, rel=1e-6)
     for name, gradient in gradients(whole).items():
         torch.testing.assert_close(gradients(cut)[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("losses", [[{"name": "next_token"}], LOSSES])
+def test_a_row_ends_with_what_is_read_of_it(losses, batch, monkeypatch):
+    """The last token of a row predicts nothing, nor does what nobody learns behind an answer: both are left out."""
+    longer = [replace(row, tokens=(*row.tokens, 5, 6, 7), learned=(*row.learned, False, False, False)) for row in batch]
+    ended, last = objective(losses=losses), objective(losses=losses)
+    found, same = ended.backward(longer), last.backward(batch)
+    whole = objective(losses=losses)
+    monkeypatch.setattr(PackedBatch, "until_read", lambda self: self)
+    expected = whole.backward(longer)
+    read = sum(max(place for place, learned in enumerate(row.learned) if learned) for row in batch)
+    assert found.tokens == same.tokens < expected.tokens == sum(len(row.tokens) for row in longer)
+    assert found.tokens == read
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.parts == pytest.approx(expected.parts, rel=1e-6)
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(ended)[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_rows_of_one_prompt_give_the_loss_and_gradient_of_the_rows_alone():
