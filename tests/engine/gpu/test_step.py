@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from keeptune.engine.batch import pack
-from keeptune.engine.fused import prologue
 from keeptune.engine.gpu.kernels import Kernels
 from keeptune.engine.head import head_of
 from keeptune.engine.packed import packed_hidden
@@ -24,7 +23,6 @@ def serve(monkeypatch):
 
     def start(kernels):
         monkeypatch.setattr("keeptune.engine.kernels.kernels_of", lambda *_: kernels)
-        monkeypatch.setattr(prologue, "_forward", prologue.serving)
 
     return start
 
