@@ -74,7 +74,8 @@ def compare(model: Any, case: Case, rounds: int, seed: int) -> dict[str, Any]:
     # The last token of a prompt predicts each row's own answer: it stays with the row.
     shared, learned = case.shared - (case.text == 0), [row.learned for row in rows]
     once, alone = flops.Work.of(learned, shared), flops.Work.of(learned)
-    assert len(pack_shared(rows).tokens) == once.tokens, "what is shared is found"
+    # And the last token of each is read by nobody.
+    assert len(pack_shared(rows).tokens) == once.tokens + len(rows), "what is shared is found"
     return compared(row, arithmetic(alone) / arithmetic(once), alone.tokens / once.tokens)
 
 
