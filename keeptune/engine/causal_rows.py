@@ -195,7 +195,7 @@ class Spread:
         self._read = torch.zeros(self._seen, dtype=torch.int64).index_copy_(0, self._key_places, read)
 
     def seen(self, x: Tensor) -> Tensor:
-        """(T, G, K) to (T', G, K): what the rows see; the same tensor where each stands for itself."""
+        """(T, G, K) to (T', G, K): what the rows see."""
         return self._reach.seen(x)
 
     def gathered(self, x: Tensor) -> Tensor:

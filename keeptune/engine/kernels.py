@@ -22,12 +22,16 @@ __all__ = ["all_there", "kernels_of", "multiplying", "serving", "settle"]
 
 
 def serving(*tensors: Tensor) -> Kernels | None:
-    """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise."""
+    """The kernels, if there are any and they read these tensors; the caller runs torch's operators otherwise.
+
+    Those read what kernels gave, so there none waits any longer.
+    """
     dtype, device = tensors[0].dtype, tensors[0].device
-    for x in tensors:
-        if x.dtype != dtype or x.device != device or not x.is_contiguous():
-            return None
-    return kernels_of(device, dtype)
+    alike = all(x.dtype == dtype and x.device == device and x.is_contiguous() for x in tensors)
+    found = kernels_of(device, dtype) if alike else None
+    if found is None:
+        settle()
+    return found
 
 
 def multiplying(*tensors: Tensor) -> ProcessorKernels | None:

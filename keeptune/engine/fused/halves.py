@@ -11,7 +11,7 @@ chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ class AttendingHalf(NamedTuple):
 
     def __call__(self, stream: Tensor) -> tuple[Tensor, Tensor]:
         """What the heads give (T, H K), and the stream (T, D), which goes on from here."""
-        found: tuple[Tensor, Tensor] = _Attending.apply(self, stream, *_factors(self.maps))  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, Tensor] = _Attending.apply(self, stream, *self.maps.factors)  # type: ignore[no-untyped-call]
         return found
 
 
@@ -64,7 +64,7 @@ class FeedingHalf(NamedTuple):
 
     def __call__(self, heads: Tensor, stream: Tensor) -> Tensor:
         """The stream (T, D) behind the layer, from what the heads give (T, H K) and the stream before."""
-        factors = [factor for group in self[1:] for factor in _factors(group)]
+        factors = [factor for group in self[1:] for factor in group.factors]
         found: Tensor = _Feeding.apply(self, heads, stream, *factors)  # type: ignore[no-untyped-call]
         return found
 
@@ -142,7 +142,7 @@ class _Feeding(torch.autograd.Function):
                     own,
                     [middle],
                     kept_opening,
-                    _there(d_opened),
+                    [d for d in d_opened if d is not None],
                     onto=slope,
                     through=below or learns[0],
                     learns=learns[1],
@@ -154,11 +154,6 @@ class _Feeding(torch.autograd.Function):
         return None, d_heads, d_middle, *of_o, *of_opening, *of_closing
 
 
-def _factors(group: Group) -> list[Tensor]:
-    """A and B of each update."""
-    return [factor for _, update in group.updates for factor in (update.A, update.B)]
-
-
 def _factors_of(group: Group) -> int:
     return 2 * len(group.updates)
 
@@ -168,14 +163,10 @@ def _kept_of(group: Group) -> int:
     return 2 + len(group.updates)
 
 
-def _parts(groups: Sequence[Group], of: Sequence[Any], size: Any) -> list[Sequence[Any]]:
+def _parts(groups: Sequence[Group], of: Sequence[Any], size: Callable[[Group], int]) -> list[Sequence[Any]]:
     """What belongs to each group of all that lies one behind the other."""
     found, start = [], 0
     for group in groups:
         found.append(of[start : start + size(group)])
         start += size(group)
     return found
-
-
-def _there(slopes: Sequence[Tensor | None]) -> list[Tensor]:
-    return [slope for slope in slopes if slope is not None]

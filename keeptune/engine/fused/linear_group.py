@@ -66,8 +66,8 @@ def linear_group(
         carries: whether the first input comes back behind the y_i.
     """
     group = group_of(prologue, len(inputs), maps, learns=learns())
-    factors = [factor for _, update in group.updates for factor in (update.A, update.B)]
-    outputs: tuple[Tensor, ...] = _Group.apply(group, carries, onto, *inputs, *factors)  # type: ignore[no-untyped-call]
+    given = group, carries, onto, *inputs, *group.factors
+    outputs: tuple[Tensor, ...] = _Group.apply(*given)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -103,16 +103,24 @@ class Group(NamedTuple):
     learns: bool
 
     @property
+    def factors(self) -> list[Tensor]:
+        """A and B of each update."""
+        return [factor for _, update in self.updates for factor in (update.A, update.B)]
+
+    @property
+    def summed(self) -> bool:
+        """Whether values and gradients are sums that kernels make, where there are some."""
+        most = max(len(self.maps), *(len(one.updates) for one in self.maps))
+        return self.learns and most < MOST_SUMMED
+
+    @property
     def multiplied(self) -> bool:
-        """Whether kernels that multiply tensors of this dtype can do all of it together."""
-        dense = all(one.weight.is_contiguous() and len(one.updates) < MOST_SUMMED for one in self.maps)
-        return dense and self.learns and not self.drops and len(self.maps) < MOST_SUMMED
+        """Whether kernels that multiply tensors of the weights' dtype can do all of it together."""
+        return self.summed and not self.drops and all(one.weight.is_contiguous() for one in self.maps)
 
     def multiplying(self, *tensors: Tensor) -> ProcessorKernels | None:
         """The kernels that multiply these and the weights, if there are any."""
-        most = max(len(self.maps), *(len(one.updates) for one in self.maps))
-        weights = [one.weight for one in self.maps]
-        return multiplying(*tensors, *weights) if self.learns and most < MOST_SUMMED else None
+        return multiplying(*tensors, *(one.weight for one in self.maps)) if self.summed else None
 
     def together(self, own: ProcessorKernels | None) -> AbstractContextManager[None]:
         """Inside, kernels wait for each other where nothing else reads what they give: dropout does."""
@@ -315,16 +323,21 @@ def _slopes_of_A(
 
 def _slope_of_A(v: Tensor, x: Tensor, own: ProcessorKernels | None) -> Tensor:
     """The product v' x; in float32 from kernels."""
-    return v.T @ x if own is None else own.summed((v.T, x), into=torch.empty(v.shape[1], x.shape[1]))
+    return v.T @ x if own is None else own.summed((v.T, x), into=_wide(v.shape[1], x.shape[1]))
 
 
 def _slope_of_B(slope: Tensor, u: Tensor, own: ProcessorKernels | None) -> Tensor:
     """The product g' u, (out, r); in float32 from kernels."""
     if own is None:
         return (u.T @ slope).T
-    found = torch.empty(slope.shape[1], u.shape[1])
+    found = _wide(slope.shape[1], u.shape[1])
     own.summed((u.T, slope), into=found.T)
     return found
+
+
+def _wide(rows: int, columns: int) -> Tensor:
+    """Room for a gradient that is not rounded."""
+    return torch.empty(rows, columns, dtype=torch.float32)
 
 
 def _stacked(some: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from keeptune.engine.kernel_contract import Back
+from keeptune.engine.kernel_contract import Back, Kernels
 from keeptune.engine.kernels import serving, settle
 
 
@@ -71,9 +71,8 @@ class RMSNorm:
 
     def value(self, *inputs: Tensor) -> Tensor:
         """h: (..., D) to (..., D)."""
-        if self.learns and (kernels := serving(inputs[0], self.weight)):
+        if kernels := _forward(self.learns, inputs[0], self.weight):
             return kernels.norm(inputs[0], self.weight, self.epsilon)
-        settle()
         return self._scaled(inputs[0].dtype, *self._parts(inputs[0]))
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
@@ -81,7 +80,6 @@ class RMSNorm:
         (h,) = inputs
         if kernels := serving(gradient, h, self.weight, *([] if onto is None else [onto])):
             return kernels.norm_back(gradient, h, self.weight, self.epsilon, again=again, onto=onto)
-        settle()
         wide, inverse = self._parts(h)
         value = self._scaled(h.dtype, wide, inverse) if again else None
         slope = gradient * self.weight.to(wide.dtype)
@@ -110,24 +108,32 @@ class SwiGLU:
     def value(self, *inputs: Tensor) -> Tensor:
         """t, u: (..., F) to (..., F)."""
         gate, up = inputs
-        if self.learns and (kernels := serving(gate, up)):
+        if kernels := _forward(self.learns, gate, up):
             return kernels.gated(gate, up)
-        settle()
         return functional.silu(gate) * up
 
     def back(self, gradient: Tensor, *inputs: Tensor, again: bool = True, onto: Tensor | None = None) -> Back:
         """In t and u."""
         gate, up = inputs
-        if onto is None and (kernels := serving(gradient, gate, up)):
-            return kernels.gated_back(gradient, gate, up, again=again)
-        settle()
+        if kernels := serving(gradient, gate, up):
+            value, (slope, other) = kernels.gated_back(gradient, gate, up, again=again)
+            return Back(value, (_added(slope, onto), other))
         opened = functional.silu(gate)
         value = opened * up if again else None
         slope = torch.ops.aten.silu_backward(gradient * up, gate)
         return Back(value, (_added(slope, onto), opened.mul_(gradient)))
 
 
+def _forward(learns: bool, *tensors: Tensor) -> Kernels | None:
+    """The kernels of a value: of a pass that trains."""
+    if learns:
+        return serving(*tensors)
+    settle()
+    return None
+
+
 def _added(gradient: Tensor, onto: Tensor | None) -> Tensor:
+    """By torch's operators, which read what kernels gave."""
     if onto is None:
         return gradient
     settle()

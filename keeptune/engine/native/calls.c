@@ -46,7 +46,7 @@ static int called(int64_t which, const int64_t *at)
     }
 }
 
-/* How many calls were made: all of them, or one fewer than where memory was short. */
+/* How many calls were made: all of them, or those before the one for which memory was short. */
 int64_t calls(const int64_t *at, int64_t count)
 {
     for (int64_t i = 0; i < count; i++, at += 2 + at[1])

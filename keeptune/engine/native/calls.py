@@ -7,7 +7,7 @@ what one of them gives but another of them, or who calls `settle`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from ctypes import CDLL
 from struct import Struct
@@ -37,12 +37,12 @@ class _Form(NamedTuple):
 
     kernel: int
     words: int
-    pack: Struct
+    pack: Callable[..., bytes]
 
 
 def _form(kernel: int, arguments: str) -> _Form:
     packed = Struct(f"2q{arguments}")
-    return _Form(kernel, packed.size // 8 - 2, packed)
+    return _Form(kernel, packed.size // 8 - 2, packed.pack)
 
 
 FORMS = {name: _form(number, arguments) for number, (name, arguments) in enumerate(ARGUMENTS.items())}
@@ -111,7 +111,7 @@ def call_products(library: CDLL, numbers: Sequence[float], parts: Sequence[int],
 def _called(
     library: CDLL, form: _Form, first: Sequence[float], rest: Sequence[float], tensors: Sequence[Tensor | None]
 ) -> None:
-    packed, waiting = form.pack.pack(form.kernel, form.words, *first, *rest), _waiting.get()
+    packed, waiting = form.pack(form.kernel, form.words, *first, *rest), _waiting.get()
     if waiting is None:
         _run(library, packed, 1)
         return
